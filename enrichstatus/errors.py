@@ -1,0 +1,79 @@
+"""Every exception that enrichstatus raises on purpose.
+
+::
+
+    EnrichStatusError
+    ├── ValidationError      400 VALIDATION_ERROR   what was given is wrong (also a ValueError)
+    ├── UnauthorizedError    401 UNAUTHORIZED       no token, or a wrong one
+    ├── InternalError        500 INTERNAL_ERROR     the query itself failed
+    └── StoreError                                  the file behind a store cannot be used
+        └── StoreLockedError                        somebody else holds it
+
+The first three carry the ``code`` and the ``http_status`` of the wire contract. Errors of the engines underneath are wrapped, with the
+original as ``__cause__``; mistakes in a program (a misspelt argument, say) stay what Python makes of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class EnrichStatusError(Exception):
+    """The base of all of them."""
+
+
+class ValidationError(EnrichStatusError, ValueError):
+    """What was given is wrong; the message says what was expected and what to do.
+
+    Attributes
+    ----------
+    problems : pandas.DataFrame or None
+        All bad rows, where rows are the trouble: ``row`` (counted from 0), ``column``, ``value`` (as text) and ``reason``; for
+        records read from several files also ``file``, and ``row`` counts within it.
+    """
+
+    code: ClassVar[str] = "VALIDATION_ERROR"
+    http_status: ClassVar[int] = 400
+
+    def __init__(self, message: str, problems: pd.DataFrame | None = None):
+        super().__init__(message)
+        self.problems = problems
+
+    @classmethod
+    def of_rows(cls, what: str, problems: pd.DataFrame, remedy: str) -> ValidationError:
+        """One error for all bad rows: the first few in the message, every one in ``.problems``."""
+        head = problems.head(3)
+        # three lines at the most, however many rows are bad
+        place = head["row"].astype(str)
+        if "file" in head:
+            place = place + " of " + head["file"].astype(str)
+        shown = (place + ", " + head["column"] + ": " + head["reason"]).tolist()
+        rows = problems.drop(columns=["column", "value", "reason"]).drop_duplicates().shape[0]
+        more = f"\n  … and {len(problems) - len(shown):,} more in .problems" if len(problems) > len(shown) else ""
+        lines = "".join(f"\n  row {line}" for line in shown)
+        return cls(f"{rows:,} bad {what if rows != 1 else what.removesuffix('s')}:{lines}{more}\n{remedy}", problems)
+
+
+class UnauthorizedError(EnrichStatusError):
+    """There was no token, or a wrong one."""
+
+    code: ClassVar[str] = "UNAUTHORIZED"
+    http_status: ClassVar[int] = 401
+
+
+class InternalError(EnrichStatusError):
+    """The query failed for a reason that is not the caller's."""
+
+    code: ClassVar[str] = "INTERNAL_ERROR"
+    http_status: ClassVar[int] = 500
+
+
+class StoreError(EnrichStatusError):
+    """The file behind a store cannot be opened, read or written."""
+
+
+class StoreLockedError(StoreError):
+    """Another process, or another setting in this one, holds the file; the message says who and what to do."""

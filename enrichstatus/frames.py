@@ -1,0 +1,162 @@
+"""Frames in, frames of the same kind out: pandas, polars, Arrow, DuckDB relations, lists of dicts and paths.
+
+A frame is read through four verbs and nothing else: its columns, some of them as Arrow, some of its rows, itself with columns added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from enrichstatus import files
+from enrichstatus.errors import ValidationError
+from enrichstatus.schema import PANDAS_TYPES, listed
+
+Rows = npt.NDArray[np.int64]
+
+
+class Frame(Protocol):
+    """A caller's frame, whatever its kind."""
+
+    #: whether rows are JSON objects, in which an absent member cannot be told from a null one
+    objects: bool
+
+    @property
+    def columns(self) -> list[str]: ...  # noqa: D102
+    def __len__(self) -> int: ...
+    def arrow(self, names: Sequence[str]) -> pa.Table:
+        """Some of the columns."""
+
+    def take(self, rows: Rows) -> Frame:
+        """Some of the rows, by position, in the order given."""
+
+    def assign(self, columns: pa.Table) -> Any:
+        """The caller's own frame with columns added (or replaced), as the caller's kind."""
+
+
+def read(data: Any) -> Frame:
+    """Read anything tabular: see the module's first line for the kinds."""
+    if isinstance(data, pd.DataFrame):
+        return _Pandas(data)
+    if type(data).__module__.partition(".")[0] == "polars" and hasattr(data, "lazy"):
+        return _Polars(data)
+    if files.is_path(data):
+        with duckdb.connect() as con, files.reading():
+            paths = files.expand(data)
+            if len(kinds := {files.format_of(path) for path in paths}) > 1:
+                raise ValidationError(f"Tasks are read from files of one format, not of {listed(sorted(kinds))} at once.")
+            table = files.read(con, paths).to_arrow_table().drop_columns([files.FILE])
+        return _Pandas(table.to_pandas(types_mapper=PANDAS_TYPES.get), objects=files.format_of(paths[0]) == "json")
+    if isinstance(data, (list, tuple)):
+        if strangers := set(map(type, data)) - {dict}:
+            raise ValidationError(
+                f"A list must hold dicts or paths; this one holds {listed(kind.__name__ for kind in strangers)}."
+            )
+        return _Pandas(pd.DataFrame(data), objects=True)
+    if isinstance(data, duckdb.DuckDBPyRelation):
+        return _Arrow(data.to_arrow_table(), restore=lambda answer: data.query("tasks", "select * from answer"))
+    if isinstance(data, pa.Table):
+        return _Arrow(data)
+    if hasattr(data, "__arrow_c_stream__"):
+        return _Arrow(pa.table(data))
+    raise ValidationError(
+        "Expected a DataFrame (pandas, polars), an Arrow table, a DuckDB relation, a list of dicts or a path, "
+        f"not {type(data).__name__}."
+    )
+
+
+class _Pandas:
+    def __init__(self, frame: pd.DataFrame, *, objects: bool = False):
+        self.frame = frame
+        self.objects = objects
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.frame.columns)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def arrow(self, names: Sequence[str]) -> pa.Table:
+        return pa.table({name: _arrow(self.frame[name]) for name in names})
+
+    def take(self, rows: Rows) -> _Pandas:
+        return _Pandas(self.frame.take(rows), objects=self.objects)
+
+    def assign(self, columns: pa.Table) -> pd.DataFrame:
+        new = columns.to_pandas(types_mapper=PANDAS_TYPES.get)
+        # arrays, not Series: an index with duplicates must not be aligned
+        return self.frame.assign(**{name: new[name].array for name in new.columns})
+
+
+def _arrow(column: pd.Series[Any]) -> pa.Array | pa.ChunkedArray:
+    try:
+        return pa.array(column, from_pandas=True)
+    except (pa.ArrowException, ValueError):
+        pass
+    try:
+        # UUID objects and mixtures: as text, the checks can judge and quote them
+        return pa.array(column.astype(PANDAS_TYPES[pa.string()]), from_pandas=True)
+    except (pa.ArrowException, ValueError) as error:
+        raise ValidationError(f"The column {column.name!r} cannot be read as text: {error}") from error
+
+
+class _Polars:
+    objects = False
+
+    def __init__(self, frame: Any, *, lazy: bool = False):
+        self.lazy = lazy or hasattr(frame, "collect")
+        self.frame = frame.collect() if hasattr(frame, "collect") else frame
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.frame.columns)
+
+    def __len__(self) -> int:
+        return int(self.frame.height)
+
+    def arrow(self, names: Sequence[str]) -> pa.Table:
+        return pa.table(self.frame.select(names))
+
+    def take(self, rows: Rows) -> _Polars:
+        return _Polars(self.frame[rows], lazy=self.lazy)
+
+    def assign(self, columns: pa.Table) -> Any:
+        import polars as pl
+
+        frame = self.frame.with_columns(pl.DataFrame(columns).get_columns())
+        return frame.lazy() if self.lazy else frame
+
+
+class _Arrow:
+    objects = False
+
+    def __init__(self, table: pa.Table, restore: Callable[[pa.Table], Any] = lambda answer: answer):
+        self.table = table
+        self.restore = restore
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.table.column_names)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def arrow(self, names: Sequence[str]) -> pa.Table:
+        return self.table.select(names)
+
+    def take(self, rows: Rows) -> _Arrow:
+        return _Arrow(self.table.take(rows), self.restore)
+
+    def assign(self, columns: pa.Table) -> Any:
+        kept = [name for name in self.table.column_names if name not in columns.column_names]
+        table = self.table.select(kept)
+        for name in columns.column_names:
+            table = table.append_column(name, columns.column(name))
+        return self.restore(table)

@@ -1,0 +1,159 @@
+"""The question that every source answers: what is the status of these tasks?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from enrichstatus import frames
+from enrichstatus.errors import ValidationError
+from enrichstatus.schema import COLUMNS, KEY, SCHEMA, listed
+from enrichstatus.tasks import check
+
+#: THE query, over the relations ``tasks``, ``records`` and ``asker``; its head says what they hold.
+LOOKUP_SQL = Path(__file__).with_name("lookup.sql").read_text()
+
+#: The documented maximum execution time of the service's sibling endpoint.
+MAX_PROCESSING_TIME = timedelta(seconds=800)
+
+Columns: TypeAlias = Sequence[str] | str
+How: TypeAlias = Literal["left", "inner"]
+Errors: TypeAlias = Literal["raise", "coerce"]
+Instant: TypeAlias = datetime | str | None
+
+
+class Source(Protocol):
+    """Anything that can be asked: an `EnrichmentStore`, or any object with this one method."""
+
+    def lookup(
+        self,
+        tasks: Any,
+        *,
+        columns: Columns = ("status", "dataFound"),
+        how: How = "left",
+        errors: Errors = "raise",
+        now: Instant = None,
+        prefix: str = "",
+    ) -> Any:
+        """Answer tasks of any kind and number with the same frame and the asked columns; see `EnrichmentStore.lookup`."""
+
+
+def look_up(
+    con: duckdb.DuckDBPyConnection,
+    tasks: Any,
+    answer: Callable[[tuple[str, ...]], pa.Table],
+    *,
+    columns: Columns,
+    how: How,
+    errors: Errors,
+    prefix: str,
+) -> Any:
+    """Do what is the same for every source: read and check the tasks, have them answered, put the answers beside them.
+
+    `answer` is called when the checked tasks stand in the temporary table ``tasks`` of `con`. It gets the names of the asked
+    columns and gives them with ``position``, a row for each task that has a record, in any order.
+    """
+    names = asked(columns)
+    choice("how", how, ("left", "inner"))
+    choice("errors", errors, ("raise", "coerce"))
+    frame = frames.read(tasks)
+    if taken := [prefix + name for name in names if prefix + name in frame.columns]:
+        raise ValidationError(
+            f"The tasks already have the column {listed(taken)}, which the answer would overwrite. Pass prefix= "
+            '(prefix="current_", say) to name the new ones apart, or drop the old.'
+        )
+    check(con, frame, errors=errors)
+    table = answer(names)
+    # the join keeps no order, so the answers are put in the order of the tasks here: row i is task i
+    place = np.full(len(frame), -1)
+    place[table["position"].to_numpy()] = np.arange(table.num_rows)
+    if how == "inner":
+        found = np.flatnonzero(place >= 0)
+        frame, place = frame.take(found), place[found]
+    schema = pa.schema([SCHEMA.field(name) for name in names])
+    ordered = table.select(names).take(pa.array(place, mask=place < 0)).cast(schema)
+    return frame.assign(ordered.rename_columns([prefix + name for name in names]))
+
+
+def asker(org_id: str | None, limits: Mapping[str, timedelta], now: Instant) -> pa.Table:
+    """Make the relation ``asker`` of the query: who asks, and by field since when a record that is pending has timed out."""
+    if org_id is None or (isinstance(org_id, str) and not org_id.strip()):
+        raise ValidationError("Organization ID is missing")
+    if not isinstance(org_id, str):
+        raise ValidationError(f"org_id= is text, not {type(org_id).__name__}.")
+    moment = parse_instant(now)
+    since = [moment - limit for limit in limits.values()]
+    return pa.table(
+        {
+            "orgId": pa.array([org_id] * len(limits), pa.string()),
+            "field": pa.array(limits, pa.string()),
+            "pendingSince": pa.array(since, pa.timestamp("us", "UTC")),
+        }
+    )
+
+
+def asked(columns: Columns) -> tuple[str, ...]:
+    """Read ``columns=``: names of a record's columns, or ``"all"`` for those that are not the key."""
+    if columns == "all":
+        return tuple(name for name in COLUMNS if name not in KEY)
+    names = (columns,) if isinstance(columns, str) else tuple(columns)
+    strange = [name for name in names if name not in COLUMNS]
+    if strange or not names or len(set(names)) < len(names):
+        raise ValidationError(f'columns= takes "all" or some of {listed(COLUMNS, limit=20)}, each once; not {columns!r}.')
+    return names
+
+
+def choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Refuse an option that is not one of those allowed."""
+    if value not in allowed:
+        raise ValidationError(f"{name}= is one of {listed(map(repr, allowed))}, not {value!r}.")
+
+
+def parse_instant(value: Instant, name: str = "now") -> datetime:
+    """Read an instant: an aware datetime or ISO 8601 text; without a zone it is UTC; None is the clock's."""
+    if value is None:
+        return datetime.now(UTC)
+    try:
+        if not isinstance(value, (str, datetime)):
+            raise TypeError
+        instant = pd.Timestamp(value)
+        if instant is pd.NaT:
+            raise ValueError
+    except (ValueError, TypeError) as error:
+        raise ValidationError(f'{name}= takes a datetime or text such as "2025-01-13T10:30:00Z", not {value!r}.') from error
+    instant = instant.tz_localize(UTC) if instant.tzinfo is None else instant.tz_convert(UTC)
+    return instant.to_pydatetime(warn=False)
+
+
+def parse_duration(value: object, name: str = "max_processing_time") -> timedelta:
+    """Read a duration: ``"800s"``, ``"30min"``, a timedelta, or a number of seconds; above zero."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, (str, int, float, timedelta)):
+            raise TypeError
+        if isinstance(value, str) and re.fullmatch(r"\s*[\d.]*\s*", value):
+            raise ValueError  # no unit: pandas would read nanoseconds
+        duration = pd.Timedelta(seconds=value) if isinstance(value, (int, float)) else pd.Timedelta(value)
+        if not duration > pd.Timedelta(0):  # nor is NaT
+            raise ValueError
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValidationError(
+            f'{name}= takes a duration above zero, such as "800s", "30min", timedelta(minutes=5) or seconds; not {value!r}.'
+        ) from error
+    return duration.to_pytimedelta()
+
+
+def parse_limits(value: object, fields: Sequence[str]) -> dict[str, timedelta]:
+    """Read the maximum processing time: one for all fields, or a mapping for some (the others keep the default)."""
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(fields, parse_duration(value))
+    if unknown := [name for name in value if name not in fields]:
+        raise ValidationError(f"max_processing_time= names the field {listed(unknown)}; the fields are {listed(fields)}.")
+    return {name: parse_duration(value.get(name, MAX_PROCESSING_TIME)) for name in fields}

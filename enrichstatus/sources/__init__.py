@@ -1,0 +1,1 @@
+"""Three answers to one question: an embedded store, the remote API, a Spark cluster."""

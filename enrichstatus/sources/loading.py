@@ -1,0 +1,162 @@
+"""Records into a store: any input, one transaction, the same end whatever the order and however often."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+
+from enrichstatus import files, frames
+from enrichstatus.errors import StoreError, ValidationError
+from enrichstatus.lookup import Errors, choice
+from enrichstatus.schema import COLUMNS, find, listed
+from enrichstatus.tasks import given, keyed, to_pandas
+
+_LOAD_SQL = Path(__file__).with_name("load.sql").read_text()
+_MERGE_SQL = Path(__file__).with_name("merge.sql").read_text()
+_REQUIRED = ("createdAt", "entityId", "field", "status")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the records of one load; ``read`` is the sum of the four others.
+
+    Attributes
+    ----------
+    read : int
+        Rows read.
+    inserted : int
+        Records whose id was new.
+    updated : int
+        Records that replaced an older version of themselves.
+    unchanged : int
+        Rows that told nothing new: stored already, or superseded by a newer version.
+    rejected : int
+        Bad rows, which were not loaded (``errors="reject"``).
+    rejects : pandas.DataFrame
+        What is wrong with them: ``file`` (where several were read), ``row`` (counted from 0), ``column``, ``value``, ``reason``.
+    """
+
+    read: int
+    inserted: int
+    updated: int
+    unchanged: int
+    rejected: int
+    rejects: pd.DataFrame = field(repr=False)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.read:,} read: {self.inserted:,} inserted, {self.updated:,} updated, "
+            f"{self.unchanged:,} unchanged, {self.rejected:,} rejected"
+        )
+
+
+def load(
+    con: duckdb.DuckDBPyConnection,
+    records: Any,
+    *,
+    org_id: str | None,
+    errors: Errors,
+    columns: Mapping[str, str] | None,
+) -> LoadReport:
+    """Load records through a cursor of a store; see `EnrichmentStore.load`."""
+    choice("errors", errors, ("raise", "reject"))
+    con.register("keyed", keyed(con, _arrived(con, records, columns)))
+    with files.reading():
+        con.execute("create temp table staged as " + _LOAD_SQL, {"org_id": org_id})
+    rejects = to_pandas(con.sql(_REJECTS_SQL))
+    if rejects["file"].isna().all():
+        rejects = rejects.drop(columns="file")
+    if errors == "raise" and len(rejects):
+        remedy = 'Nothing was loaded. Mend them, or pass errors="reject" to load the others and get these in LoadReport.rejects.'
+        raise ValidationError.of_rows("records", rejects, remedy)
+    counts = _store(con)
+    return LoadReport(*counts, rejects=rejects)
+
+
+_REJECTS_SQL = """
+with numbered as (
+    select file, row_number() over (partition by file order by rowid) - 1 as "row", problems
+    from staged
+    where coalesce(file, '') in (select coalesce(file, '') from staged where problems is not null)
+)
+select file, "row", problem.name as "column", problem.value as "value", problem.reason as "reason"
+from (select file, "row", unnest(problems) as problem from numbered)
+order by file, "row"
+"""
+
+_COUNTS_SQL = """
+with counts as (
+    select
+        (select count(*) from staged) as read,
+        (select count(*) from staged where problems is null and id not in (select id from contested))
+            + (select count(*) from ranked where rank = 1 and not known) as inserted,
+        (select count(*) from ranked where rank = 1 and known and storedAt is null) as updated,
+        (select count(problems) from staged) as rejected
+)
+
+select read, inserted, updated, read - inserted - updated - rejected as unchanged, rejected from counts
+"""
+
+
+def _arrived(
+    con: duckdb.DuckDBPyConnection, records: Any, columns: Mapping[str, str] | None
+) -> duckdb.DuckDBPyRelation:
+    """Make one relation of the input, with every column of a record and ``file``, as they came."""
+    if not files.is_path(records):
+        frame = frames.read(records)
+        names = _names(frame.columns, columns, empty=frame.objects and len(frame) == 0)
+        con.register("arrived", frame.arrow(list(dict.fromkeys(names.values()))))
+        return given(con.table("arrived"), names, (*COLUMNS, "file"), objects=frame.objects)
+    by_format: dict[str, list[str]] = {}
+    for path in files.expand(records):
+        by_format.setdefault(files.format_of(path), []).append(path)
+    parts = []
+    for kind, paths in by_format.items():
+        relation = files.read(con, paths)
+        found = [name for name in relation.columns if name != files.FILE]
+        names = _names(found, columns, empty=found == ["nothing"]) | {"file": files.FILE}
+        parts.append(given(relation, names, (*COLUMNS, "file"), objects=kind == "json"))
+    return reduce(duckdb.DuckDBPyRelation.union, parts)
+
+
+def _names(found: list[str], columns: Mapping[str, str] | None, *, empty: bool) -> dict[str, str]:
+    """Find a record's columns; an empty list of objects, an API's answer of nothing, has none."""
+    if empty:
+        return {}
+    names = find(found, COLUMNS, columns)
+    if missing := [name for name in _REQUIRED if name not in names]:
+        raise ValidationError(
+            f"Records need the column {listed(missing)}; found {listed(found)}. "
+            'Under another name it is read with columns={"theirs": "ours"}.'
+        )
+    return names
+
+
+def _store(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int, int, int]:
+    """Bring ``staged`` into the store in one transaction; gives read, inserted, updated, unchanged, rejected."""
+    for pause in (*[0.05] * 200, None):
+        try:
+            con.begin()
+            con.execute("update enrichment_loads set loads = loads + 1")
+            break
+        except duckdb.TransactionException as error:
+            con.rollback()
+            if pause is None:
+                raise StoreError("Another load has been writing to this store for 10 s; load again when it is done.") from error
+            time.sleep(pause)
+    try:
+        con.execute(_MERGE_SQL)
+        counts = con.execute(_COUNTS_SQL).fetchall()[0]
+        con.commit()
+    except BaseException:
+        con.rollback()
+        raise
+    con.execute("create index if not exists enrichment_probes on enrichments (probe)")
+    return counts

@@ -1,0 +1,384 @@
+"""The embedded source: enrichment records in a DuckDB file, or in memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from enrichstatus import display, wire
+from enrichstatus.errors import InternalError, StoreError, StoreLockedError, ValidationError
+from enrichstatus.lookup import (
+    LOOKUP_SQL,
+    MAX_PROCESSING_TIME,
+    Columns,
+    Errors,
+    How,
+    Instant,
+    asker,
+    look_up,
+    parse_limits,
+)
+from enrichstatus.schema import COLUMNS, FIELDS, listed
+from enrichstatus.sources.loading import LoadReport, load
+from enrichstatus.tasks import create_vocabularies, parse_fields, to_pandas
+
+_STORE_SQL = Path(__file__).with_name("store.sql").read_text()
+
+#: Up to this many distinct keys are fetched through the index one by one; above, a scan of all records is cheaper.
+_FEW = 1000
+
+
+class EnrichmentStore:
+    """Enrichment records in DuckDB, and the status of any number of tasks as one join over them.
+
+    Parameters
+    ----------
+    path : str or path
+        The database file, made where there is none; ``":memory:"`` (default) keeps everything in memory.
+    org_id : str, optional
+        The organization that asks, and whose records are loaded where they name none; each call can name another.
+    max_processing_time : str, timedelta, seconds, or a mapping of these by field
+        A record pending for longer than this is reported as ``timeout``. A mapping leaves the others at the default of 800 s.
+    fields : sequence of str, optional
+        The allowed fields, fixed when the file is made; ``emails``, ``phones`` and ``summary`` unless given.
+    read_only : bool
+        Open an existing file without writing to it. Any number of read-only processes share a file, one that writes does not.
+
+    Raises
+    ------
+    ValidationError
+        An argument is unusable, or `fields` differ from those the file was made with.
+    StoreLockedError
+        Another process holds the file.
+    StoreError
+        The file is no store, or cannot be opened, made or read.
+
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> store = es.EnrichmentStore(org_id="org_1")
+    >>> print(store.load([{
+    ...     "id": "0b2ffb9e-6a0e-4b43-9f0d-1f1a2d8f6c11", "createdAt": "2025-01-13T10:30:00.000Z",
+    ...     "updatedAt": "2025-01-13T10:31:07.000Z", "entityId": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+    ...     "entityType": "person", "field": "emails", "status": "finished", "dataFound": True, "orgId": "org_1"}]))
+    1 read: 1 inserted, 0 updated, 0 unchanged, 0 rejected
+    >>> store.lookup([{"entityId": "F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6", "field": "emails"}])
+                                   entityId   field    status  dataFound
+    0  F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6  emails  finished       True
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = ":memory:",
+        *,
+        org_id: str | None = None,
+        max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
+        fields: Sequence[str] | None = None,
+        read_only: bool = False,
+    ):
+        wanted = None if fields is None else parse_fields(fields)
+        self.path = os.fspath(path)
+        self.org_id = org_id
+        self.read_only = read_only
+        self._loading = threading.Lock()
+        self._con: duckdb.DuckDBPyConnection | None = _connect(self.path, read_only=read_only)
+        try:
+            self.fields = _open(self._con, self.path, wanted, read_only=read_only)
+            self._limits = parse_limits(max_processing_time, self.fields)
+        except BaseException:
+            self.close()
+            raise
+
+    def load(
+        self,
+        records: Any,
+        *,
+        org_id: str | None = None,
+        errors: Errors = "raise",
+        columns: Mapping[str, str] | None = None,
+    ) -> LoadReport:
+        """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
+
+        Of several versions of a record (one ``id``) the newest ``updatedAt`` stays. A record without ``id`` gets one made of its
+        key and ``createdAt``. A timestamp without a zone is UTC.
+
+        Parameters
+        ----------
+        records : path, glob, list of paths, DataFrame, Arrow table, DuckDB relation or list of dicts
+            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too; wire names or snake_case.
+        org_id : str, optional
+            The organization of records that carry none; the store's unless given.
+        errors : {"raise", "reject"}
+            What bad rows do: ``raise`` loads nothing and names them, ``reject`` loads the others and reports them.
+        columns : mapping, optional
+            Columns under other names, ``{"theirs": "ours"}``.
+
+        Returns
+        -------
+        LoadReport
+            Rows read, inserted, updated, unchanged and rejected, and the rejects.
+
+        Raises
+        ------
+        ValidationError
+            The input cannot be read, lacks a column, or (``errors="raise"``) has bad rows: all are in its ``.problems``.
+        StoreError
+            The store is read-only or closed, or the file cannot be written.
+        """
+        if self.read_only:
+            raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
+        with self._loading, self._cursor() as con:
+            return load(con, records, org_id=org_id or self.org_id, errors=errors, columns=columns)
+
+    def lookup(
+        self,
+        tasks: Any,
+        *,
+        columns: Columns = ("status", "dataFound"),
+        how: How = "left",
+        errors: Errors = "raise",
+        now: Instant = None,
+        prefix: str = "",
+        org_id: str | None = None,
+    ) -> Any:
+        """Answer tasks of any number with the same frame and the asked columns; row *i* is task *i*.
+
+        Parameters
+        ----------
+        tasks : DataFrame, Arrow table, DuckDB relation, list of dicts or path
+            Columns ``entityId`` (a UUID, in any spelling), ``field`` and ``entityType`` (absent: person), among any others.
+        columns : sequence of str or "all"
+            What to add: any of a record's columns; ``all`` is those beyond the key.
+        how : {"left", "inner"}
+            ``left`` keeps tasks without a record, with nulls; ``inner`` leaves them out.
+        errors : {"raise", "coerce"}
+            What bad tasks do: ``raise`` names them all; ``coerce`` gives them nulls.
+        now : datetime or str, optional
+            The instant at which the timeout rule is judged (without a zone: UTC); the clock's unless given.
+        prefix : str
+            Put before the names of the added columns.
+        org_id : str, optional
+            The organization that asks; the store's unless given.
+
+        Returns
+        -------
+        A frame of the same kind (pandas for a list or a path), its columns and index untouched. In pandas ``status`` is ``str``,
+        ``dataFound`` nullable ``boolean``, timestamps ``datetime64[us, UTC]`` and the rest ``str``, whatever the data.
+
+        Raises
+        ------
+        ValidationError
+            No organization, bad tasks (all are in its ``.problems``), or an argument that is unusable.
+        StoreError
+            The store is closed, or its file cannot be read.
+        """
+        question = asker(org_id or self.org_id, self._limits, now)
+        with self._cursor() as con:
+            return look_up(
+                con,
+                tasks,
+                lambda names: _answer(con, question, names),
+                columns=columns,
+                how=how,
+                errors=errors,
+                prefix=prefix,
+            )
+
+    def query(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> list[dict[str, Any]]:
+        """Answer the contract's request in process: 1 to 200 tasks in, the existing records out, as wire objects.
+
+        Parameters
+        ----------
+        body : dict
+            ``{"tasks": [{"entityId": …, "field": …, "entityType": …}]}``.
+        org_id, now
+            As for `lookup`.
+
+        Returns
+        -------
+        list of dict
+            An object for each distinct task that has a record, in the order of their first appearance.
+
+        Raises
+        ------
+        ValidationError
+            The body breaks the contract, or there is no organization (400).
+        InternalError
+            The query failed (500).
+        """
+        question = asker(org_id or self.org_id, self._limits, now)
+        tasks = wire.tasks_of(body)
+        try:
+            with self._cursor() as con:
+                records = look_up(
+                    con,
+                    tasks,
+                    lambda names: _answer(con, question, names),
+                    columns=COLUMNS,
+                    how="inner",
+                    errors="raise",
+                    prefix="record.",
+                )
+        except ValidationError as error:
+            if error.problems is None:
+                raise
+            raise ValidationError.of_rows("tasks", error.problems, "Nothing was looked up.") from None
+        except StoreError as error:
+            raise InternalError("The query failed.") from error
+        return wire.objects(records.select(["record." + name for name in COLUMNS]).rename_columns(COLUMNS))
+
+    def close(self) -> None:
+        """Close the file; what was loaded stays. A store in memory is gone."""
+        if self._con is not None:
+            self._con.close()
+            self._con = None
+
+    def __enter__(self) -> EnrichmentStore:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give a cursor of its own to each call, so that threads never meet; what it makes on the way is temporary."""
+        if self._con is None:
+            raise StoreError("The store is closed; open it again with EnrichmentStore(path).")
+        try:
+            with self._con.cursor() as con:
+                con.execute("set TimeZone = 'UTC'")
+                yield con
+        except duckdb.Error as error:
+            raise StoreError(f"{self.path}: {_first_line(error)}") from error
+
+    def _counts(self) -> pd.DataFrame:
+        """Records by organization, field and status as recorded; only its own for a store opened for an organization."""
+        with self._cursor() as con:
+            return to_pandas(con.sql(_COUNTS_SQL, params={"org_id": self.org_id}))
+
+    def _headline(self) -> str:
+        org = f", org_id={self.org_id!r}" if self.org_id else ""
+        return f"EnrichmentStore({self.path!r}{org}{', read_only=True' if self.read_only else ''})"
+
+    def __repr__(self) -> str:
+        if self._con is None:
+            return f"EnrichmentStore({self.path!r}, closed)"
+        return display.text(self._headline(), self._counts())
+
+    def _repr_html_(self) -> str:
+        if self._con is None:
+            return f"<code>{escape(repr(self))}</code>"
+        return display.html(self._headline(), self._counts())
+
+
+def _answer(con: duckdb.DuckDBPyConnection, question: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Ask the query for the asked columns, over the records that can matter."""
+    con.register("asked_by", question)
+    con.execute("create temp table asker as select orgId, field::enrichment_field as field, pendingSince from asked_by")
+    probes = con.execute(_PROBES_SQL, {"few": _FEW + 1}).fetchall()[0][0]
+    if len(probes) <= _FEW:
+        # nothing but the list may stand in the condition, or the optimizer leaves the index
+        records = con.sql("select * from enrichments where list_contains($probes::ubigint[], probe)", params={"probes": probes})
+    else:
+        records = con.table("enrichments")
+    con.register("records", records)
+    return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
+
+
+_PROBES_SQL = """
+select coalesce(list(probe), []) from (
+    select distinct enrichment_probe(entityId, field) as probe
+    from tasks
+    where entityId is not null and field is not null
+    limit $few
+)
+"""
+
+_COUNTS_SQL = """
+select orgId, field::varchar as field, status, count(*) as records
+from enrichments
+where orgId = coalesce($org_id, orgId)
+group by orgId, field, status
+"""
+
+
+def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    folder = Path(path).absolute().parent
+    if path != ":memory:" and not folder.is_dir():
+        raise StoreError(f"There is no folder {str(folder)!r} to keep {Path(path).name!r} in.")
+    if read_only and (path == ":memory:" or not Path(path).exists()):
+        raise StoreError(f"read_only=True needs a file that exists; {path!r} does not.")
+    try:
+        con = duckdb.connect(path, read_only=read_only)
+        # for every cursor of this database: text without a zone is read as UTC, on whatever machine
+        con.execute("set global TimeZone = 'UTC'")
+        return con
+    except duckdb.ConnectionException as error:
+        raise StoreLockedError(
+            f"{path!r} is open in this process already, {'to be written' if read_only else 'read-only'}. Use that store, or close it first."
+        ) from error
+    except duckdb.IOException as error:
+        text = str(error)
+        if "lock" not in text:
+            raise StoreError(f"{path!r} is no database that can be opened: {_first_line(error)}") from error
+        holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
+        who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
+        raise StoreLockedError(
+            f"{path!r} is held by {who}. Close it there (store.close(), or restart that notebook's kernel), "
+            "or have everybody open it with read_only=True: readers share a file, a writer does not."
+        ) from error
+    except duckdb.Error as error:
+        raise StoreError(f"{path!r} cannot be opened: {_first_line(error)}") from error
+
+
+def _open(
+    con: duckdb.DuckDBPyConnection, path: str, wanted: tuple[str, ...] | None, *, read_only: bool
+) -> tuple[str, ...]:
+    """Make the tables where there are none, and tell the fields of the store."""
+    try:
+        if not _columns(con) and not read_only:
+            _create(con, wanted or FIELDS)
+        if _columns(con) != [*COLUMNS, "probe"]:
+            raise StoreError(f"{path!r} is a database, but no store of this version of enrichstatus; name another file.")
+        (fields,) = con.execute("select enum_range(null::enrichment_field)").fetchall()[0]
+    except duckdb.Error as error:
+        raise StoreError(f"{path!r} cannot be used as a store: {_first_line(error)}") from error
+    if wanted not in (None, tuple(fields)):
+        raise ValidationError(f"{path!r} was made with the fields {listed(fields)}; they cannot become {listed(wanted or ())}.")
+    return tuple(fields)
+
+
+def _columns(con: duckdb.DuckDBPyConnection) -> list[str]:
+    found = con.execute("select name from pragma_table_info('enrichments')") if _exists(con) else None
+    return [] if found is None else [name for (name,) in found.fetchall()]
+
+
+def _exists(con: duckdb.DuckDBPyConnection) -> bool:
+    return bool(con.execute("select 1 from duckdb_tables() where table_name = 'enrichments'").fetchall())
+
+
+def _create(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:
+    try:
+        con.begin()
+        create_vocabularies(con, fields)
+        con.execute(_STORE_SQL)
+        con.commit()
+    except duckdb.Error:
+        con.rollback()
+        if not _exists(con):  # another thread may have been faster
+            raise
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).strip().partition("\n")[0][:300]
