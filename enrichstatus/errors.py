@@ -45,12 +45,10 @@ class ValidationError(EnrichStatusError, ValueError):
     @classmethod
     def of_rows(cls, what: str, problems: pd.DataFrame, remedy: str) -> ValidationError:
         """One error for all bad rows: the first few in the message, every one in ``.problems``."""
-        head = problems.head(3)
-        # three lines at the most, however many rows are bad
-        place = head["row"].astype(str)
-        if "file" in head:
-            place = place + " of " + head["file"].astype(str)
-        shown = (place + ", " + head["column"] + ": " + head["reason"]).tolist()
+        head = problems.head(3).fillna({"value": ""})  # three lines at the most, however many rows are bad
+        place = head["row"].astype(str) + (" of " + head["file"] if "file" in head else "")
+        value = (" '" + head["value"].str.slice(0, 60) + "'").where(head["value"].str.strip() != "", "")
+        shown = (place + ": " + head["column"] + value + " " + head["reason"]).tolist()
         rows = problems.drop(columns=["column", "value", "reason"]).drop_duplicates().shape[0]
         more = f"\n  … and {len(problems) - len(shown):,} more in .problems" if len(problems) > len(shown) else ""
         lines = "".join(f"\n  row {line}" for line in shown)

@@ -32,6 +32,9 @@ _COMPRESSIONS = (".gz", ".zst")
 #: The column that says which file a row came from.
 FILE = "__file__"
 
+#: The columns of a JSON file without any object.
+NOTHING = ["nothing"]
+
 _SCANS = {
     "parquet": """
         select * from read_parquet($files, union_by_name = true, filename = '__file__')
@@ -103,8 +106,8 @@ def read(con: duckdb.DuckDBPyConnection, files: Sequence[str]) -> duckdb.DuckDBP
             values["delimiter"] = _delimiter(con, files[0])
         elif kind == "json":
             members = con.sql(_MEMBERS, params=values).columns
-            # the reader's name for what is in a file of no objects: [] alone
-            values["members"] = dict.fromkeys(members if members != ["json"] else ["nothing"], "VARCHAR")
+            # a file of no objects, [] alone, has one column of that name for the reader
+            values["members"] = dict.fromkeys(members if members != ["json"] else NOTHING, "VARCHAR")
         return con.sql(_SCANS[kind], params=values)
 
 

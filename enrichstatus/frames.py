@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from enrichstatus import files
 from enrichstatus.errors import ValidationError
-from enrichstatus.schema import PANDAS_TYPES, listed
+from enrichstatus.schema import KEY, PANDAS_TYPES, listed
 
 Rows = npt.NDArray[np.int64]
 
@@ -52,13 +52,14 @@ def read(data: Any) -> Frame:
             if len(kinds := {files.format_of(path) for path in paths}) > 1:
                 raise ValidationError(f"Tasks are read from files of one format, not of {listed(sorted(kinds))} at once.")
             table = files.read(con, paths).to_arrow_table().drop_columns([files.FILE])
-        return _Pandas(table.to_pandas(types_mapper=PANDAS_TYPES.get), objects=files.format_of(paths[0]) == "json")
+        objects = files.format_of(paths[0]) == "json"
+        return _Pandas(table.to_pandas(types_mapper=PANDAS_TYPES.get) if len(table) or not objects else _nothing(), objects=objects)
     if isinstance(data, (list, tuple)):
         if strangers := set(map(type, data)) - {dict}:
             raise ValidationError(
                 f"A list must hold dicts or paths; this one holds {listed(kind.__name__ for kind in strangers)}."
             )
-        return _Pandas(pd.DataFrame(data), objects=True)
+        return _Pandas(pd.DataFrame(data) if data else _nothing(), objects=True)
     if isinstance(data, duckdb.DuckDBPyRelation):
         return _Arrow(data.to_arrow_table(), restore=lambda answer: data.query("tasks", "select * from answer"))
     if isinstance(data, pa.Table):
@@ -69,6 +70,11 @@ def read(data: Any) -> Frame:
         "Expected a DataFrame (pandas, polars), an Arrow table, a DuckDB relation, a list of dicts or a path, "
         f"not {type(data).__name__}."
     )
+
+
+def _nothing() -> pd.DataFrame:
+    """Give an empty list of objects the columns of a task; it is a list of no tasks, not a list without the columns."""
+    return pd.DataFrame(columns=list(KEY), dtype=PANDAS_TYPES[pa.string()])
 
 
 class _Pandas:

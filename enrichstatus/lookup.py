@@ -49,7 +49,7 @@ class Source(Protocol):
 def look_up(
     con: duckdb.DuckDBPyConnection,
     tasks: Any,
-    answer: Callable[[tuple[str, ...]], pa.Table],
+    answer: Callable[[tuple[str, ...], int], pa.Table],
     *,
     columns: Columns,
     how: How,
@@ -59,7 +59,7 @@ def look_up(
     """Do what is the same for every source: read and check the tasks, have them answered, put the answers beside them.
 
     `answer` is called when the checked tasks stand in the temporary table ``tasks`` of `con`. It gets the names of the asked
-    columns and gives them with ``position``, a row for each task that has a record, in any order.
+    columns and the number of tasks, and gives the columns with ``position``, a row for each task that has a record, in any order.
     """
     names = asked(columns)
     choice("how", how, ("left", "inner"))
@@ -71,7 +71,7 @@ def look_up(
             '(prefix="current_", say) to name the new ones apart, or drop the old.'
         )
     check(con, frame, errors=errors)
-    table = answer(names)
+    table = answer(names, len(frame))
     # the join keeps no order, so the answers are put in the order of the tasks here: row i is task i
     place = np.full(len(frame), -1)
     place[table["position"].to_numpy()] = np.arange(table.num_rows)

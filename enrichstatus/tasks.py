@@ -16,18 +16,20 @@ from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, find, listed
 
-_KEYS_SQL = Path(__file__).with_name("keys.sql").read_text()
+KEYS_SQL = Path(__file__).with_name("keys.sql").read_text()
+PROBLEMS_SQL = Path(__file__).with_name("problems.sql").read_text()
 
-#: The types a column may arrive in besides text; everything else is turned into text first, so that it can be judged and quoted.
-_INSTANTS = {"TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
-_NATIVE = {
-    "id": {"UUID"},
-    "entityId": {"UUID"},
-    "createdAt": _INSTANTS,
-    "updatedAt": _INSTANTS,
-    "dataFound": {"BOOLEAN"},
-    "position": {"BIGINT"},
-}
+_TASKS_SQL = f"""
+create temp table tasks as
+select position, castEntityId as entityId, castEntityType as entityType, castField as field
+from ({KEYS_SQL})
+where castEntityId is not null and castEntityType is not null and castField is not null
+"""
+_BAD_TASKS_SQL = f"""
+select position as "row", problem.name as "column", problem.value as "value", problem.reason as "reason"
+from (select position, unnest(keyProblems) as problem from ({PROBLEMS_SQL}))
+order by position
+"""
 
 
 def tasks_from_leads(
@@ -110,7 +112,7 @@ def create_vocabularies(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -
 
 
 def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise") -> None:
-    """Make the temporary table ``tasks`` (position, entityId, entityType, field) of a frame's keys, in which a bad key is null.
+    """Make the temporary table ``tasks`` (position, entityId, entityType, field) of a frame's keys, without the bad ones.
 
     With ``errors="raise"`` bad tasks raise `ValidationError` instead, with all of them in its ``.problems``.
     """
@@ -121,48 +123,32 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
             "A lead list becomes tasks with tasks_from_leads(leads, entity_id=…, fields=[…])."
         )
     arrived = frame.arrow(list(names.values()))
-    con.register("arrived", arrived.append_column("position", pa.array(np.arange(len(frame)))))
-    relation = given(con.table("arrived"), names | {"position": "position"}, ("position", *KEY), objects=frame.objects)
-    con.register("given", relation)
-    con.execute("create temp table tasks as " + _KEYS_SQL)
-    if errors == "raise" and con.execute("select count(problems) from tasks").fetchall() != [(0,)]:
-        problems = to_pandas(con.sql(_PROBLEMS_SQL))
+    columns = {ours: _comparable(arrived[theirs], theirs) for ours, theirs in names.items()}
+    person = pa.scalar(ENTITY_TYPES[0], pa.string())
+    if "entityType" not in names:
+        columns["entityType"] = pa.repeat(person, len(frame))
+    elif frame.objects:
+        columns["entityType"] = columns["entityType"].fill_null(person)
+    con.register("given", pa.table({"position": np.arange(len(frame)), **columns}))
+    (good,) = con.execute(_TASKS_SQL).fetchall()[0]
+    if good < len(frame) and errors == "raise":
+        con.register("keyed", con.sql(KEYS_SQL))
+        problems = to_pandas(con.sql(_BAD_TASKS_SQL))
         raise ValidationError.of_rows("tasks", problems, 'Mend them, or pass errors="coerce" to give them a null status.')
 
 
-_PROBLEMS_SQL = """
-select position as "row", problem.name as "column", problem.value as "value", problem.reason as "reason"
-from (select position, unnest(problems) as problem from tasks)
-order by position
-"""
+def _comparable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Turn what is neither text, categories nor UUIDs into text, so that it can be judged and quoted."""
+    kind = column.type
+    if pa.types.is_dictionary(kind) or pa.types.is_large_string(kind) or str(kind) in _COMPARABLE:
+        return column
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowException, ValueError) as error:
+        raise ValidationError(f"The column {name!r} holds {kind}, which is no text: {error}") from error
 
 
-def keyed(con: duckdb.DuckDBPyConnection, given: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """Cast the keys of a relation and name their ``problems``; its other columns pass through."""
-    con.register("given", given)
-    return con.sql(_KEYS_SQL)
-
-
-def given(
-    relation: duckdb.DuckDBPyRelation, names: Mapping[str, str], wanted: Sequence[str], *, objects: bool
-) -> duckdb.DuckDBPyRelation:
-    """Pick the wanted columns, of which `names` says what they are called there (``{ours: theirs}``); absent ones are null.
-
-    An absent entity type is a person; in JSON objects, which leave members out one by one, so is a null one.
-    """
-    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
-    person = duckdb.ConstantExpression("person")
-    picked = []
-    for ours in wanted:
-        column: duckdb.Expression = duckdb.ConstantExpression(None)
-        if ours in names:
-            column = duckdb.ColumnExpression(names[ours])
-        if types.get(names.get(ours, "")) not in _NATIVE.get(ours, ()):
-            column = column.cast("VARCHAR")
-        if ours == "entityType" and (objects or ours not in names):
-            column = duckdb.CoalesceOperator(column, person)
-        picked.append(column.alias(ours))
-    return relation.select(*picked)
+_COMPARABLE = {"string", "string_view", "extension<arrow.uuid>"}
 
 
 def to_pandas(relation: duckdb.DuckDBPyRelation) -> pd.DataFrame:

@@ -1,32 +1,32 @@
 -- Records as they came, in the order they came, cast to the types of a store; what is wrong with a row is named in `problems`.
---   keyed     (a record's columns as they came, but for the keys, which are cast; problems of the keys)
+--   judged    (a record's columns as they came, and what keys.sql and problems.sql say of its key)
 --   $org_id   the organization of the records that carry none
 with cast_columns as (
     select
-        keyed.*,
-        coalesce(try_cast(keyed.id as uuid), try_cast(trim(keyed.id::varchar) as uuid)) as castId,
+        judged.*,
+        coalesce(try_cast(judged.id as uuid), try_cast(trim(judged.id::varchar) as uuid)) as castId,
         -- what no calendar or other engine can hold is no instant either
-        case when try_cast(keyed.createdAt as timestamptz) between '0001-01-01'::timestamptz and '9999-12-31'::timestamptz
-            then try_cast(keyed.createdAt as timestamptz) end as castCreatedAt,
-        case when try_cast(keyed.updatedAt as timestamptz) between '0001-01-01'::timestamptz and '9999-12-31'::timestamptz
-            then try_cast(keyed.updatedAt as timestamptz) end as castUpdatedAt,
-        nullif(trim(keyed.status), '') as castStatus,
-        coalesce(try_cast(keyed.dataFound as boolean), try_cast(trim(keyed.dataFound::varchar) as boolean)) as castDataFound,
-        coalesce(nullif(trim(keyed.orgId), ''), $org_id) as castOrgId
-    from keyed
+        case when try_cast(judged.createdAt as timestamptz) between '0001-01-01'::timestamptz and '9999-12-31'::timestamptz
+            then try_cast(judged.createdAt as timestamptz) end as castCreatedAt,
+        case when try_cast(judged.updatedAt as timestamptz) between '0001-01-01'::timestamptz and '9999-12-31'::timestamptz
+            then try_cast(judged.updatedAt as timestamptz) end as castUpdatedAt,
+        nullif(trim(judged.status), '') as castStatus,
+        coalesce(try_cast(judged.dataFound as boolean), try_cast(trim(judged.dataFound::varchar) as boolean)) as castDataFound,
+        coalesce(nullif(trim(judged.orgId), ''), $org_id) as castOrgId
+    from judged
 )
 
 select
     -- a record without an id gets the same one each time it is loaded
     coalesce(
         castId,
-        md5(concat_ws('|', castOrgId, entityType, field, entityId, epoch_us(castCreatedAt)))::uuid
+        md5(concat_ws('|', castOrgId, castEntityType, castField, castEntityId, epoch_us(castCreatedAt)))::uuid
     ) as id,
     castCreatedAt as createdAt,
     castUpdatedAt as updatedAt,
-    entityId,
-    entityType,
-    field,
+    castEntityId as entityId,
+    castEntityType as entityType,
+    castField as field,
     castStatus as status,
     nullif(error, '') as error,
     castDataFound as dataFound,
@@ -34,15 +34,15 @@ select
     castOrgId as orgId,
     nullif(globalEnrichmentId, '') as globalEnrichmentId,
     nullif(creditTransactionId, '') as creditTransactionId,
-    enrichment_probe(entityId, field) as probe,
+    enrichment_probe(castEntityId, castField) as probe,
     file,
     case
-        when problems is null and castCreatedAt is not null and castStatus is not null and castOrgId is not null
+        when keyProblems is null and castCreatedAt is not null and castStatus is not null and castOrgId is not null
             and (castId is not null or coalesce(trim(id::varchar), '') = '')
             and (castUpdatedAt is not null or coalesce(trim(updatedAt::varchar), '') = '')
             and (castDataFound is not null or coalesce(trim(dataFound::varchar), '') = '')
         then null
-        else list_concat(coalesce(problems, []), list_filter([
+        else list_concat(coalesce(keyProblems, []), list_filter([
             case when castId is null and trim(id::varchar) <> ''
                 then {'name': 'id', 'value': id::varchar, 'reason': 'is not a UUID'} end,
             case when castCreatedAt is null then {

@@ -16,7 +16,7 @@ from enrichstatus import files, frames
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.lookup import Errors, choice
 from enrichstatus.schema import COLUMNS, find, listed
-from enrichstatus.tasks import given, keyed, to_pandas
+from enrichstatus.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
 
 _LOAD_SQL = Path(__file__).with_name("load.sql").read_text()
 _MERGE_SQL = Path(__file__).with_name("merge.sql").read_text()
@@ -67,7 +67,9 @@ def load(
 ) -> LoadReport:
     """Load records through a cursor of a store; see `EnrichmentStore.load`."""
     choice("errors", errors, ("raise", "reject"))
-    con.register("keyed", keyed(con, _arrived(con, records, columns)))
+    con.register("given", _arrived(con, records, columns))
+    con.register("keyed", con.sql(KEYS_SQL))
+    con.register("judged", con.sql(PROBLEMS_SQL))
     with files.reading():
         con.execute("create temp table staged as " + _LOAD_SQL, {"org_id": org_id})
     rejects = to_pandas(con.sql(_REJECTS_SQL))
@@ -111,9 +113,11 @@ def _arrived(
     """Make one relation of the input, with every column of a record and ``file``, as they came."""
     if not files.is_path(records):
         frame = frames.read(records)
-        names = _names(frame.columns, columns, empty=frame.objects and len(frame) == 0)
+        if frame.objects and not len(frame):
+            return _given(con.sql("select null as nothing where false"), {}, objects=True)
+        names = _names(frame.columns, columns)
         con.register("arrived", frame.arrow(list(dict.fromkeys(names.values()))))
-        return given(con.table("arrived"), names, (*COLUMNS, "file"), objects=frame.objects)
+        return _given(con.table("arrived"), names, objects=frame.objects)
     by_format: dict[str, list[str]] = {}
     for path in files.expand(records):
         by_format.setdefault(files.format_of(path), []).append(path)
@@ -121,15 +125,14 @@ def _arrived(
     for kind, paths in by_format.items():
         relation = files.read(con, paths)
         found = [name for name in relation.columns if name != files.FILE]
-        names = _names(found, columns, empty=found == ["nothing"]) | {"file": files.FILE}
-        parts.append(given(relation, names, (*COLUMNS, "file"), objects=kind == "json"))
+        names = {"file": files.FILE}
+        if found != files.NOTHING:
+            names |= _names(found, columns)
+        parts.append(_given(relation, names, objects=kind == "json"))
     return reduce(duckdb.DuckDBPyRelation.union, parts)
 
 
-def _names(found: list[str], columns: Mapping[str, str] | None, *, empty: bool) -> dict[str, str]:
-    """Find a record's columns; an empty list of objects, an API's answer of nothing, has none."""
-    if empty:
-        return {}
+def _names(found: list[str], columns: Mapping[str, str] | None) -> dict[str, str]:
     names = find(found, COLUMNS, columns)
     if missing := [name for name in _REQUIRED if name not in names]:
         raise ValidationError(
@@ -137,6 +140,37 @@ def _names(found: list[str], columns: Mapping[str, str] | None, *, empty: bool) 
             'Under another name it is read with columns={"theirs": "ours"}.'
         )
     return names
+
+
+#: The types a column may arrive in besides text; everything else is turned into text first, so that it can be judged and quoted.
+_INSTANTS = {"TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
+_NATIVE = {
+    "id": {"UUID"},
+    "entityId": {"UUID"},
+    "createdAt": _INSTANTS,
+    "updatedAt": _INSTANTS,
+    "dataFound": {"BOOLEAN"},
+}
+
+
+def _given(relation: duckdb.DuckDBPyRelation, names: Mapping[str, str], *, objects: bool) -> duckdb.DuckDBPyRelation:
+    """Pick every column of a record, of which `names` says what it is called there (``{ours: theirs}``); absent ones are null.
+
+    An absent entity type is a person; in JSON objects, which leave members out one by one, so is a null one.
+    """
+    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    person = duckdb.ConstantExpression("person")
+    picked = []
+    for ours in (*COLUMNS, "file"):
+        column: duckdb.Expression = duckdb.ConstantExpression(None)
+        if ours in names:
+            column = duckdb.ColumnExpression(names[ours])
+        if types.get(names.get(ours, "")) not in _NATIVE.get(ours, ()):
+            column = column.cast("VARCHAR")
+        if ours == "entityType" and (objects or ours not in names):
+            column = duckdb.CoalesceOperator(column, person)
+        picked.append(column.alias(ours))
+    return relation.select(*picked)
 
 
 def _store(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int, int, int]:

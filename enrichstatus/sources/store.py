@@ -35,7 +35,7 @@ from enrichstatus.tasks import create_vocabularies, parse_fields, to_pandas
 
 _STORE_SQL = Path(__file__).with_name("store.sql").read_text()
 
-#: Up to this many distinct keys are fetched through the index one by one; above, a scan of all records is cheaper.
+#: Up to this many tasks are fetched through the index one by one; above, a scan of all records is cheaper.
 _FEW = 1000
 
 
@@ -188,7 +188,7 @@ class EnrichmentStore:
             return look_up(
                 con,
                 tasks,
-                lambda names: _answer(con, question, names),
+                lambda names, count: _answer(con, question, count, names),
                 columns=columns,
                 how=how,
                 errors=errors,
@@ -224,7 +224,7 @@ class EnrichmentStore:
                 records = look_up(
                     con,
                     tasks,
-                    lambda names: _answer(con, question, names),
+                    lambda names, count: _answer(con, question, count, names),
                     columns=COLUMNS,
                     how="inner",
                     errors="raise",
@@ -257,7 +257,6 @@ class EnrichmentStore:
             raise StoreError("The store is closed; open it again with EnrichmentStore(path).")
         try:
             with self._con.cursor() as con:
-                con.execute("set TimeZone = 'UTC'")
                 yield con
         except duckdb.Error as error:
             raise StoreError(f"{self.path}: {_first_line(error)}") from error
@@ -282,28 +281,36 @@ class EnrichmentStore:
         return display.html(self._headline(), self._counts())
 
 
-def _answer(con: duckdb.DuckDBPyConnection, question: pa.Table, names: Sequence[str]) -> pa.Table:
+def _answer(con: duckdb.DuckDBPyConnection, question: pa.Table, tasks: int, names: Sequence[str]) -> pa.Table:
     """Ask the query for the asked columns, over the records that can matter."""
     con.register("asked_by", question)
-    con.execute("create temp table asker as select orgId, field::enrichment_field as field, pendingSince from asked_by")
-    probes = con.execute(_PROBES_SQL, {"few": _FEW + 1}).fetchall()[0][0]
-    if len(probes) <= _FEW:
-        # nothing but the list may stand in the condition, or the optimizer leaves the index
-        records = con.sql("select * from enrichments where list_contains($probes::ubigint[], probe)", params={"probes": probes})
-    else:
-        records = con.table("enrichments")
-    con.register("records", records)
-    return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
+    # a text column beside ENUMs would turn ten million ENUMs into text
+    con.register("asker", con.sql("select orgId, field::enrichment_field as field, pendingSince from asked_by"))
+    if tasks > _FEW:
+        con.register("records", con.table("enrichments"))
+        return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
+    probes = con.execute(_PROBES_SQL).fetchall()[0][0]
+    return con.sql(_FEW_SQL if _CHEAP.issuperset(names) else _FEW_WIDE_SQL, params={"probes": probes}).to_arrow_table()
 
 
-_PROBES_SQL = """
-select coalesce(list(probe), []) from (
-    select distinct enrichment_probe(entityId, field) as probe
-    from tasks
-    where entityId is not null and field is not null
-    limit $few
-)
+_PROBES_SQL = "select coalesce(list(distinct enrichment_probe(entityId, field)), []) from tasks"
+
+# Nothing but the list may stand in the condition, or the optimizer leaves the index; materialized keeps the others out of it.
+_FEW_WIDE_SQL = f"""
+with records as materialized (
+    select * from enrichments where list_contains($probes::uinteger[], probe)
+), answer as ({LOOKUP_SQL})
+select * from answer
 """
+# Fetching a row by its index costs by the column, text most of all: what is rarely asked is left out where it is not.
+_CHEAP = frozenset(COLUMNS) - {"error", "createdBy", "globalEnrichmentId", "creditTransactionId"}
+_FEW_SQL = _FEW_WIDE_SQL.replace(
+    "select * from enrichments",
+    """select
+        id, createdAt, updatedAt, entityId, entityType, field, status, dataFound, orgId,
+        null as error, null as createdBy, null as globalEnrichmentId, null as creditTransactionId
+    from enrichments""",
+)
 
 _COUNTS_SQL = """
 select orgId, field::varchar as field, status, count(*) as records

@@ -13,14 +13,17 @@ create table enrichments (
     orgId varchar not null,
     globalEnrichmentId varchar,
     creditTransactionId varchar,
-    probe ubigint not null
+    probe uinteger not null
 );
 
 -- A digest of entity and field, indexed, by which few tasks find their records without a scan. It only has to narrow: the lookup
--- compares the whole key. Both ends of a UUID, because a v1 ends and a v7 begins like its neighbours.
+-- compares the whole key. It takes both ends of a UUID, because a v1 ends and a v7 begins like its neighbours.
 create macro enrichment_probe(entityId, field) as xor(
-    ('0x' || left(entityId::varchar, 8) || right(entityId::varchar, 8))::ubigint,
-    enum_code(field::enrichment_field)::ubigint
+    xor(
+        ('0x' || left(entityId::varchar, 8))::uinteger,
+        ('0x' || right(entityId::varchar, 8))::uinteger
+    ),
+    enum_code(field::enrichment_field)::uinteger
 );
 
 -- Every load writes this one row first, so that two loads at once cannot both take an id for new.

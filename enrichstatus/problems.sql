@@ -1,0 +1,24 @@
+-- What is wrong with the keys of a row, each with its value and a reason; null where nothing is.
+--   keyed (what keys.sql gives)
+select
+    keyed.*,
+    case when castEntityId is null or castEntityType is null or castField is null then list_filter([
+        case when castEntityId is null then {
+            'name': 'entityId',
+            'value': entityId::varchar,
+            'reason': case when coalesce(trim(entityId::varchar), '') = '' then 'is missing' else 'is not a UUID' end
+        } end,
+        case when castEntityType is null then {
+            'name': 'entityType',
+            'value': entityType::varchar,
+            'reason': case when coalesce(trim(entityType::varchar), '') = '' then 'is missing' else
+                'is not one of ' || array_to_string(enum_range(null::enrichment_entity_type), ', ') end
+        } end,
+        case when castField is null then {
+            'name': 'field',
+            'value': field::varchar,
+            'reason': case when coalesce(trim(field::varchar), '') = '' then 'is missing' else
+                'is not one of ' || array_to_string(enum_range(null::enrichment_field), ', ') end
+        } end
+    ], lambda problem: problem is not null) end as keyProblems
+from keyed
