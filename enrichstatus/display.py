@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from html import escape
+from itertools import accumulate
 
 import pandas as pd
 
-from enrichstatus.schema import STATUSES, listed
+from enrichstatus.schema import KEY, STATUSES, listed
 
 
 def text(headline: str, counts: pd.DataFrame) -> str:
@@ -58,3 +61,61 @@ def field_by_status(counts: pd.DataFrame) -> pd.DataFrame:
     table = table[known + [status for status in table.columns if status not in known]].astype("int64")
     table["total"] = table.sum(axis=1)
     return table.rename_axis(index=None, columns=None)
+
+
+def report(status: pd.DataFrame, *, added: Sequence[str], prefix: str = "", width: int = 100) -> str:
+    """Lay out looked-up tasks for a terminal: by field the statuses and the share that has data, then the first rows.
+
+    `status` has ``status`` and ``dataFound`` (under `prefix`); `added` are the answer's columns to show of it.
+    """
+    if status.empty:
+        return "0 rows"
+    field = status["field"].fillna("?").astype(str)
+    table = pd.crosstab(field, status[prefix + "status"].fillna(_NO_RECORD).astype(str))
+    statuses = [name for name in STATUSES if name in table.columns]
+    statuses += [name for name in table.columns if name not in (*STATUSES, _NO_RECORD)]
+    table = table[[*statuses, *(name for name in (_NO_RECORD,) if name in table.columns)]]
+    table.insert(0, "tasks", table.sum(axis=1))
+    shown = table.map("{:,}".format)
+    share = status[prefix + "dataFound"].fillna(value=False).astype(bool).groupby(field).mean()
+    shown["with data"] = share.map(lambda part: f"{part:4.0%} {_bar(part)}")
+    return f"{shown.rename_axis(index=None, columns=None).to_string()}\n\n{rows(status, added=added, prefix=prefix, width=width)}"
+
+
+_NO_RECORD = "no record"
+
+
+def rows(status: pd.DataFrame, *, added: Sequence[str], prefix: str = "", width: int = 100, most: int = 8) -> str:
+    """Lay out the first rows, with the columns there is room for: the answer first, then the caller's own, then the rest."""
+    own = [name for name in status.columns if name not in added and name not in KEY]
+    own = own or [name for name in status.columns if name in ("entityId", "entityType")]
+    cells = status[[*own, "field", *(name for name in added if name != "field")]].head(most).map(_cell)
+    spans = {name: max(len(str(name)), int(cells[name].str.len().max())) for name in cells.columns}
+    answer = ["field", prefix + "status", prefix + "dataFound"]
+    wanted = sorted(cells.columns, key=lambda name: (name not in answer, name not in own))
+    room = accumulate(spans[name] + 1 for name in wanted)
+    fitting = {name for name, used in zip(wanted, room, strict=True) if used <= width}
+    cells = cells[[name for name in cells.columns if name in fitting]]
+    unseen = [f"{len(status) - len(cells):,} more rows"] if len(status) > len(cells) else []
+    unseen += [f"{len(wanted) - len(fitting)} more columns"] if len(fitting) < len(wanted) else []
+    more = "\n… " + " and ".join(unseen) if unseen else ""
+    left = {name: partial(_ljust, spans[name]) for name in cells.columns}
+    return cells.to_string(index=False, justify="left", formatters=left) + more
+
+
+def _ljust(span: int, cell: str) -> str:
+    return cell.ljust(span)
+
+
+def _cell(value: object) -> str:
+    """One value as short text; a name may hold anything, and a terminal obeys control characters."""
+    if pd.isna(value):  # type: ignore[call-overload]  # a cell is a scalar
+        return "–"
+    text = value.strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, pd.Timestamp) else str(value)
+    text = "".join(sign if sign.isprintable() else "�" for sign in text)
+    return text if len(text) <= 36 else text[:35] + "…"
+
+
+def _bar(share: float, cells: int = 10) -> str:
+    full = round(share * cells)
+    return "█" * full + "░" * (cells - full)

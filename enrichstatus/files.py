@@ -1,4 +1,4 @@
-"""Files in: CSV, TSV, JSON, NDJSON and Parquet, compressed too, as relations of a DuckDB connection.
+"""Files in and out: CSV, TSV, JSON, NDJSON and Parquet; read compressed too, as relations of a DuckDB connection.
 
 Text formats come back as text, cell for cell: nothing is guessed of a zip code or a date that belongs to the caller.
 """
@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import duckdb
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 
 from enrichstatus.errors import ValidationError
-from enrichstatus.schema import listed
+from enrichstatus.schema import PANDAS_TYPES, listed
+from enrichstatus.wire import timestamps
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -124,5 +128,42 @@ def reading() -> Iterator[None]:
 def _delimiter(con: duckdb.DuckDBPyConnection, file: str) -> str:
     if ".tsv" in Path(file.lower()).suffixes:
         return "\t"
-    header = con.execute(_FIRST_LINE, {"files": [glob.escape(file)]}).fetchone()
-    return max(",;\t|", key=str(header).count)
+    header = con.execute(_FIRST_LINE, {"files": [glob.escape(file)]}).fetchall()
+    return max(",;\t|", key=str(header[0][0] if header else "").count)
+
+
+def writable(path: PathLike) -> Path:
+    """Check before the work that a frame can be written there after it."""
+    target = Path(path).expanduser()
+    if target.suffix not in _ENDINGS:
+        raise ValidationError(f"{str(target)!r} has no known ending to write; expected {listed(_ENDINGS)}.")
+    if target.is_dir() or not target.absolute().parent.is_dir():
+        raise ValidationError(f"{str(target)!r} cannot be written: {'it is' if target.is_dir() else 'there is no such'} folder.")
+    return target
+
+
+_ENDINGS = (".csv", ".tsv", ".parquet", ".json", ".ndjson", ".jsonl")
+
+
+def write(table: pa.Table, path: PathLike) -> None:
+    """Write a table in the format its ending names; the file appears whole or not at all. Instants in text are the wire's."""
+    target = writable(path)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        if target.suffix == ".parquet":
+            pq.write_table(table, part)
+        else:
+            for place, column in enumerate(table.schema):
+                if pa.types.is_timestamp(column.type):
+                    table = table.set_column(place, column.name, timestamps(table.column(place)))
+            if format_of(target) == "csv":
+                delimiter = "\t" if target.suffix == ".tsv" else ","
+                pacsv.write_csv(table, part, pacsv.WriteOptions(quoting_style="needed", delimiter=delimiter))
+            else:
+                lines = target.suffix != ".json"
+                table.to_pandas(types_mapper=PANDAS_TYPES.get).to_json(part, orient="records", lines=lines, force_ascii=False)
+        part.replace(target)
+    except OSError as error:
+        raise ValidationError(f"{str(target)!r} cannot be written: {error.strerror or error}.") from error
+    finally:
+        part.unlink(missing_ok=True)
