@@ -43,7 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _complain(error: object, code: int) -> int:
     """Say what is wrong in one line, with Python's arguments in the words of the command line."""
-    text = str(error).replace(":\n  row", ": row").replace("\n  ", "; ").replace(" in .problems\n", ". ").replace("\n", ". ")
+    text = (
+        str(error)
+        .replace(":\n  row", ": row")
+        .replace("\n  ", "; ")
+        .replace(" in .problems\n", ". ")
+        .replace("\n", ". ")
+    )
     text = re.sub(r'\b(\w+)="(\w+)"', lambda found: f"--{found[1].replace('_', '-')} {found[2]}", text)
     text = re.sub(r"\b(\w+)=(?=\s)", lambda found: f"--{found[1].replace('_', '-')}", text)
     if text == "Organization ID is missing":
@@ -60,15 +66,27 @@ def _parser() -> argparse.ArgumentParser:
 
     load = commands.add_parser("load", help="load enrichment records into a store")
     load.set_defaults(run=_load)
-    load.add_argument("records", nargs="+", metavar="RECORDS", help="files or globs: .csv .tsv .json .ndjson .parquet, .gz or .zst behind")
+    load.add_argument(
+        "records",
+        nargs="+",
+        metavar="RECORDS",
+        help="files or globs: .csv .tsv .json .ndjson .parquet, .gz or .zst behind",
+    )
     load.add_argument("--store", required=True, metavar="FILE", help="the store's file; made where there is none")
     load.add_argument("--org", metavar="ORG", help="the organization of records that carry none")
     load.add_argument(
-        "--errors", choices=["raise", "reject"], default="raise", help="on bad records load nothing (default), or load the others"
+        "--errors",
+        choices=["raise", "reject"],
+        default="raise",
+        help="on bad records load nothing (default), or load the others",
     )
     load.add_argument("--rejects", metavar="FILE", help="where to write what is wrong with rejected records")
     load.add_argument(
-        "--column", action="append", default=[], metavar="THEIRS=OURS", help="a column under another name; can be repeated"
+        "--column",
+        action="append",
+        default=[],
+        metavar="THEIRS=OURS",
+        help="a column under another name; can be repeated",
     )
 
     lookup = commands.add_parser("lookup", help="look up the status of tasks, or of a lead list")
@@ -81,13 +99,28 @@ def _parser() -> argparse.ArgumentParser:
     lookup.add_argument("--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID")
     lookup.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields to ask for (default: all)")
     lookup.add_argument("--entity-type", metavar="TYPE", help="with --entity-id: person (default) or company")
-    lookup.add_argument("--columns", default="status,dataFound", metavar="COLUMN,…", help='a record\'s columns to add, or "all"')
-    lookup.add_argument("--prefix", default="", help="put before the names of the added columns")
-    lookup.add_argument("--how", choices=["left", "inner"], default="left", help="keep tasks without a record (default), or not")
     lookup.add_argument(
-        "--errors", choices=["raise", "coerce"], default="raise", help="on bad tasks stop (default), or give them no status"
+        "--columns",
+        default="status,dataFound",
+        metavar="COLUMN,…",
+        help='a record\'s columns to add, or "all"',
     )
-    lookup.add_argument("--now", metavar="INSTANT", help="judge the timeout rule at this instant (default: the clock's)")
+    lookup.add_argument("--prefix", default="", help="put before the names of the added columns")
+    lookup.add_argument(
+        "--how",
+        choices=["left", "inner"],
+        default="left",
+        help="keep tasks without a record (default), or not",
+    )
+    lookup.add_argument(
+        "--errors",
+        choices=["raise", "coerce"],
+        default="raise",
+        help="on bad tasks stop (default), or give them no status",
+    )
+    lookup.add_argument(
+        "--now", metavar="INSTANT", help="judge the timeout rule at this instant (default: the clock's)"
+    )
     lookup.add_argument(
         "--max-processing-time",
         action="append",
@@ -126,7 +159,9 @@ def _lookup(options: argparse.Namespace) -> None:
     if options.output:
         files.writable(options.output)
     if not options.entity_id and (options.fields or options.entity_type):
-        raise ValidationError("--fields and --entity-type are of a lead list: name the column of its ids with --entity-id.")
+        raise ValidationError(
+            "--fields and --entity-type are of a lead list: name the column of its ids with --entity-id."
+        )
     columns = asked(options.columns if options.columns == "all" else options.columns.split(","))
     # the summary needs these two, asked for or not
     needed = (*columns, *(name for name in ("status", "dataFound") if name not in columns))
@@ -139,7 +174,9 @@ def _lookup(options: argparse.Namespace) -> None:
                 tasks, entity_id=options.entity_id, fields=fields, entity_type=options.entity_type or "person"
             )
         try:
-            status = store.lookup(tasks, columns=needed, how=options.how, errors=options.errors, now=now, prefix=options.prefix)
+            status = store.lookup(
+                tasks, columns=needed, how=options.how, errors=options.errors, now=now, prefix=options.prefix
+            )
         except ValidationError as error:
             if error.problems is None or not fields:
                 raise
@@ -183,7 +220,9 @@ def _fields(options: argparse.Namespace, store: EnrichmentStore) -> Sequence[str
 def _of_leads(problems: pd.DataFrame, entity_id: str, fields: int) -> ValidationError:
     """Name bad tasks by the rows and the column of the lead list they were made of."""
     leads = problems.assign(row=problems["row"] // fields, column=problems["column"].replace("entityId", entity_id))
-    return ValidationError.of_rows("leads", leads.drop_duplicates(), 'Mend them, or pass errors="coerce" to give them no status.')
+    return ValidationError.of_rows(
+        "leads", leads.drop_duplicates(), 'Mend them, or pass errors="coerce" to give them no status.'
+    )
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

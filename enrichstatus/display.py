@@ -17,7 +17,7 @@ def text(headline: str, counts: pd.DataFrame) -> str:
     if counts.empty:
         return f"{headline}\n{summary(counts)}"
     table = field_by_status(counts)
-    body = table.to_string(formatters={name: "{:,}".format for name in table.columns})
+    body = table.to_string(formatters=dict.fromkeys(table.columns, "{:,}".format))
     return f"{headline}\n{summary(counts)}\n{body}"
 
 
@@ -27,19 +27,13 @@ def html(headline: str, counts: pd.DataFrame) -> str:
     if counts.empty:
         return f"<div>{head}</div>"
     table = field_by_status(counts)
-    shares = table.div(table["total"], axis=0)
-    rows = "".join(
-        f"<tr><th scope='row' style='text-align:left'>{escape(str(field))}</th>"
-        + "".join(
-            # half-transparent, so that it reads on a light page and on a dark one
-            f"<td style='text-align:right;background:rgba(0,114,178,{0.45 * shares.loc[field, status]:.2f})'>{count:,}</td>"
-            if status != "total"
-            else f"<td style='text-align:right'><b>{count:,}</b></td>"
-            for status, count in row.items()
-        )
-        + "</tr>"
-        for field, row in table.iterrows()
-    )
+    shares = table.drop(columns="total").div(table["total"], axis=0)
+    # half-transparent, so that it reads on a light page and on a dark one
+    colours = shares.map("background:rgba(0,114,178,{:.2f})".format).assign(total="font-weight:bold")
+    cells = table.map("{:,}".format)
+    cells = "<td style='text-align:right;" + colours + "'>" + cells + "</td>"
+    names = "<th scope='row' style='text-align:left'>" + cells.index.map(str).map(escape) + "</th>"
+    rows = "".join("<tr>" + names + cells.agg("".join, axis=1) + "</tr>")
     heads = "".join(f"<th scope='col' style='text-align:right'>{escape(str(name))}</th>" for name in table.columns)
     return (
         f"<div>{head}<table><caption style='text-align:left;opacity:.7'>records by field and status, as recorded</caption>"

@@ -41,21 +41,21 @@ NOTHING = ["nothing"]
 
 _SCANS = {
     "parquet": """
-        select * from read_parquet($files, union_by_name = true, filename = '__file__')
+        select * from read_parquet($parquet_files, union_by_name = true, filename = '__file__')
     """,
     # Nothing of the dialect is left to guessing: a sniffed comment sign or preamble would drop rows in silence.
     "csv": """
         select * from read_csv(
-            $files, union_by_name = true, filename = '__file__', all_varchar = true,
+            $csv_files, union_by_name = true, filename = '__file__', all_varchar = true,
             header = true, skip = 0, delim = $delimiter, quote = '"', escape = '"', comment = ''
         )
     """,
     "json": """
-        select * from read_json($files, filename = '__file__', columns = $members)
+        select * from read_json($json_files, filename = '__file__', columns = $members)
     """,
 }
 # The names of the members at the top level, of all objects and not just the first few thousand
-_MEMBERS = "select * from read_json($files, sample_size = -1, maximum_depth = 1)"
+_MEMBERS = "select * from read_json($json_files, sample_size = -1, maximum_depth = 1)"
 _FIRST_LINE = """
     select line
     from read_csv($files, all_varchar = true, header = false, delim = '\x1f', quote = '', escape = '', comment = '',
@@ -104,14 +104,18 @@ def read(con: duckdb.DuckDBPyConnection, files: Sequence[str]) -> duckdb.DuckDBP
     """Scan files of one format as one relation, columns matched by name; `FILE` says where a row came from."""
     kind = format_of(files[0])
     # the files are named one by one: a [ in a name is not a pattern
-    values: dict[str, Any] = {"files": [glob.escape(file) for file in files]}
+    values: dict[str, Any] = {f"{kind}_files": [glob.escape(file) for file in files]}
     with reading():
         if kind == "csv":
             values["delimiter"] = _delimiter(con, files[0])
         elif kind == "json":
-            members = con.sql(_MEMBERS, params=values).columns
-            # a file of no objects, [] alone, has one column of that name for the reader
-            values["members"] = dict.fromkeys(members if members != ["json"] else NOTHING, "VARCHAR")
+            members = con.sql(_MEMBERS, params=values)
+            names = members.columns
+            if names == ["json"]:  # the reader's one column where there is no object: [] is no mistake, ["a"] is
+                if members.limit(1).fetchall():
+                    raise ValidationError(f"{listed(files)} holds values that are no JSON objects.")
+                names = NOTHING
+            values["members"] = dict.fromkeys(names, "VARCHAR")
         return con.sql(_SCANS[kind], params=values)
 
 
@@ -138,7 +142,9 @@ def writable(path: PathLike) -> Path:
     if target.suffix not in _ENDINGS:
         raise ValidationError(f"{str(target)!r} has no known ending to write; expected {listed(_ENDINGS)}.")
     if target.is_dir() or not target.absolute().parent.is_dir():
-        raise ValidationError(f"{str(target)!r} cannot be written: {'it is' if target.is_dir() else 'there is no such'} folder.")
+        raise ValidationError(
+            f"{str(target)!r} cannot be written: {'it is' if target.is_dir() else 'there is no such'} folder."
+        )
     return target
 
 
@@ -161,7 +167,9 @@ def write(table: pa.Table, path: PathLike) -> None:
                 pacsv.write_csv(table, part, pacsv.WriteOptions(quoting_style="needed", delimiter=delimiter))
             else:
                 lines = target.suffix != ".json"
-                table.to_pandas(types_mapper=PANDAS_TYPES.get).to_json(part, orient="records", lines=lines, force_ascii=False)
+                table.to_pandas(types_mapper=PANDAS_TYPES.get).to_json(
+                    part, orient="records", lines=lines, force_ascii=False
+                )
         part.replace(target)
     except OSError as error:
         raise ValidationError(f"{str(target)!r} cannot be written: {error.strerror or error}.") from error

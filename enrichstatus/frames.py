@@ -50,10 +50,15 @@ def read(data: Any) -> Frame:
         with duckdb.connect() as con, files.reading():
             paths = files.expand(data)
             if len(kinds := {files.format_of(path) for path in paths}) > 1:
-                raise ValidationError(f"Tasks are read from files of one format, not of {listed(sorted(kinds))} at once.")
+                raise ValidationError(
+                    f"Tasks are read from files of one format, not of {listed(sorted(kinds))} at once."
+                )
             table = files.read(con, paths).to_arrow_table().drop_columns([files.FILE])
         objects = files.format_of(paths[0]) == "json"
-        return _Pandas(table.to_pandas(types_mapper=PANDAS_TYPES.get) if len(table) or not objects else _nothing(), objects=objects)
+        return _Pandas(
+            table.to_pandas(types_mapper=PANDAS_TYPES.get) if len(table) or not objects else _nothing(),
+            objects=objects,
+        )
     if isinstance(data, (list, tuple)):
         if strangers := set(map(type, data)) - {dict}:
             raise ValidationError(

@@ -1,4 +1,4 @@
-"""The question that every source answers: what is the status of these tasks?"""
+"""The question that every source answers, and what is the same whoever answers it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def asked(columns: Columns) -> tuple[str, ...]:
     names = (columns,) if isinstance(columns, str) else tuple(columns)
     strange = [name for name in names if name not in COLUMNS]
     if strange or not names or len(set(names)) < len(names):
-        raise ValidationError(f'columns= takes "all" or some of {listed(COLUMNS, limit=20)}, each once; not {columns!r}.')
+        raise ValidationError(
+            f'columns= takes "all" or some of {listed(COLUMNS, limit=20)}, each once; not {columns!r}.'
+        )
     return names
 
 
@@ -125,10 +127,12 @@ def parse_instant(value: Instant, name: str = "now") -> datetime:
         if not isinstance(value, (str, datetime)):
             raise TypeError
         instant = pd.Timestamp(value)
-        if instant is pd.NaT:
+        if pd.isna(instant):
             raise ValueError
     except (ValueError, TypeError) as error:
-        raise ValidationError(f'{name}= takes a datetime or text such as "2025-01-13T10:30:00Z", not {value!r}.') from error
+        raise ValidationError(
+            f'{name}= takes a datetime or text such as "2025-01-13T10:30:00Z", not {value!r}.'
+        ) from error
     instant = instant.tz_localize(UTC) if instant.tzinfo is None else instant.tz_convert(UTC)
     return instant.to_pydatetime(warn=False)
 
@@ -155,5 +159,7 @@ def parse_limits(value: object, fields: Sequence[str]) -> dict[str, timedelta]:
     if not isinstance(value, Mapping):
         return dict.fromkeys(fields, parse_duration(value))
     if unknown := [name for name in value if name not in fields]:
-        raise ValidationError(f"max_processing_time= names the field {listed(unknown)}; the fields are {listed(fields)}.")
+        raise ValidationError(
+            f"max_processing_time= names the field {listed(unknown)}; the fields are {listed(fields)}."
+        )
     return {name: parse_duration(value.get(name, MAX_PROCESSING_TIME)) for name in fields}

@@ -49,9 +49,7 @@ def snake(name: str) -> str:
     return re.sub("[A-Z]", lambda capital: "_" + capital[0].lower(), name)
 
 
-def find(
-    found: Iterable[str], wanted: Iterable[str], renames: Mapping[str, str] | None = None
-) -> dict[str, str]:
+def find(found: Iterable[str], wanted: Iterable[str], renames: Mapping[str, str] | None = None) -> dict[str, str]:
     """Say under which name each wanted column stands: ``{ours: theirs}``, without those that do not.
 
     A column is found under the name given in `renames` (``{theirs: ours}``), else its wire name, else in snake_case.
@@ -66,11 +64,14 @@ def find(
             + (f"but the input has {listed(found)}." if absent else f"but the names to give are {listed(COLUMNS)}.")
         )
     spellings = {ours: (renamed[ours],) if ours in renamed else (ours, snake(ours)) for ours in wanted}
-    return {
-        ours: next(name for name in names if name in found)
-        for ours, names in spellings.items()
-        if any(name in found for name in names)
+    names = {
+        ours: next(name for name in spelled if name in found)
+        for ours, spelled in spellings.items()
+        if any(name in found for name in spelled)
     }
+    if twice := [name for name in names.values() if found.count(name) > 1]:
+        raise ValidationError(f"There are two columns named {listed(twice)}; rename or drop one.")
+    return names
 
 
 def listed(names: Iterable[object], limit: int = 12) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,12 @@ create temp table tasks as
 select position, castEntityId as entityId, castEntityType as entityType, castField as field
 from ({KEYS_SQL})
 where castEntityId is not null and castEntityType is not null and castField is not null
-"""
+"""  # noqa: S608  of constants
 _BAD_TASKS_SQL = f"""
 select position as "row", problem.name as "column", problem.value as "value", problem.reason as "reason"
 from (select position, unnest(keyProblems) as problem from ({PROBLEMS_SQL}))
 order by position
-"""
+"""  # noqa: S608  of constants
 
 
 def tasks_from_leads(
@@ -76,9 +76,7 @@ def tasks_from_leads(
         raise ValidationError(f"entity_type= is one of {listed(ENTITY_TYPES)}, not {entity_type!r}.")
     frame = frames.read(leads)
     if entity_id not in frame.columns:
-        raise ValidationError(
-            f"entity_id= names the column {entity_id!r}, but the leads have {listed(frame.columns)}."
-        )
+        raise ValidationError(f"entity_id= names the column {entity_id!r}, but the leads have {listed(frame.columns)}.")
     if taken := [name for name in KEY if name in frame.columns and name != entity_id]:
         raise ValidationError(f"The leads already have a column {listed(taken)}; rename it, or look them up as tasks.")
     each = np.repeat(np.arange(len(frame)), len(names))
@@ -134,7 +132,9 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
     if good < len(frame) and errors == "raise":
         con.register("keyed", con.sql(KEYS_SQL))
         problems = to_pandas(con.sql(_BAD_TASKS_SQL))
-        raise ValidationError.of_rows("tasks", problems, 'Mend them, or pass errors="coerce" to give them a null status.')
+        raise ValidationError.of_rows(
+            "tasks", problems, 'Mend them, or pass errors="coerce" to give them a null status.'
+        )
 
 
 def _comparable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -153,4 +153,5 @@ _COMPARABLE = {"string", "string_view", "extension<arrow.uuid>"}
 
 def to_pandas(relation: duckdb.DuckDBPyRelation) -> pd.DataFrame:
     """Fetch a small relation with the dtypes that all our frames have."""
-    return relation.to_arrow_table().to_pandas(types_mapper=PANDAS_TYPES.get)
+    frame: pd.DataFrame = relation.to_arrow_table().to_pandas(types_mapper=PANDAS_TYPES.get)
+    return frame

@@ -52,7 +52,8 @@ def objects(records: pa.Table) -> list[dict[str, Any]]:
     # a task asked twice has one answer; a record answers one task only, so its id tells them apart
     ids = table["id"].combine_chunks().dictionary_encode().indices.to_numpy()
     first = np.sort(np.unique(ids, return_index=True)[1])
-    return table.take(first).to_pylist()
+    found: list[dict[str, Any]] = table.take(first).to_pylist()
+    return found
 
 
 def timestamps(instants: pa.ChunkedArray) -> pa.ChunkedArray:

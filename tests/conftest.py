@@ -13,10 +13,14 @@ import enrichstatus as es
 from enrichstatus.sources import store as store_module
 from tests.factory import ORG
 
+
 @pytest.fixture
 def store() -> es.EnrichmentStore:
     return es.EnrichmentStore(org_id=ORG)
 
+
+# a benchmark is run, not tested
+collect_ignore = ["bench"]
 
 MakeSource = Callable[..., es.Source]
 

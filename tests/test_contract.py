@@ -29,7 +29,9 @@ def statuses(source: es.Source, tasks: Any, **options: Any) -> list[Any]:
 
 def test_rule_1_only_the_callers_organization_is_seen(make_source: MakeSource):
     """A record of another organization is no record, even for the same entity and newer."""
-    source = make_source([record(0), record(1, orgId="org_2"), record(2, entityId=uid(0), orgId="org_2", status="failed")])
+    source = make_source(
+        [record(0), record(1, orgId="org_2"), record(2, entityId=uid(0), orgId="org_2", status="failed")]
+    )
     assert statuses(source, [task(0), task(1)]) == ["finished", None]
 
 
@@ -37,7 +39,7 @@ def test_rule_1_no_organization_is_an_error(make_source: MakeSource):
     """Without an organization nothing is answered, and the message is the contract's."""
     source = make_source([record(0)], org_id=None)
     for org_id in (None, "", "  "):
-        with pytest.raises(es.ValidationError, match="^Organization ID is missing$"):
+        with pytest.raises(es.ValidationError, match=r"^Organization ID is missing$"):
             source.lookup([task(0)], org_id=org_id)  # type: ignore[call-arg]
 
 
@@ -49,13 +51,22 @@ def test_rule_1_a_call_can_name_another_organization(make_source: MakeSource):
 
 @pytest.mark.parametrize(
     "spell",
-    [str.upper, lambda text: "{" + text + "}", lambda text: text.replace("-", ""), lambda text: f" \t{text}\n", lambda text: f"\u00a0{text}"],
+    [
+        str.upper,
+        lambda text: "{" + text + "}",
+        lambda text: text.replace("-", ""),
+        lambda text: f" \t{text}\n",
+        lambda text: f"\u00a0{text}",
+    ],
     ids=["upper", "braces", "no dashes", "white space", "no-break space"],
 )
 def test_rule_2_keys_match_on_the_value_of_the_uuid(make_source: MakeSource, spell: Any):
     """Case, braces, missing dashes and outer white space do not matter, neither in records nor in tasks."""
     source = make_source([record(0), record(1, entityId=spell(uid(1)))])
-    assert statuses(source, [{"entityId": spell(uid(0)), "field": "emails"}, task(1)]) == ["finished", "finished"]
+    assert statuses(source, [{"entityId": spell(uid(0)), "field": "emails"}, task(1)]) == [
+        "finished",
+        "finished",
+    ]
 
 
 def test_rule_2_entity_type_and_field_are_part_of_the_key(make_source: MakeSource):
@@ -96,7 +107,11 @@ def test_rule_4_pending_for_too_long_is_a_timeout(make_source: MakeSource):
 
 def test_rule_4_the_time_can_be_given_for_each_field(make_source: MakeSource):
     """A mapping sets the maximum processing time by field and leaves the others at 800 s."""
-    pending = {"status": "pending", "dataFound": None, "createdAt": "2026-11-16T08:50:00.000Z"}  # 600 s before
+    pending = {
+        "status": "pending",
+        "dataFound": None,
+        "createdAt": "2026-11-16T08:50:00.000Z",
+    }  # 600 s before
     records = [record(0, **pending), record(1, **pending, field="phones")]
     source = make_source(records, max_processing_time={"emails": "5min"})
     assert statuses(source, [task(0), task(1, "phones")]) == ["timeout", "pending"]
@@ -104,8 +119,17 @@ def test_rule_4_the_time_can_be_given_for_each_field(make_source: MakeSource):
 
 def test_rule_4_only_pending_times_out(make_source: MakeSource):
     """Whatever ended stays as it ended, also under a name that nobody documented."""
-    records = [record(n, status=name, createdAt="2020-01-01") for n, name in enumerate(("finished", "failed", "timeout", "Pending", "vanished"))]
-    assert statuses(make_source(records), [task(n) for n in range(5)]) == ["finished", "failed", "timeout", "Pending", "vanished"]
+    records = [
+        record(n, status=name, createdAt="2020-01-01")
+        for n, name in enumerate(("finished", "failed", "timeout", "Pending", "vanished"))
+    ]
+    assert statuses(make_source(records), [task(n) for n in range(5)]) == [
+        "finished",
+        "failed",
+        "timeout",
+        "Pending",
+        "vanished",
+    ]
 
 
 def test_rule_5_data_found_is_null_while_the_record_is_pending(make_source: MakeSource):
@@ -118,7 +142,14 @@ def test_rule_5_data_found_is_null_while_the_record_is_pending(make_source: Make
         record(4, dataFound=None),
     ]
     answer = make_source(records).lookup([task(n) for n in range(6)], now=NOW)
-    assert answer["dataFound"].astype(object).where(answer["dataFound"].notna(), None).tolist() == [None, None, True, False, None, None]
+    assert answer["dataFound"].astype(object).where(answer["dataFound"].notna(), None).tolist() == [
+        None,
+        None,
+        True,
+        False,
+        None,
+        None,
+    ]
 
 
 def test_rule_6_reading_never_writes(make_source: MakeSource):
@@ -138,7 +169,9 @@ def test_row_i_is_task_i_duplicates_included(make_source: MakeSource):
 @pytest.mark.parametrize("index", ["duplicated", "multi", "named", "dates"])
 def test_the_callers_frame_comes_back_untouched(make_source: MakeSource, index: str):
     """Columns, their dtypes and the index stay, whatever they are, and the caller's own frame is not changed."""
-    frame = pd.DataFrame([task(0), task(1), task(0)]).assign(score=[1.5, np.nan, 2], tier=pd.Categorical(["a", "b", "a"]))
+    frame = pd.DataFrame([task(0), task(1), task(0)]).assign(
+        score=[1.5, np.nan, 2], tier=pd.Categorical(["a", "b", "a"])
+    )
     frame.index = {
         "duplicated": pd.Index([7, 7, 7]),
         "multi": pd.MultiIndex.from_tuples([("a", 1), ("a", 1), ("b", 2)], names=["x", None]),
@@ -157,7 +190,9 @@ def test_the_callers_frame_comes_back_untouched(make_source: MakeSource, index: 
 @pytest.mark.parametrize("known", [True, False], ids=["with records", "without"])
 def test_dtypes_never_move(make_source: MakeSource, count: int, known: bool):
     """Text, nullable booleans and instants in UTC: the same for no rows, for all nulls and for none."""
-    source = make_source([record(n, error="e", globalEnrichmentId="g", creditTransactionId="c") for n in range(3)] if known else [])
+    source = make_source(
+        [record(n, error="e", globalEnrichmentId="g", creditTransactionId="c") for n in range(3)] if known else []
+    )
     tasks = pd.DataFrame([task(n) for n in range(count)], columns=["entityId", "field"])
     answer = source.lookup(tasks, columns=COLUMNS, prefix="r_", now=NOW)
     assert len(answer) == count
@@ -175,7 +210,11 @@ def test_columns_are_any_of_the_records(make_source: MakeSource):
     assert one.columns.tolist() == ["entityId", "field", "createdAt", "status"]
     assert one["createdAt"][0] == pd.Timestamp("2026-11-16T08:00:00Z")
     every = source.lookup(upper, columns="all", now=NOW).iloc[0].to_dict()
-    assert list(every) == ["entityId", "field", *(name for name in COLUMNS if name not in ("entityId", "entityType", "field"))]
+    assert list(every) == [
+        "entityId",
+        "field",
+        *(name for name in COLUMNS if name not in ("entityId", "entityType", "field")),
+    ]
     assert every["id"] == record(0)["id"]
     assert source.lookup(upper, columns="entityId", prefix="record_", now=NOW)["record_entityId"][0] == uid(0)
 
@@ -218,7 +257,9 @@ def test_errors_raise_names_every_bad_task(make_source: MakeSource):
 
 def test_errors_coerce_gives_bad_tasks_nulls_and_loses_nothing(make_source: MakeSource):
     """With ``coerce`` the good tasks are answered and the bad ones have null columns."""
-    tasks = pd.DataFrame({"entityId": ["nonsense", uid(0), None, uid(0)], "field": ["emails", "emails", "emails", "fax"]})
+    tasks = pd.DataFrame(
+        {"entityId": ["nonsense", uid(0), None, uid(0)], "field": ["emails", "emails", "emails", "fax"]}
+    )
     source = make_source([record(0)])
     answer = source.lookup(tasks, errors="coerce", columns="all", now=NOW)
     assert statuses(source, tasks, errors="coerce") == [None, "finished", None, None]
@@ -238,7 +279,9 @@ def test_a_clash_of_names_is_an_error_that_says_how_to_resolve_it(make_source: M
 
 def test_missing_columns_are_named_with_those_found(make_source: MakeSource):
     """Without the key's columns the message names those wanted and those there."""
-    with pytest.raises(es.ValidationError, match=r"need the column entityId, field; found lead_id, name.*tasks_from_leads"):
+    with pytest.raises(
+        es.ValidationError, match=r"need the column entityId, field; found lead_id, name.*tasks_from_leads"
+    ):
         make_source([]).lookup(pd.DataFrame({"lead_id": [uid(0)], "name": ["Ada"]}))
 
 
@@ -248,7 +291,9 @@ KINDS: dict[str, Any] = {
     "polars lazy": pl.LazyFrame,
     "arrow": pa.Table.from_pylist,
     "record batch": lambda rows: pa.RecordBatch.from_pylist(rows),
-    "reader": lambda rows: pa.RecordBatchReader.from_batches(pa.Table.from_pylist(rows).schema, pa.Table.from_pylist(rows).to_batches()),
+    "reader": lambda rows: pa.RecordBatchReader.from_batches(
+        pa.Table.from_pylist(rows).schema, pa.Table.from_pylist(rows).to_batches()
+    ),
     "relation": lambda rows: duckdb.connect().from_arrow(pa.Table.from_pylist(rows)),
     "dicts": list,
 }
@@ -281,7 +326,12 @@ def test_the_kind_of_frame_that_goes_in_comes_out(make_source: MakeSource, kind:
         table = answer.to_arrow_table()
     elif table is None:
         table = pa.Table.from_pandas(answer, preserve_index=False)
-    expected = [("n3", None, None), ("n0", "finished", True), ("n1", "timeout", None), ("n0", "finished", True)]
+    expected = [
+        ("n3", None, None),
+        ("n0", "finished", True),
+        ("n1", "timeout", None),
+        ("n0", "finished", True),
+    ]
     found = list(zip(*(table[name].to_pylist() for name in ("note", "status", "dataFound")), strict=True))
     assert found == expected[0 if how == "left" else 1 :]
 
@@ -301,7 +351,13 @@ def test_no_rows_keep_their_kind_and_types(make_source: MakeSource, kind: str):
 def test_unusual_columns_are_understood(make_source: MakeSource):
     """Categories, UUID objects, mixtures of them with text, and snake_case names are all read."""
     source = make_source([record(0), record(1, entityType="company")])
-    objects = pd.DataFrame({"entity_id": [uuid.UUID(uid(0)), uuid.UUID(uid(1)), None], "field": pd.Categorical(["emails"] * 3), "entity_type": ["person", "company", "person"]})
+    objects = pd.DataFrame(
+        {
+            "entity_id": [uuid.UUID(uid(0)), uuid.UUID(uid(1)), None],
+            "field": pd.Categorical(["emails"] * 3),
+            "entity_type": ["person", "company", "person"],
+        }
+    )
     assert statuses(source, objects, errors="coerce") == ["finished", "finished", None]
     mixed = pd.DataFrame({"entityId": pd.Series([uuid.UUID(uid(0)), uid(1), 17], dtype=object), "field": "emails"})
     assert statuses(source, mixed, errors="coerce") == ["finished", None, None]
@@ -357,5 +413,7 @@ def test_many_tasks_and_few_get_the_same_answer(make_source: MakeSource):
     source = make_source([record(n, status=f"s{n % 7}", dataFound=n % 2 == 0) for n in range(900)])
     tasks = pd.DataFrame([task(n % 1100) for n in range(3000)])
     whole = source.lookup(tasks, columns="all", now=NOW)
-    parts = pd.concat([source.lookup(tasks[start : start + 200], columns="all", now=NOW) for start in range(0, 3000, 200)])
+    parts = pd.concat(
+        [source.lookup(tasks[start : start + 200], columns="all", now=NOW) for start in range(0, 3000, 200)]
+    )
     pd.testing.assert_frame_equal(whole, parts)

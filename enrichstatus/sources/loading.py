@@ -183,7 +183,9 @@ def _store(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int, int, int]:
         except duckdb.TransactionException as error:
             con.rollback()
             if pause is None:
-                raise StoreError("Another load has been writing to this store for 10 s; load again when it is done.") from error
+                raise StoreError(
+                    "Another load has been writing to this store for 10 s; load again when it is done."
+                ) from error
             time.sleep(pause)
     try:
         con.execute(_MERGE_SQL)

@@ -35,6 +35,9 @@ from enrichstatus.tasks import create_vocabularies, parse_fields, to_pandas
 
 _STORE_SQL = Path(__file__).with_name("store.sql").read_text()
 
+#: Two threads that connect to one new file at once each find half of what the engine sets up for it.
+_OPENING = threading.Lock()
+
 #: Up to this many tasks are fetched through the index one by one; above, a scan of all records is cheaper.
 _FEW = 1000
 
@@ -92,9 +95,11 @@ class EnrichmentStore:
         self.org_id = org_id
         self.read_only = read_only
         self._loading = threading.Lock()
-        self._con: duckdb.DuckDBPyConnection | None = _connect(self.path, read_only=read_only)
+        self._con: duckdb.DuckDBPyConnection | None = None
         try:
-            self.fields = _open(self._con, self.path, wanted, read_only=read_only)
+            with _OPENING:
+                self._con = _connect(self.path, read_only=read_only)
+                self.fields = _open(self._con, self.path, wanted, read_only=read_only)
             self._limits = parse_limits(max_processing_time, self.fields)
         except BaseException:
             self.close()
@@ -301,7 +306,7 @@ with records as materialized (
     select * from enrichments where list_contains($probes::uinteger[], probe)
 ), answer as ({LOOKUP_SQL})
 select * from answer
-"""
+"""  # noqa: S608  of constants
 # Fetching a row by its index costs by the column, text most of all: what is rarely asked is left out where it is not.
 _CHEAP = frozenset(COLUMNS) - {"error", "createdBy", "globalEnrichmentId", "creditTransactionId"}
 _FEW_SQL = _FEW_WIDE_SQL.replace(
@@ -357,34 +362,35 @@ def _open(
         if not _columns(con) and not read_only:
             _create(con, wanted or FIELDS)
         if _columns(con) != [*COLUMNS, "probe"]:
-            raise StoreError(f"{path!r} is a database, but no store of this version of enrichstatus; name another file.")
+            raise StoreError(
+                f"{path!r} is a database, but no store of this version of enrichstatus; name another file."
+            )
         (fields,) = con.execute("select enum_range(null::enrichment_field)").fetchall()[0]
     except duckdb.Error as error:
         raise StoreError(f"{path!r} cannot be used as a store: {_first_line(error)}") from error
     if wanted not in (None, tuple(fields)):
-        raise ValidationError(f"{path!r} was made with the fields {listed(fields)}; they cannot become {listed(wanted or ())}.")
+        raise ValidationError(
+            f"{path!r} was made with the fields {listed(fields)}; they cannot become {listed(wanted or ())}."
+        )
     return tuple(fields)
 
 
 def _columns(con: duckdb.DuckDBPyConnection) -> list[str]:
-    found = con.execute("select name from pragma_table_info('enrichments')") if _exists(con) else None
-    return [] if found is None else [name for (name,) in found.fetchall()]
-
-
-def _exists(con: duckdb.DuckDBPyConnection) -> bool:
-    return bool(con.execute("select 1 from duckdb_tables() where table_name = 'enrichments'").fetchall())
+    names = con.execute(
+        "select column_name from duckdb_columns() where table_name = 'enrichments' order by column_index"
+    )
+    return [name for (name,) in names.fetchall()]
 
 
 def _create(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:
+    con.begin()
     try:
-        con.begin()
         create_vocabularies(con, fields)
         con.execute(_STORE_SQL)
         con.commit()
     except duckdb.Error:
         con.rollback()
-        if not _exists(con):  # another thread may have been faster
-            raise
+        raise
 
 
 def _first_line(error: duckdb.Error) -> str:

@@ -1,0 +1,28 @@
+"""The benchmarks: ``python -m tests.bench <name>``, each in a module of its own with ``add_arguments`` and ``run``."""
+
+from __future__ import annotations
+
+import argparse
+
+from tests.bench import lookup
+
+_BENCHMARKS = {"lookup": lookup}
+
+
+def main() -> None:
+    """Run the benchmark that the command line names; whether its goals are met is for the reader, not the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Benchmarks of enrichstatus.")
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    for name, module in _BENCHMARKS.items():
+        about = (module.__doc__ or "").partition("\n")[0]
+        command = commands.add_parser(
+            name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        module.add_arguments(command)
+    arguments = parser.parse_args()
+    _BENCHMARKS[arguments.benchmark].run(arguments)
+
+
+# the benchmarks start subprocesses, which import this module again
+if __name__ == "__main__":
+    main()
