@@ -34,8 +34,14 @@ LAST = (
     "Schmidt Silva Singh Smith Sørensen Suzuki Tan Taylor Thompson Vega Virtanen Wagner Walker Weber Williams Wilson Wójcik Wong "
     "Yilmaz Zhang"
 ).split()
-STEM = "Alder Amber Apex Birch Blue Bright Cedar Copper Delta Ember Falcon Fjord Granite Harbor Iron Juniper Lumen Maple Meridian North Nova Orbit Pine Quartz River Sable Silver Summit Terra Vertex Willow Zenith".split()  # fmt: skip
-TRADE = "Analytics Bank Cargo Clinics Cloud Data Energy Foods Freight Health Labs Logistics Media Motors Networks Optics Partners Pharma Robotics Software Steel Systems Textiles Travel".split()  # fmt: skip
+STEM = (
+    "Alder Amber Apex Birch Blue Bright Cedar Copper Delta Ember Falcon Fjord Granite Harbor Iron Juniper Lumen Maple Meridian "
+    "North Nova Orbit Pine Quartz River Sable Silver Summit Terra Vertex Willow Zenith"
+).split()
+TRADE = (
+    "Analytics Bank Cargo Clinics Cloud Data Energy Foods Freight Health Labs Logistics Media Motors Networks Optics Partners "
+    "Pharma Robotics Software Steel Systems Textiles Travel"
+).split()
 COUNTRIES = {"US": 30, "GB": 14, "DE": 13, "FR": 10, "NL": 7, "ES": 6, "SE": 5, "IN": 5, "BR": 4, "CA": 4, "PL": 2}
 SOURCES = {"Inbound": 22, "Webinar": 20, "LinkedIn": 18, "Trade fair": 14, "Partner": 12, "Purchased list": 14}
 OWNERS = ["Dana Whitfield", "Jorge Salas", "Katrin Vogel", "Mina Park", "Sam Oyelaran", "Tess Novák"]

@@ -27,7 +27,7 @@ def html(headline: str, counts: pd.DataFrame) -> str:
     if counts.empty:
         return f"<div>{head}</div>"
     table = field_by_status(counts)
-    shares = table.drop(columns="total").div(table["total"], axis=0)
+    shares = table.drop(columns="total").div(table["total"], axis=0) * 0.5
     # half-transparent, so that it reads on a light page and on a dark one
     colours = shares.map("background:rgba(0,114,178,{:.2f})".format).assign(total="font-weight:bold")
     cells = table.map("{:,}".format)

@@ -1,6 +1,6 @@
 """Frames in, frames of the same kind out: pandas, polars, Arrow, DuckDB relations, lists of dicts and paths.
 
-A frame is read through four verbs and nothing else: its columns, some of them as Arrow, some of its rows, itself with columns added.
+Of a frame no more is asked than its columns, some of them as Arrow, some of its rows, and itself with columns added.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class Frame(Protocol):
 
     def take(self, rows: Rows) -> Frame:
         """Some of the rows, by position, in the order given."""
+
+    def repeat(self, times: int) -> Frame:
+        """Every row so many times, one after the other; an index, where there is one, counts anew."""
 
     def assign(self, columns: pa.Table) -> Any:
         """The caller's own frame with columns added (or replaced), as the caller's kind."""
@@ -100,6 +103,9 @@ class _Pandas:
     def take(self, rows: Rows) -> _Pandas:
         return _Pandas(self.frame.take(rows), objects=self.objects)
 
+    def repeat(self, times: int) -> _Pandas:
+        return _Pandas(self.take(_each(self, times)).frame.reset_index(drop=True), objects=self.objects)
+
     def assign(self, columns: pa.Table) -> pd.DataFrame:
         new = columns.to_pandas(types_mapper=PANDAS_TYPES.get)
         # arrays, not Series: an index with duplicates must not be aligned
@@ -138,6 +144,9 @@ class _Polars:
     def take(self, rows: Rows) -> _Polars:
         return _Polars(self.frame[rows], lazy=self.lazy)
 
+    def repeat(self, times: int) -> _Polars:
+        return self.take(_each(self, times))
+
     def assign(self, columns: pa.Table) -> Any:
         import polars as pl
 
@@ -165,9 +174,16 @@ class _Arrow:
     def take(self, rows: Rows) -> _Arrow:
         return _Arrow(self.table.take(rows), self.restore)
 
+    def repeat(self, times: int) -> _Arrow:
+        return self.take(_each(self, times))
+
     def assign(self, columns: pa.Table) -> Any:
         kept = [name for name in self.table.column_names if name not in columns.column_names]
         table = self.table.select(kept)
         for name in columns.column_names:
             table = table.append_column(name, columns.column(name))
         return self.restore(table)
+
+
+def _each(frame: Frame, times: int) -> Rows:
+    return np.repeat(np.arange(len(frame)), times)

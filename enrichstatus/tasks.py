@@ -55,7 +55,7 @@ def tasks_from_leads(
     Returns
     -------
     A frame of the same kind (pandas for a list or a path): *n · k* rows, lead by lead in the order of the list, its columns as
-    they were plus ``entityId``, ``entityType`` and ``field``. A pandas index is repeated, so that it still names the lead.
+    they were plus ``entityId``, ``entityType`` and ``field``. A pandas index is made anew.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def tasks_from_leads(
     >>> es.tasks_from_leads(leads, entity_id="lead_id", fields=["emails", "phones"])[["name", "field"]]
       name   field
     0  Ada  emails
-    0  Ada  phones
+    1  Ada  phones
     """
     names = parse_fields(fields)
     if entity_type not in ENTITY_TYPES:
@@ -79,12 +79,11 @@ def tasks_from_leads(
         raise ValidationError(f"entity_id= names the column {entity_id!r}, but the leads have {listed(frame.columns)}.")
     if taken := [name for name in KEY if name in frame.columns and name != entity_id]:
         raise ValidationError(f"The leads already have a column {listed(taken)}; rename it, or look them up as tasks.")
-    each = np.repeat(np.arange(len(frame)), len(names))
-    tasks = frame.take(each)
+    tasks = frame.repeat(len(names))
     columns = pa.table(
         {
             "entityId": tasks.arrow([entity_id])[entity_id],
-            "entityType": pa.repeat(pa.scalar(entity_type, pa.string()), len(each)),
+            "entityType": pa.repeat(pa.scalar(entity_type, pa.string()), len(tasks)),
             "field": pa.array(np.tile(np.array(names, dtype=object), len(frame)), pa.string()),
         }
     )

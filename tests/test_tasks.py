@@ -19,11 +19,11 @@ FIELDS = ["emails", "phones"]
 
 
 def test_a_lead_list_becomes_one_task_a_lead_and_field():
-    """Lead by lead in the order of the list, with the list's columns, dtypes and index."""
+    """Lead by lead in the order of the list, with the list's columns and dtypes, and an index that tells rows apart."""
     leads = pd.DataFrame(LEADS, index=["x", "y", "y"])
     tasks = es.tasks_from_leads(leads, entity_id="lead_id", fields=FIELDS, entity_type="company")
     assert tasks.columns.tolist() == ["lead_id", "name", "score", "entityId", "entityType", "field"]
-    assert tasks.index.tolist() == ["x", "x", "y", "y", "y", "y"]
+    assert tasks.index.tolist() == [0, 1, 2, 3, 4, 5]
     assert tasks["entityId"].tolist() == [uid(0), uid(0), uid(1), uid(1), uid(2), uid(2)]
     assert tasks["field"].tolist() == FIELDS * 3
     assert set(tasks["entityType"]) == {"company"}

@@ -1,4 +1,7 @@
-"""The benchmarks: ``python -m tests.bench <name>``, each in a module of its own with ``add_arguments`` and ``run``."""
+"""The benchmarks: ``python -m tests.bench <name>``.
+
+Each is a module of its own, with ``add_arguments`` and ``run``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ _BENCHMARKS = {"lookup": lookup}
 
 
 def main() -> None:
-    """Run the benchmark that the command line names; whether its goals are met is for the reader, not the exit code."""
+    """Run the benchmark that the command line names.
+
+    Whether its goals are met is for the reader to see: the exit code does not tell.
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Benchmarks of enrichstatus.")
     commands = parser.add_subparsers(dest="benchmark", required=True)
     for name, module in _BENCHMARKS.items():
