@@ -69,7 +69,12 @@ def read(data: Any) -> Frame:
             )
         return _Pandas(pd.DataFrame(data) if data else _nothing(), objects=True)
     if isinstance(data, duckdb.DuckDBPyRelation):
-        return _Arrow(data.to_arrow_table(), restore=lambda answer: data.query("tasks", "select * from answer"))
+        try:
+            table = data.to_arrow_table()
+        except duckdb.Error as error:
+            raise ValidationError(f"The DuckDB relation cannot be read: {error}") from error
+        # on the caller's own connection, where it can be joined with what else is there
+        return _Arrow(table, restore=lambda answer: data.query("tasks", "select * from answer"))
     if isinstance(data, pa.Table):
         return _Arrow(data)
     if hasattr(data, "__arrow_c_stream__"):

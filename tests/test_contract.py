@@ -294,7 +294,7 @@ KINDS: dict[str, Any] = {
     "reader": lambda rows: pa.RecordBatchReader.from_batches(
         pa.Table.from_pylist(rows).schema, pa.Table.from_pylist(rows).to_batches()
     ),
-    "relation": lambda rows: duckdb.connect().from_arrow(pa.Table.from_pylist(rows)),
+    "relation": lambda rows: duckdb.from_arrow(pa.Table.from_pylist(rows)),
     "dicts": list,
 }
 GIVES: dict[str, Any] = {
@@ -340,7 +340,7 @@ def test_the_kind_of_frame_that_goes_in_comes_out(make_source: MakeSource, kind:
 def test_no_rows_keep_their_kind_and_types(make_source: MakeSource, kind: str):
     """An empty frame of any kind comes back empty, with all columns of their types."""
     empty = pa.table({"entityId": pa.array([], pa.string()), "field": pa.array([], pa.string())})
-    frame = {"polars": pl.DataFrame(empty), "arrow": empty, "relation": duckdb.connect().from_arrow(empty)}[kind]
+    frame = {"polars": pl.DataFrame(empty), "arrow": empty, "relation": duckdb.from_arrow(empty)}[kind]
     answer = make_source([record(0)]).lookup(frame, columns=["status", "dataFound", "createdAt"], now=NOW)
     table = answer.to_arrow() if kind == "polars" else answer if kind == "arrow" else answer.to_arrow_table()
     assert table.num_rows == 0

@@ -106,7 +106,7 @@ FRAMES: dict[str, Any] = {
     "arrow": typed,
     "arrow dictionaries": lambda: typed().set_column(5, "field", typed()["field"].dictionary_encode()),
     "reader": lambda: pa.RecordBatchReader.from_batches(SCHEMA, typed().to_batches()),
-    "relation": lambda: duckdb.connect().from_arrow(typed()),
+    "relation": lambda: duckdb.from_arrow(typed()),
     "snake case": lambda: pd.DataFrame(RECORDS).rename(columns=snake),
 }
 

@@ -37,7 +37,7 @@ def test_a_lead_list_becomes_one_task_a_lead_and_field():
         (pl.DataFrame, pl.DataFrame),
         (pl.LazyFrame, pl.LazyFrame),
         (pa.Table.from_pylist, pa.Table),
-        (lambda rows: duckdb.connect().from_arrow(pa.Table.from_pylist(rows)), duckdb.DuckDBPyRelation),
+        (lambda rows: duckdb.from_arrow(pa.Table.from_pylist(rows)), duckdb.DuckDBPyRelation),
         (list, pd.DataFrame),
     ],
     ids=["polars", "lazy", "arrow", "relation", "dicts"],
