@@ -18,12 +18,9 @@ with own as (
         records.createdBy,
         records.orgId,
         records.globalEnrichmentId,
-        records.creditTransactionId,
-        asker.pendingSince
+        records.creditTransactionId
     from records
-    inner join asker
-        on asker.orgId = records.orgId
-        and asker.field = records.field
+    where records.orgId in (select asker.orgId from asker)
 ),
 
 matched as (
@@ -38,6 +35,14 @@ matched as (
         and own.field = tasks.field
 ),
 
+-- rule 3: the newest record speaks; few keys have more than one, and only theirs are worth sorting
+contested as (
+    select matched.position
+    from matched
+    group by matched.position
+    having count(*) > 1
+),
+
 ranked as (
     select
         matched.*,
@@ -46,28 +51,39 @@ ranked as (
             order by matched.createdAt desc nulls last, matched.updatedAt desc nulls last, matched.id desc nulls last
         ) as rank
     from matched
+    where matched.position in (select contested.position from contested)
+),
+
+newest as (
+    select matched.*, 1 as rank
+    from matched
+    where not exists (select 1 from contested where contested.position = matched.position)
+    union all
+    select ranked.*
+    from ranked
+    where ranked.rank = 1
 )
 
 select
-    ranked.position,
-    ranked.id,
-    ranked.createdAt,
-    ranked.updatedAt,
-    ranked.entityId,
-    ranked.entityType,
-    ranked.field,
+    newest.position,
+    newest.id,
+    newest.createdAt,
+    newest.updatedAt,
+    newest.entityId,
+    newest.entityType,
+    newest.field,
     -- rule 4: pending, and older than the maximum processing time (strictly), is a timeout
     case
-        when ranked.status = 'pending' and ranked.createdAt < ranked.pendingSince then 'timeout'
-        else ranked.status
+        when newest.status = 'pending' and newest.createdAt < asker.pendingSince then 'timeout'
+        else newest.status
     end as status,
-    ranked.error,
+    newest.error,
     -- rule 5: nothing is known of the data while the record itself is pending
-    case when ranked.status <> 'pending' then ranked.dataFound end as dataFound,
-    ranked.createdBy,
-    ranked.orgId,
-    ranked.globalEnrichmentId,
-    ranked.creditTransactionId
-from ranked
--- rule 3: the newest record speaks
-where ranked.rank = 1
+    case when newest.status <> 'pending' then newest.dataFound end as dataFound,
+    newest.createdBy,
+    newest.orgId,
+    newest.globalEnrichmentId,
+    newest.creditTransactionId
+from newest
+inner join asker
+    on asker.field = newest.field

@@ -19,10 +19,12 @@ from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, find, l
 KEYS_SQL = Path(__file__).with_name("keys.sql").read_text()
 PROBLEMS_SQL = Path(__file__).with_name("problems.sql").read_text()
 
+# Materialized, or the condition would make the engine cast every key twice
 _TASKS_SQL = f"""
 create temp table tasks as
+with keys as materialized ({KEYS_SQL})
 select position, castEntityId as entityId, castEntityType as entityType, castField as field
-from ({KEYS_SQL})
+from keys
 where castEntityId is not null and castEntityType is not null and castField is not null
 """  # noqa: S608  of constants
 _BAD_TASKS_SQL = f"""

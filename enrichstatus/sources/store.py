@@ -288,28 +288,29 @@ class EnrichmentStore:
 
 def _answer(con: duckdb.DuckDBPyConnection, question: pa.Table, tasks: int, names: Sequence[str]) -> pa.Table:
     """Ask the query for the asked columns, over the records that can matter."""
-    con.register("asked_by", question)
-    # a text column beside ENUMs would turn ten million ENUMs into text
-    con.register("asker", con.sql("select orgId, field::enrichment_field as field, pendingSince from asked_by"))
+    con.register("asker", question)
     if tasks > _FEW:
         con.register("records", con.table("enrichments"))
         return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
     probes = con.execute(_PROBES_SQL).fetchall()[0][0]
-    return con.sql(_FEW_SQL if _CHEAP.issuperset(names) else _FEW_WIDE_SQL, params={"probes": probes}).to_arrow_table()
+    con.execute(_FEW_SQL if _USUAL.issuperset(names) else _FEW_WIDE_SQL, {"probes": probes})
+    # by way of a table: for so few rows the engine's binding of a relation would cost more than its answer
+    return con.table("answer").to_arrow_table()
 
 
 _PROBES_SQL = "select coalesce(list(distinct enrichment_probe(entityId, field)), []) from tasks"
 
 # Nothing but the list may stand in the condition, or the optimizer leaves the index; materialized keeps the others out of it.
 _FEW_WIDE_SQL = f"""
+create temp table answer as
 with records as materialized (
     select * from enrichments where list_contains($probes::uinteger[], probe)
 ), answer as ({LOOKUP_SQL})
 select * from answer
 """  # noqa: S608  of constants
-# Fetching a row by its index costs by the column, text most of all: what is rarely asked is left out where it is not.
-_CHEAP = frozenset(COLUMNS) - {"error", "createdBy", "globalEnrichmentId", "creditTransactionId"}
-_FEW_SQL = _FEW_WIDE_SQL.replace(
+# Rows fetched by their index cost by the column, and so does planning: the usual question is asked of what it needs.
+_USUAL = frozenset(("status", "dataFound"))
+_FEW_SQL = _FEW_WIDE_SQL.replace("select * from answer", "select position, status, dataFound from answer").replace(
     "select * from enrichments",
     """select
         id, createdAt, updatedAt, entityId, entityType, field, status, dataFound, orgId,

@@ -497,6 +497,13 @@ _held: Any = None
 _tasks: Any = None
 
 
+def _begin(start: Callable[..., None] | None, *arguments: Any) -> None:
+    # DuckDB may draw progress bars there, among the tables
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if start:
+        start(*arguments)
+
+
 def _hold(kind: str, inputs: Inputs) -> None:
     """Open or read the records, to have them at hand; runs once in a contender's process."""
     global _held, _tasks
@@ -585,8 +592,9 @@ def _load_native(typed: Path, target: Path) -> tuple[float, float]:
 
 
 @contextmanager
-def _worker(initializer: Callable[..., None] | None = None, *arguments: Any) -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer, arguments) as worker:
+def _worker(start: Callable[..., None] | None = None, *arguments: Any) -> Iterator[ProcessPoolExecutor]:
+    """Start a process, which calls `start` with the arguments first."""
+    with ProcessPoolExecutor(1, get_context("spawn"), _begin, (start, *arguments)) as worker:
         yield worker
 
 
