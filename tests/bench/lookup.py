@@ -40,6 +40,8 @@ NOW = datetime.fromisoformat("2025-06-01T00:00:00+00:00")
 #: A record pending from before this instant is a timeout.
 SINCE = NOW - timedelta(seconds=800)
 KEY = ["entityId", "field"]
+#: What a lead list has beside its key; the answer is the caller's whole frame.
+LEAD = ["name", "company", "domain", "country", "source", "owner"]
 NEWEST = ["createdAt", "updatedAt", "id"]
 SMALL = 200
 BATCHES = 100
@@ -107,7 +109,7 @@ class Inputs:
             tasks,
             typed=folder / f"records-{records}.parquet",
             text=folder / f"records-{records}-text.parquet",
-            asked=folder / f"tasks-{tasks}-of-{records}.parquet",
+            asked=folder / f"leads-{tasks}-of-{records}.parquet",
             store=folder / "store.duckdb",
             native=folder / "native.duckdb",
             sqlite=folder / f"records-{records}.sqlite",
@@ -232,6 +234,9 @@ def _make_tasks(inputs: Inputs, path: Path) -> None:
         }
     )
     tasks = pd.concat([own.take(draw.choice(len(own), known, replace=known > len(own))), strangers])
+    for column in LEAD:
+        values = [f"{column} {number}" for number in range(12 if column in ("country", "source", "owner") else 50_000)]
+        tasks[column] = draw.choice(values, len(tasks))
     tasks.take(draw.permutation(len(tasks))).to_parquet(path, index=False)
 
 
@@ -319,8 +324,7 @@ with newest as (
 )
 
 select
-    t.entityId,
-    t.field,
+    t.* exclude (position),
     case when r.status = 'pending' and r.createdAt < $since then 'timeout' else r.status end as status,
     case when r.status <> 'pending' then r.dataFound end as dataFound
 from tasks t
@@ -329,8 +333,7 @@ order by t.position
 """
 _JOIN_FIRST_SQL = """
 select
-    t.entityId,
-    t.field,
+    t.* exclude (position),
     case when r.status = 'pending' and r.createdAt < $since then 'timeout' else r.status end as status,
     case when r.status <> 'pending' then r.dataFound end as dataFound
 from tasks t
@@ -386,7 +389,7 @@ class Polars:
         pending = pl.col("status") == "pending"
         status = pl.when(pending & (pl.col("createdAt") < SINCE)).then(pl.lit("timeout")).otherwise(pl.col("status"))
         found = pl.when(~pending).then(pl.col("dataFound"))
-        return joined.select(*KEY, status.alias("status"), found.alias("dataFound")).collect().to_pandas()
+        return joined.select(*KEY, *LEAD, status.alias("status"), found.alias("dataFound")).collect().to_pandas()
 
 
 class Pandas:
@@ -416,7 +419,7 @@ class Pandas:
     @staticmethod
     def _ruled(joined: pd.DataFrame) -> pd.DataFrame:
         pending = joined["status"] == "pending"
-        return joined[KEY].assign(
+        return joined[[*KEY, *LEAD]].assign(
             status=joined["status"].mask(pending & (joined["createdAt"] < SINCE), "timeout"),
             dataFound=joined["dataFound"].astype("boolean").mask(pending),
         )
@@ -536,7 +539,7 @@ def _timed(name: str) -> float:
 def _timed_small(name: str, seed: int) -> tuple[float, list[Answer]]:
     batch = _tasks.take(random.Random(seed).sample(range(len(_tasks)), min(SMALL, len(_tasks)))).reset_index(drop=True)
     if isinstance(_held, Sqlite):
-        batch = list(batch.itertuples(index=False, name=None))
+        batch = list(batch[KEY].itertuples(index=False, name=None))
     start = time.perf_counter()
     answer = getattr(_held, name)(batch)
     seconds = time.perf_counter() - start
@@ -710,7 +713,8 @@ def _report(
         figure(f"peak memory ÷ polars's ({order})", peaks[OURS][1] / theirs, 1)
 
     print(f"\n{arguments.records:,} records, {arguments.tasks:,} tasks")
-    print("Each contender in a process of its own, asked in turn; medians. The rivals are written in two orders.\n")
+    print("Each contender in a process of its own, asked in turn; medians. The rivals are written in two orders.")
+    print(f"A task has the columns {', '.join([*KEY, *LEAD])}; each gives them back as a pandas frame.\n")
     _table(["figure", "measured", "to reach", "met?"], [(*row, "yes" if met else "no") for *row, met in figures])
     _table(
         ["seconds", "median", "each"],
