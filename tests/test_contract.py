@@ -95,6 +95,7 @@ def test_rule_3_ties_are_broken_by_updated_then_id(make_source: MakeSource):
     ids = sorted([str(uuid.UUID(int=2**127 + 5)), str(uuid.UUID(int=7))])
     twins = [record(0, **same, id=ids[0], status="lesser"), record(1, **same, id=ids[1], status="greater")]
     assert statuses(make_source(twins), [task(0)]) == ["greater"]
+    assert statuses(make_source(twins[::-1]), [task(0)]) == ["greater"]
 
 
 def test_rule_4_pending_for_too_long_is_a_timeout(make_source: MakeSource):

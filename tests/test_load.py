@@ -158,6 +158,8 @@ def test_the_newest_version_of_a_record_stays(store: es.EnrichmentStore):
     report = store.load([newest, new, old])
     assert (report.inserted, report.updated, report.unchanged) == (0, 1, 2)
     assert store.lookup([task(0), task(5)], now=NOW)["status"].tolist() == ["failed", "finished"]
+    assert "2 records" in repr(store)
+    assert store.load([record(5, updatedAt=None, status="failed")]).unchanged == 1  # of unknown age is not newer
 
 
 def test_of_two_versions_of_one_time_the_ended_one_stays(store: es.EnrichmentStore):
