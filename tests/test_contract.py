@@ -47,6 +47,8 @@ def test_rule_1_a_call_can_name_another_organization(make_source: MakeSource):
     """``org_id=`` of a call goes before the one the source was opened with."""
     source = make_source([record(0), record(1, orgId="org_2")])
     assert statuses(source, [task(0), task(1)], org_id="org_2") == [None, "finished"]
+    with pytest.raises(es.ValidationError, match="Organization ID is missing"):
+        statuses(source, [task(0)], org_id="")  # a caller's empty one is a mistake, and not the store's
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -153,6 +154,25 @@ def test_a_failed_load_leaves_the_store_as_it_was(store: es.EnrichmentStore, mon
     assert store.load([record(1)]).inserted == 1
 
 
+def test_ctrl_c_is_a_keyboard_interrupt_and_the_store_goes_on(store: es.EnrichmentStore):
+    """Interrupted in the middle of a query, a store raises what Python raises, and answers the next question."""
+    store.load([record(0)])
+    tasks = pd.DataFrame([task(n) for n in range(1000)] * 500)
+    main = threading.get_ident()
+    looking = threading.Event()
+
+    def interrupt() -> None:
+        looking.wait()
+        signal.pthread_kill(main, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012  until it comes
+        while True:
+            looking.set()
+            store.lookup(tasks, now=NOW)
+    assert store.lookup([task(0)], now=NOW)["status"].tolist() == ["finished"]
+
+
 def test_a_killed_load_leaves_the_file_as_it_was(tmp_path: Path):
     """``kill -9`` in the middle of a load loses that load and nothing else."""
     path = tmp_path / "s.duckdb"
@@ -162,10 +182,6 @@ def test_a_killed_load_leaves_the_file_as_it_was(tmp_path: Path):
         """
         import os, signal, sys
         import enrichstatus as es
-        from enrichstatus.sources import loading
-        from tests.factory import record
-        class Statement(str): pass
-        real = loading.to_pandas
         store = es.EnrichmentStore(sys.argv[1])
         with store._cursor() as con:
             con.begin()

@@ -12,7 +12,7 @@ with cast_columns as (
             then try_cast(judged.updatedAt as timestamptz) end as castUpdatedAt,
         nullif(trim(judged.status), '') as castStatus,
         coalesce(try_cast(judged.dataFound as boolean), try_cast(trim(judged.dataFound::varchar) as boolean)) as castDataFound,
-        coalesce(nullif(trim(judged.orgId), ''), $org_id) as castOrgId
+        coalesce(nullif(trim(judged.orgId), ''), nullif(trim($org_id::varchar), '')) as castOrgId
     from judged
 )
 

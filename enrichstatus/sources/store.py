@@ -143,8 +143,9 @@ class EnrichmentStore:
         """
         if self.read_only:
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
+        org_id = self.org_id if org_id is None else org_id
         with self._loading, self._cursor() as con:
-            return load(con, records, org_id=org_id or self.org_id, errors=errors, columns=columns)
+            return load(con, records, org_id=org_id, errors=errors, columns=columns)
 
     def lookup(
         self,
@@ -188,7 +189,7 @@ class EnrichmentStore:
         StoreError
             The store is closed, or its file cannot be read.
         """
-        question = asker(org_id or self.org_id, self._limits, now)
+        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         with self._cursor() as con:
             return look_up(
                 con,
@@ -222,7 +223,7 @@ class EnrichmentStore:
         InternalError
             The query failed (500).
         """
-        question = asker(org_id or self.org_id, self._limits, now)
+        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         tasks = wire.tasks_of(body)
         try:
             with self._cursor() as con:
@@ -265,6 +266,10 @@ class EnrichmentStore:
                 yield con
         except duckdb.Error as error:
             raise StoreError(f"{self.path}: {_first_line(error)}") from error
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # what the engine makes of Ctrl-C
+                raise KeyboardInterrupt from error
+            raise
 
     def _counts(self) -> pd.DataFrame:
         """Records by organization, field and status as recorded; only its own for a store opened for an organization."""
