@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -17,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus import display, wire
-from enrichstatus.errors import InternalError, StoreError, StoreLockedError, ValidationError
+from enrichstatus.errors import InternalError, StoreError, ValidationError
 from enrichstatus.lookup import (
     LOOKUP_SQL,
     MAX_PROCESSING_TIME,
@@ -29,14 +27,10 @@ from enrichstatus.lookup import (
     look_up,
     parse_limits,
 )
-from enrichstatus.schema import COLUMNS, FIELDS, listed
+from enrichstatus.schema import COLUMNS
+from enrichstatus.sources.database import first_line, open_database
 from enrichstatus.sources.loading import LoadReport, load
-from enrichstatus.tasks import create_vocabularies, parse_fields, to_pandas
-
-_STORE_SQL = Path(__file__).with_name("store.sql").read_text()
-
-#: Two threads that connect to one new file at once each find half of what the engine sets up for it.
-_OPENING = threading.Lock()
+from enrichstatus.tasks import parse_fields, to_pandas
 
 #: Up to this many tasks are fetched through the index one by one; above, a scan of all records is cheaper.
 _FEW = 1000
@@ -91,15 +85,13 @@ class EnrichmentStore:
         read_only: bool = False,
     ):
         wanted = None if fields is None else parse_fields(fields)
-        self.path = os.fspath(path)
+        self.path = os.path.expanduser(os.fspath(path))
         self.org_id = org_id
         self.read_only = read_only
         self._loading = threading.Lock()
         self._con: duckdb.DuckDBPyConnection | None = None
         try:
-            with _OPENING:
-                self._con = _connect(self.path, read_only=read_only)
-                self.fields = _open(self._con, self.path, wanted, read_only=read_only)
+            self._con, self.fields = open_database(self.path, wanted, read_only=read_only)
             self._limits = parse_limits(max_processing_time, self.fields)
         except BaseException:
             self.close()
@@ -265,7 +257,7 @@ class EnrichmentStore:
             with self._con.cursor() as con:
                 yield con
         except duckdb.Error as error:
-            raise StoreError(f"{self.path}: {_first_line(error)}") from error
+            raise StoreError(f"{self.path}: {first_line(error)}") from error
         except RuntimeError as error:
             if str(error) == "Query interrupted":  # what the engine makes of Ctrl-C
                 raise KeyboardInterrupt from error
@@ -329,75 +321,3 @@ from enrichments
 where orgId = coalesce($org_id, orgId)
 group by orgId, field, status
 """
-
-
-def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    folder = Path(path).absolute().parent
-    if path != ":memory:" and not folder.is_dir():
-        raise StoreError(f"There is no folder {str(folder)!r} to keep {Path(path).name!r} in.")
-    if read_only and (path == ":memory:" or not Path(path).exists()):
-        raise StoreError(f"read_only=True needs a file that exists; {path!r} does not.")
-    try:
-        con = duckdb.connect(path, read_only=read_only)
-        # for every cursor of this database: text without a zone is read as UTC, on whatever machine
-        con.execute("set global TimeZone = 'UTC'")
-        return con
-    except duckdb.ConnectionException as error:
-        raise StoreLockedError(
-            f"{path!r} is open in this process already, {'to be written' if read_only else 'read-only'}. Use that store, or close it first."
-        ) from error
-    except duckdb.IOException as error:
-        text = str(error)
-        if "lock" not in text:
-            raise StoreError(f"{path!r} is no database that can be opened: {_first_line(error)}") from error
-        holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
-        who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
-        raise StoreLockedError(
-            f"{path!r} is held by {who}. Close it there (store.close(), or restart that notebook's kernel), "
-            "or have everybody open it with read_only=True: readers share a file, a writer does not."
-        ) from error
-    except duckdb.Error as error:
-        raise StoreError(f"{path!r} cannot be opened: {_first_line(error)}") from error
-
-
-def _open(
-    con: duckdb.DuckDBPyConnection, path: str, wanted: tuple[str, ...] | None, *, read_only: bool
-) -> tuple[str, ...]:
-    """Make the tables where there are none, and tell the fields of the store."""
-    try:
-        if not _columns(con) and not read_only:
-            _create(con, wanted or FIELDS)
-        if _columns(con) != [*COLUMNS, "probe"]:
-            raise StoreError(
-                f"{path!r} is a database, but no store of this version of enrichstatus; name another file."
-            )
-        (fields,) = con.execute("select enum_range(null::enrichment_field)").fetchall()[0]
-    except duckdb.Error as error:
-        raise StoreError(f"{path!r} cannot be used as a store: {_first_line(error)}") from error
-    if wanted not in (None, tuple(fields)):
-        raise ValidationError(
-            f"{path!r} was made with the fields {listed(fields)}; they cannot become {listed(wanted or ())}."
-        )
-    return tuple(fields)
-
-
-def _columns(con: duckdb.DuckDBPyConnection) -> list[str]:
-    names = con.execute(
-        "select column_name from duckdb_columns() where table_name = 'enrichments' order by column_index"
-    )
-    return [name for (name,) in names.fetchall()]
-
-
-def _create(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:
-    con.begin()
-    try:
-        create_vocabularies(con, fields)
-        con.execute(_STORE_SQL)
-        con.commit()
-    except duckdb.Error:
-        con.rollback()
-        raise
-
-
-def _first_line(error: duckdb.Error) -> str:
-    return str(error).strip().partition("\n")[0][:300]

@@ -1,0 +1,104 @@
+"""The DuckDB database behind a store: opened, made where there is none, and refused where it is something else."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from enrichstatus.errors import StoreError, StoreLockedError, ValidationError
+from enrichstatus.schema import COLUMNS, FIELDS, listed
+from enrichstatus.tasks import create_vocabularies
+
+_STORE_SQL = Path(__file__).with_name("store.sql").read_text()
+
+#: Two threads that connect to one new file at once each find half of what the engine sets up for it.
+_OPENING = threading.Lock()
+
+
+def open_database(
+    path: str, wanted: tuple[str, ...] | None, *, read_only: bool
+) -> tuple[duckdb.DuckDBPyConnection, tuple[str, ...]]:
+    """Open the file and tell the fields it allows; `wanted` are those of a new one, and must be those of an old one."""
+    with _OPENING:
+        con = _connect(path, read_only=read_only)
+        try:
+            return con, _fields(con, path, wanted, read_only=read_only)
+        except BaseException:
+            con.close()
+            raise
+
+
+def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    folder = Path(path).absolute().parent
+    if path != ":memory:" and not folder.is_dir():
+        raise StoreError(f"There is no folder {str(folder)!r} to keep {Path(path).name!r} in.")
+    if read_only and (path == ":memory:" or not Path(path).exists()):
+        raise StoreError(f"read_only=True needs a file that exists; {path!r} does not.")
+    try:
+        con = duckdb.connect(path, read_only=read_only)
+        # for every cursor of this database: text without a zone is read as UTC, on whatever machine
+        con.execute("set global TimeZone = 'UTC'")
+        return con
+    except duckdb.ConnectionException as error:
+        raise StoreLockedError(
+            f"{path!r} is open in this process already, {'to be written' if read_only else 'read-only'}. Use that store, or close it first."
+        ) from error
+    except duckdb.IOException as error:
+        text = str(error)
+        if "lock" not in text:
+            raise StoreError(f"{path!r} is no database that can be opened: {first_line(error)}") from error
+        holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
+        who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
+        raise StoreLockedError(
+            f"{path!r} is held by {who}. Close it there (store.close(), or restart that notebook's kernel), "
+            "or have everybody open it with read_only=True: readers share a file, a writer does not."
+        ) from error
+    except duckdb.Error as error:
+        raise StoreError(f"{path!r} cannot be opened: {first_line(error)}") from error
+
+
+def _fields(
+    con: duckdb.DuckDBPyConnection, path: str, wanted: tuple[str, ...] | None, *, read_only: bool
+) -> tuple[str, ...]:
+    """Make the tables where there are none, and tell the fields of the store."""
+    try:
+        if not _columns(con) and not read_only:
+            _create(con, wanted or FIELDS)
+        if _columns(con) != [*COLUMNS, "probe"]:
+            raise StoreError(
+                f"{path!r} is a database, but no store of this version of enrichstatus; name another file."
+            )
+        (fields,) = con.execute("select enum_range(null::enrichment_field)").fetchall()[0]
+    except duckdb.Error as error:
+        raise StoreError(f"{path!r} cannot be used as a store: {first_line(error)}") from error
+    if wanted not in (None, tuple(fields)):
+        raise ValidationError(
+            f"{path!r} was made with the fields {listed(fields)}; they cannot become {listed(wanted or ())}."
+        )
+    return tuple(fields)
+
+
+def _columns(con: duckdb.DuckDBPyConnection) -> list[str]:
+    names = con.execute(
+        "select column_name from duckdb_columns() where table_name = 'enrichments' order by column_index"
+    )
+    return [name for (name,) in names.fetchall()]
+
+
+def _create(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:
+    con.begin()
+    try:
+        create_vocabularies(con, fields)
+        con.execute(_STORE_SQL)
+        con.commit()
+    except duckdb.Error:
+        con.rollback()
+        raise
+
+
+def first_line(error: duckdb.Error) -> str:
+    return str(error).strip().partition("\n")[0][:300]
