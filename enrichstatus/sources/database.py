@@ -13,7 +13,7 @@ from enrichstatus.errors import StoreError, StoreLockedError, ValidationError
 from enrichstatus.schema import COLUMNS, FIELDS, listed
 from enrichstatus.tasks import create_vocabularies
 
-_STORE_SQL = Path(__file__).with_name("store.sql").read_text()
+_TABLES_SQL = Path(__file__).with_name("database.sql").read_text()
 
 #: Two threads that connect to one new file at once each find half of what the engine sets up for it.
 _OPENING = threading.Lock()
@@ -93,7 +93,7 @@ def _create(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:
     con.begin()
     try:
         create_vocabularies(con, fields)
-        con.execute(_STORE_SQL)
+        con.execute(_TABLES_SQL)
         con.commit()
     except duckdb.Error:
         con.rollback()
@@ -101,4 +101,5 @@ def _create(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:
 
 
 def first_line(error: duckdb.Error) -> str:
+    """Cut the engine's advice from its error."""
     return str(error).strip().partition("\n")[0][:300]
