@@ -8,9 +8,12 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any
 
-from enrichstatus.errors import EnrichStatusError, ValidationError
+from enrichstatus.errors import EnrichStatusError, StoreError, StoreLockedError, ValidationError
+from enrichstatus.schema import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +27,9 @@ _INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; exit code 0, 2 for bad input, 1 for what failed otherwise, each with one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a name, or our bars, that the terminal has no letters for
+            stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -62,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="enrichstatus", description="The status of lead enrichment, for a whole list at once."
     )
+    parser.add_argument("--version", action="version", version=f"enrichstatus {version('enrichstatus')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     load = commands.add_parser("load", help="load enrichment records into a store")
@@ -136,12 +143,14 @@ def _load(options: argparse.Namespace) -> None:
     import pyarrow as pa
 
     from enrichstatus import files
-    from enrichstatus.sources.store import EnrichmentStore
 
     columns = dict(_pair(text, "--column") for text in options.column)
     if options.rejects:
         files.writable(options.rejects)
-    with EnrichmentStore(options.store) as store:
+    if options.rejects and options.errors != "reject":
+        raise ValidationError("--rejects goes with --errors reject.")
+    files.expand(options.records)  # before a store is made for nothing
+    with _opened(_store_file(options.store)) as store:
         report = store.load(options.records, org_id=options.org, errors=options.errors, columns=columns)
     print(report)
     if options.rejects:
@@ -162,7 +171,7 @@ def _lookup(options: argparse.Namespace) -> None:
         raise ValidationError(
             "--fields and --entity-type are of a lead list: name the column of its ids with --entity-id."
         )
-    columns = asked(options.columns if options.columns == "all" else options.columns.split(","))
+    columns = asked(options.columns if options.columns == "all" else _names(options.columns))
     # the summary needs these two, asked for or not
     needed = (*columns, *(name for name in ("status", "dataFound") if name not in columns))
     now = parse_instant(options.now)
@@ -181,26 +190,28 @@ def _lookup(options: argparse.Namespace) -> None:
             if error.problems is None or not fields:
                 raise
             raise _of_leads(error.problems, options.entity_id, len(fields)) from None
-    print(f"{len(status):,} tasks of {options.org}, judged at {now:%Y-%m-%d %H:%M:%S} UTC\n")
     extra = [options.prefix + name for name in needed if name not in columns]
-    width = shutil.get_terminal_size((100, 24)).columns
-    print(display.report(status, added=[options.prefix + name for name in columns], prefix=options.prefix, width=width))
     if options.output:
         files.write(pa.Table.from_pandas(status.drop(columns=extra), preserve_index=False), options.output)
+    print(f"{len(status):,} tasks of {options.org}, judged at {now:%Y-%m-%d %H:%M:%S} UTC\n")
+    width = shutil.get_terminal_size((100, 24)).columns
+    added = [options.prefix + name for name in columns]
+    print(display.report(status, added=added, prefix=options.prefix, width=width))
+    if options.output:
         print(f"\n{len(status):,} rows written to {options.output}")
 
 
 def _source(options: argparse.Namespace) -> EnrichmentStore:
     from enrichstatus.lookup import MAX_PROCESSING_TIME
-    from enrichstatus.sources.store import EnrichmentStore
 
     times: object = MAX_PROCESSING_TIME
     if any("=" in text for text in options.max_processing_time):
         times = dict(_pair(text, "--max-processing-time") for text in options.max_processing_time)
     elif options.max_processing_time:
         times = options.max_processing_time[-1]
-    path = options.store or ":memory:"
-    store = EnrichmentStore(path, org_id=options.org, max_processing_time=times, read_only=bool(options.store))  # type: ignore[arg-type]  # judged there
+    stored = options.store is not None
+    path = _store_file(options.store) if stored else ":memory:"
+    store = _opened(path, org_id=options.org, max_processing_time=times, read_only=stored)
     try:
         if options.records:
             store.load(options.records)
@@ -214,7 +225,32 @@ def _fields(options: argparse.Namespace, store: EnrichmentStore) -> Sequence[str
     """Say which fields a lead list is asked for; none, where tasks are given and not leads."""
     if not options.entity_id:
         return ()
-    return tuple(options.fields.split(",")) if options.fields else store.fields
+    fields = _names(options.fields) if options.fields else store.fields
+    if unknown := [name for name in fields if name not in store.fields]:
+        raise ValidationError(f"--fields names {listed(unknown)}; the fields are {listed(store.fields)}.")
+    return fields
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _opened(path: str, **settings: Any) -> EnrichmentStore:
+    """Open a store of the command line; what is none is bad input, one that somebody else holds is not."""
+    from enrichstatus.sources.store import EnrichmentStore
+
+    try:
+        return EnrichmentStore(path, **settings)
+    except StoreLockedError:
+        raise
+    except StoreError as error:
+        raise ValidationError(str(error)) from error
+
+
+def _store_file(path: str) -> str:
+    if path == ":memory:":
+        raise ValidationError("--store names a file; what is in memory ends with the command.")
+    return path
 
 
 def _of_leads(problems: pd.DataFrame, entity_id: str, fields: int) -> ValidationError:
@@ -230,7 +266,3 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     if not (name and equals and value):
         raise ValidationError(f"{option} takes two names with = between them, not {text!r}.")
     return name, value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

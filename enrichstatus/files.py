@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import glob
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -39,35 +41,16 @@ FILE = "__file__"
 #: The columns of a JSON file without any object.
 NOTHING = ["nothing"]
 
-_SCANS = {
-    "parquet": """
-        select * from read_parquet($parquet_files, union_by_name = true, filename = '__file__')
-    """,
-    # Nothing of the dialect is left to guessing: a sniffed comment sign or preamble would drop rows in silence.
-    "csv": """
-        select * from read_csv(
-            $csv_files, union_by_name = true, filename = '__file__', all_varchar = true,
-            header = true, skip = 0, delim = $delimiter, quote = '"', escape = '"', comment = ''
-        )
-    """,
-    "json": """
-        select * from read_json($json_files, filename = '__file__', columns = $members)
-    """,
-}
+_PARQUET_SQL = "select * from read_parquet($parquet_files, union_by_name = true, filename = '__file__')"
+_JSON_SQL = "select * from read_json($json_files, filename = '__file__', columns = $members)"
 # The names of the members at the top level, of all objects and not just the first few thousand
-_MEMBERS = "select * from read_json($json_files, sample_size = -1, maximum_depth = 1)"
-_FIRST_LINE = """
-    select line
-    from read_csv($files, all_varchar = true, header = false, delim = '\x1f', quote = '', escape = '', comment = '',
-        columns = {'line': 'varchar'})
-    limit 1
-"""
+_MEMBERS_SQL = "select * from read_json($json_files, sample_size = -1, maximum_depth = 1)"
 
 
 def is_path(data: object) -> bool:
     """Whether `data` is a path, or a non-empty list of paths."""
     if isinstance(data, (list, tuple)):
-        return bool(data) and isinstance(data[0], (str, os.PathLike))
+        return bool(data) and all(isinstance(one, (str, os.PathLike)) for one in data)
     return isinstance(data, (str, os.PathLike))
 
 
@@ -101,22 +84,92 @@ def format_of(file: PathLike) -> str:
 
 
 def read(con: duckdb.DuckDBPyConnection, files: Sequence[str]) -> duckdb.DuckDBPyRelation:
-    """Scan files of one format as one relation, columns matched by name; `FILE` says where a row came from."""
-    kind = format_of(files[0])
+    """Scan files of one format as one relation, columns matched by name; `FILE` says where a row came from.
+
+    A relation of CSV files is a stream: it can be read once.
+    """
     # the files are named one by one: a [ in a name is not a pattern
-    values: dict[str, Any] = {f"{kind}_files": [glob.escape(file) for file in files]}
+    names = [glob.escape(file) for file in files]
     with reading():
-        if kind == "csv":
-            values["delimiter"] = _delimiter(con, files[0])
-        elif kind == "json":
-            members = con.sql(_MEMBERS, params=values)
-            names = members.columns
-            if names == ["json"]:  # the reader's one column where there is no object: [] is no mistake, ["a"] is
-                if members.limit(1).fetchall():
-                    raise ValidationError(f"{listed(files)} holds values that are no JSON objects.")
-                names = NOTHING
-            values["members"] = dict.fromkeys(names, "VARCHAR")
-        return con.sql(_SCANS[kind], params=values)
+        match format_of(files[0]):
+            case "csv":
+                return con.from_arrow(_csv_stream(files))
+            case "parquet":
+                return con.sql(_PARQUET_SQL, params={"parquet_files": names})
+            case _:
+                for file in files:
+                    _check_whole(file)
+                objects = con.sql(_MEMBERS_SQL, params={"json_files": names})
+                members = objects.columns
+                if members == ["json"]:  # the reader's one column where there is no object: [] is no mistake, ["a"] is
+                    if objects.limit(1).fetchall():
+                        raise ValidationError(f"{listed(files)} holds values that are no JSON objects.")
+                    members = NOTHING
+                values = {"json_files": names, "members": dict.fromkeys(members, "VARCHAR")}
+                return con.sql(_JSON_SQL, params=values)
+
+
+def _csv_stream(files: Sequence[str]) -> pa.RecordBatchReader:
+    """Stream the cells of CSV files, each with its own delimiter, as text; only an empty cell is null."""
+    headers = {file: _open_csv(file, ()).schema.names for file in files}
+    names = dict.fromkeys(name for header in headers.values() for name in _distinct(header))
+    schema = pa.schema([(name, pa.string()) for name in (*names, FILE)])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for file, header in headers.items():
+            for batch in _open_csv(file, header):
+                columns = dict(zip(_distinct(header), batch.columns, strict=True)) | {FILE: pa.repeat(file, len(batch))}
+                absent = pa.nulls(len(batch), pa.string())
+                yield pa.record_batch([columns.get(name, absent) for name in schema.names], schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _open_csv(file: str, text: Sequence[str]) -> pacsv.CSVStreamingReader:
+    with pa.input_stream(file, compression="detect") as start:
+        line = start.read(1 << 16).partition(b"\n")[0].decode(errors="replace")
+    delimiter = "\t" if ".tsv" in Path(file.lower()).suffixes else max(",;\t|", key=line.count)
+    return pacsv.open_csv(
+        file,
+        # a row has to fit into a block
+        read_options=pacsv.ReadOptions(block_size=1 << 24),
+        parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=pacsv.ConvertOptions(
+            column_types=dict.fromkeys(text, pa.string()),
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=True,
+        ),
+    )
+
+
+def _distinct(header: Sequence[str]) -> list[str]:
+    """Tell columns of one name apart, and name those without: people's files have both."""
+    seen: Counter[str] = Counter()
+    names = []
+    for place, name in enumerate(header):
+        name = name or f"column {place + 1}"
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+    return names
+
+
+def _check_whole(file: str) -> None:
+    """Refuse a JSON file that was cut off where the engine would not notice: behind a comma, or between compressed blocks."""
+    with pa.input_stream(file, compression="detect") as stream:
+        first = stream.read(1 << 16)
+        last = first
+        if Path(file).suffix.lower() in _COMPRESSIONS:
+            while block := stream.read(1 << 22):
+                last = (last + block)[-(1 << 16) :]
+        else:
+            with Path(file).open("rb") as tail:
+                tail.seek(max(0, os.path.getsize(file) - (1 << 16)))
+                last = tail.read()
+    if first.startswith(b"\xef\xbb\xbf"):
+        raise ValidationError(f"{file!r} begins with a byte order mark; save it as UTF-8 without one.")
+    if first.lstrip().startswith(b"[") and not last.rstrip().endswith(b"]"):
+        raise ValidationError(f"{file!r} cannot be read: it is cut off, its array does not end.")
 
 
 @contextmanager
@@ -124,16 +177,15 @@ def reading() -> Iterator[None]:
     """Say what is wrong with a file in one line, in place of the engine's page of advice."""
     try:
         yield
-    except (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.IOException) as error:
-        told = str(error).split("\nPossible")[0].split("Try setting")[0].split("The search space")[0]
+    except (
+        duckdb.InvalidInputException,
+        duckdb.ConversionException,
+        duckdb.IOException,
+        pa.ArrowException,
+        OSError,
+    ) as error:
+        told = re.split(r"Try setting|\. Detail: |LINE \d", str(error))[0]
         raise ValidationError(f"The input cannot be read: {' '.join(told.split())[:400]}") from error
-
-
-def _delimiter(con: duckdb.DuckDBPyConnection, file: str) -> str:
-    if ".tsv" in Path(file.lower()).suffixes:
-        return "\t"
-    header = con.execute(_FIRST_LINE, {"files": [glob.escape(file)]}).fetchall()
-    return max(",;\t|", key=str(header[0][0] if header else "").count)
 
 
 def writable(path: PathLike) -> Path:

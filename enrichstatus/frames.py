@@ -6,7 +6,9 @@ Of a frame no more is asked than its columns, some of them as Arrow, some of its
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol, cast
 
 import duckdb
 import numpy as np
@@ -67,21 +69,37 @@ def read(data: Any) -> Frame:
             raise ValidationError(
                 f"A list must hold dicts or paths; this one holds {listed(kind.__name__ for kind in strangers)}."
             )
-        return _Pandas(pd.DataFrame(data) if data else _nothing(), objects=True)
+        try:
+            return _Pandas(pd.DataFrame(data) if data else _nothing(), objects=True)
+        except UnicodeError as error:
+            raise ValidationError(f"The list holds text that is no Unicode: {error}") from error
     if isinstance(data, duckdb.DuckDBPyRelation):
         try:
             table = data.to_arrow_table()
         except duckdb.Error as error:
             raise ValidationError(f"The DuckDB relation cannot be read: {error}") from error
-        # on the caller's own connection, where it can be joined with what else is there
-        return _Arrow(table, restore=lambda answer: data.query("tasks", "select * from answer"))
+        return _Arrow(table, restore=partial(_as_relation, data))
     if isinstance(data, pa.Table):
         return _Arrow(data)
     if hasattr(data, "__arrow_c_stream__"):
-        return _Arrow(pa.table(data))
+        with suppress(pa.ArrowException, ValueError, TypeError):  # a Series has one too
+            return _Arrow(pa.table(data))
     raise ValidationError(
         "Expected a DataFrame (pandas, polars), an Arrow table, a DuckDB relation, a list of dicts or a path, "
         f"not {type(data).__name__}."
+    )
+
+
+def _as_relation(theirs: duckdb.DuckDBPyRelation, answer: pa.Table) -> duckdb.DuckDBPyRelation:
+    """Make a relation on the caller's own connection, where it can be joined, with the types that Arrow has no name for."""
+    types = dict(zip(theirs.columns, theirs.types, strict=True))
+    relation = cast("duckdb.DuckDBPyRelation", theirs.query("tasks", "select * from answer"))
+    columns = [duckdb.ColumnExpression(name) for name in relation.columns]
+    return relation.select(
+        *(
+            column.cast(types[name]).alias(name) if name in types else column
+            for name, column in zip(relation.columns, columns, strict=True)
+        )
     )
 
 
@@ -103,7 +121,7 @@ class _Pandas:
         return len(self.frame)
 
     def arrow(self, names: Sequence[str]) -> pa.Table:
-        return pa.table({name: _arrow(self.frame[name]) for name in names})
+        return pa.table([_arrow(self.frame[name]) for name in names], names=list(map(str, names)))
 
     def take(self, rows: Rows) -> _Pandas:
         return _Pandas(self.frame.take(rows), objects=self.objects)
@@ -183,8 +201,9 @@ class _Arrow:
         return self.take(_each(self, times))
 
     def assign(self, columns: pa.Table) -> Any:
-        kept = [name for name in self.table.column_names if name not in columns.column_names]
-        table = self.table.select(kept)
+        table = self.table
+        if replaced := [name for name in columns.column_names if name in table.column_names]:
+            table = table.drop_columns(replaced)
         for name in columns.column_names:
             table = table.append_column(name, columns.column(name))
         return self.restore(table)

@@ -85,12 +85,13 @@ def look_up(
 
 def asker(org_id: str | None, limits: Mapping[str, timedelta], now: Instant) -> pa.Table:
     """Make the relation ``asker`` of the query: who asks, and by field since when a record that is pending has timed out."""
-    if org_id is None or (isinstance(org_id, str) and not org_id.strip()):
+    if org_id is None or not parse_org(org_id).strip():
         raise ValidationError("Organization ID is missing")
-    if not isinstance(org_id, str):
-        raise ValidationError(f"org_id= is text, not {type(org_id).__name__}.")
     moment = parse_instant(now)
-    since = [moment - limit for limit in limits.values()]
+    try:
+        since = [moment - limit for limit in limits.values()]
+    except OverflowError as error:
+        raise ValidationError(f"now= less the maximum processing time is before the first year: {moment}.") from error
     return pa.table(
         {
             "orgId": pa.array([org_id] * len(limits), pa.string()),
@@ -98,6 +99,13 @@ def asker(org_id: str | None, limits: Mapping[str, timedelta], now: Instant) -> 
             "pendingSince": pa.array(since, pa.timestamp("us", "UTC")),
         }
     )
+
+
+def parse_org(org_id: str | None) -> str:
+    """Check that an organization is text; None is none."""
+    if not isinstance(org_id, (str, type(None))):
+        raise ValidationError(f"org_id= is text, not {type(org_id).__name__}.")
+    return org_id or ""
 
 
 def asked(columns: Columns) -> tuple[str, ...]:

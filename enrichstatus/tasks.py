@@ -79,12 +79,14 @@ def tasks_from_leads(
     frame = frames.read(leads)
     if entity_id not in frame.columns:
         raise ValidationError(f"entity_id= names the column {entity_id!r}, but the leads have {listed(frame.columns)}.")
+    if frame.columns.count(entity_id) > 1:
+        raise ValidationError(f"There are two columns named {entity_id!r}; rename or drop one.")
     if taken := [name for name in KEY if name in frame.columns and name != entity_id]:
         raise ValidationError(f"The leads already have a column {listed(taken)}; rename it, or look them up as tasks.")
     tasks = frame.repeat(len(names))
     columns = pa.table(
         {
-            "entityId": tasks.arrow([entity_id])[entity_id],
+            "entityId": tasks.arrow([entity_id]).column(0),
             "entityType": pa.repeat(pa.scalar(entity_type, pa.string()), len(tasks)),
             "field": pa.array(np.tile(np.array(names, dtype=object), len(frame)), pa.string()),
         }
@@ -121,8 +123,8 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
             f"Tasks need the column {listed(missing)}; found {listed(frame.columns)}. "
             "A lead list becomes tasks with tasks_from_leads(leads, entity_id=…, fields=[…])."
         )
-    arrived = frame.arrow(list(names.values()))
-    columns = {ours: _comparable(arrived[theirs], theirs) for ours, theirs in names.items()}
+    arrived = frame.arrow(list(names.values())).columns
+    columns = {ours: _comparable(column, ours) for ours, column in zip(names, arrived, strict=True)}
     person = pa.scalar(ENTITY_TYPES[0], pa.string())
     if "entityType" not in names:
         columns["entityType"] = pa.repeat(person, len(frame))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -189,7 +190,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "no such column": ((*LOOKUP[:1], "leads.csv", *LOOKUP[2:], "--entity-id", "id"), "names the column 'id'"),
     "fields without leads": ((*LOOKUP, "--fields", "emails"), "--entity-id"),
-    "unknown field": ((*LEADS, "--fields", "fax"), "field 'fax' is not one of"),
+    "unknown field": ((*LEADS, "--fields", "fax"), "--fields names fax; the fields are"),
     "unknown column": ((*LOOKUP, "--columns", "state"), "--columns takes"),
     "bad now": ((*LOOKUP, "--now", "yesterday"), "--now takes"),
     "bad duration": ((*LOOKUP, "--max-processing-time", "soon"), "--max-processing-time takes"),
@@ -216,11 +217,37 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_store_that_cannot_be_used_is_exit_code_1(capsys: pytest.CaptureFixture[str]):
-    """A missing store, or a file that is none, is told in one line too."""
-    for store in ("nowhere.duckdb", "records.json"):
+def test_a_store_that_is_none_is_bad_input(capsys: pytest.CaptureFixture[str]):
+    """A missing store, a file that is none, and no file at all are told in one line; the file is left as it was."""
+    before = Path("records.json").read_bytes()
+    for store in ("nowhere.duckdb", "records.json", "", ":memory:", ":memory:x"):
         code, _, err = run(capsys, "lookup", "tasks.csv", "--store", store, "--org", "org_1")
-        assert (code, err.count("\n")) == (1, 1)
+        assert (code, err.count("\n")) == (2, 1), store
+        if store != "nowhere.duckdb":
+            assert run(capsys, "load", "records.json", "--store", store)[:2] == (2, ""), store
+    assert Path("records.json").read_bytes() == before
+    assert run(capsys, "load", "records.json", "--store", "new.csv")[0] == 2
+    assert run(capsys, "load", "nowhere.json", "--store", "new.duckdb")[0] == 2
+    assert not Path("new.duckdb").exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_store_that_is_held_elsewhere_is_exit_code_1(capsys: pytest.CaptureFixture[str]):
+    """What failed and is no bad input has an exit code of its own."""
+    with es.EnrichmentStore("s.duckdb"):
+        code, _, err = run(capsys, "lookup", "tasks.csv", "--store", "s.duckdb", "--org", "org_1")
+    assert (code, err.count("\n")) == (1, 1)
+
+
+def test_a_terminal_without_our_letters_is_no_failure(tmp_path: Path):
+    """Where stdout cannot encode a bar or a name it is replaced, and the output file is written all the same."""
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = command(
+        "lookup", "data/leads.csv", "--records", "data/enrichments.json", "--org", "org_acme", "--entity-id", "lead_id",
+        "-o", str(tmp_path / "o.csv"), cwd=ROOT, env=environment,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(read(str(tmp_path / "o.csv"))) == 6000
 
 
 @pytest.mark.usefixtures("folder")
@@ -235,7 +262,7 @@ def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFi
 
 def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "enrichstatus.cli", *arguments],
+        [sys.executable, "-m", "enrichstatus", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -262,6 +289,6 @@ def test_the_main_job_of_the_readme(tmp_path: Path):
 
 def test_a_reader_that_stops_early_is_no_traceback():
     """``enrichstatus lookup … | head -1`` ends quietly."""
-    pipe = f"{sys.executable} -m enrichstatus.cli lookup data/leads.csv --records data/enrichments.json --org org_acme --entity-id lead_id | head -0"
+    pipe = f"{sys.executable} -m enrichstatus lookup data/leads.csv --records data/enrichments.json --org org_acme --entity-id lead_id | head -0"
     done = subprocess.run(pipe, shell=True, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stderr == ""

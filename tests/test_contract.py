@@ -351,6 +351,41 @@ def test_no_rows_keep_their_kind_and_types(make_source: MakeSource, kind: str):
     assert pa.types.is_timestamp(table.schema.field("createdAt").type)
 
 
+def test_a_relation_keeps_its_types_and_its_connection(make_source: MakeSource):
+    """A DuckDB relation comes back with the engine's own types, on the caller's own connection."""
+    with duckdb.connect() as con:
+        con.execute(
+            "create table mine as select $id::uuid as entityId, 'emails' as field, 'a'::enum('a','b') as e, 7::hugeint as h",
+            {"id": uid(0)},
+        )
+        answer = make_source([record(0)]).lookup(con.table("mine"), now=NOW)
+        assert list(map(str, answer.types[:4])) == list(map(str, con.table("mine").types))
+        joined = answer.set_alias("a").join(con.table("mine").set_alias("b"), "entityId")
+        assert joined.select("status").fetchall() == [("finished",)]
+
+
+def test_columns_of_one_name_that_are_none_of_ours_are_left_alone(make_source: MakeSource):
+    """A frame may have a name twice, as long as it is not the key's."""
+    frame = pd.DataFrame([[uid(0), "emails", 1, 2]], columns=["entityId", "field", "x", "x"])
+    assert make_source([record(0)]).lookup(frame, now=NOW).columns.tolist() == [
+        "entityId",
+        "field",
+        "x",
+        "x",
+        "status",
+        "dataFound",
+    ]
+    table = pa.table([[uid(0)], ["emails"], [1], [2]], names=["entityId", "field", "x", "x"])
+    assert make_source([record(0)]).lookup(table, now=NOW).column_names == [
+        "entityId",
+        "field",
+        "x",
+        "x",
+        "status",
+        "dataFound",
+    ]
+
+
 def test_unusual_columns_are_understood(make_source: MakeSource):
     """Categories, UUID objects, mixtures of them with text, and snake_case names are all read."""
     source = make_source([record(0), record(1, entityType="company")])
@@ -374,7 +409,20 @@ def test_numbers_for_ids_are_quoted_and_refused(make_source: MakeSource):
         make_source([]).lookup(pd.DataFrame({"entityId": [1, 2], "field": "emails"}))
 
 
-@pytest.mark.parametrize("tasks", [None, 17, {"tasks": []}, "nowhere.csv", ["x", 1], [1, 2], object()])
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        None,
+        17,
+        {"tasks": []},
+        "nowhere.csv",
+        ["x", 1],
+        [1, 2],
+        object(),
+        pd.Series([1]),
+        [{"entityId": "\ud800", "field": "emails"}, "x.csv"],
+    ],
+)
 def test_what_is_no_frame_is_refused_with_what_would_be(make_source: MakeSource, tasks: Any):
     """Anything else than a frame, a list of dicts or a path raises a ValidationError, not something from inside."""
     with pytest.raises(es.ValidationError):

@@ -113,7 +113,7 @@ def last(*moments: datetime | None) -> tuple[tuple[bool, datetime], ...]:
 
 
 def stored(loaded: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep of each id the newest version; of two of the same time an ended one, then the greater in the documented order."""
+    """Keep of each organization's id the newest version; of two of the same time an ended one, then the greater in the documented order."""
 
     def rank(one: dict[str, Any]) -> Any:
         texts = [one["createdBy"], one["globalEnrichmentId"], one["creditTransactionId"]]
@@ -127,14 +127,14 @@ def stored(loaded: list[dict[str, Any]]) -> list[dict[str, Any]]:
             value_of(one["entityId"]),
             ["person", "company"].index(one["entityType"]),
             FIELDS.index(one["field"]),
-            one["orgId"],
             [(text is not None, text or "") for text in texts],
         )
 
-    kept: dict[str, dict[str, Any]] = {}
+    kept: dict[tuple[str, str], dict[str, Any]] = {}
     for one in loaded:
-        if one["id"] not in kept or rank(one) > rank(kept[one["id"]]):
-            kept[one["id"]] = one
+        identity = (one["orgId"], one["id"])
+        if identity not in kept or rank(one) > rank(kept[identity]):
+            kept[identity] = one
     return list(kept.values())
 
 
@@ -218,11 +218,11 @@ def test_a_store_ends_in_the_same_state_whatever_the_order(loaded: list[dict[str
     with es.EnrichmentStore() as one, es.EnrichmentStore() as other:
         whole = one.load(loaded)
         inserted = sum(other.load(shuffled[part::parts]).inserted for part in range(parts))
-        assert whole.inserted == inserted == len({record["id"] for record in loaded})
+        assert whole.inserted == inserted == len({(record["orgId"], record["id"]) for record in loaded})
         assert one.load(shuffled).unchanged == len(loaded)
         assert contents(one) == contents(other)
 
 
 def contents(store: es.EnrichmentStore) -> list[tuple[Any, ...]]:
     with store._cursor() as con:
-        return con.execute("select columns(*)::varchar from enrichments order by id").fetchall()
+        return con.execute("select columns(*)::varchar from enrichments order by id, orgId").fetchall()

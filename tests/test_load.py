@@ -301,8 +301,76 @@ def test_an_empty_json_array_is_no_error(tmp_path: Path, store: es.EnrichmentSto
     assert store.load(str(tmp_path / "*.json")).read == 4
 
 
+def test_another_organization_cannot_replace_a_record(store: es.EnrichmentStore):
+    """A record of another organization that has our record's id is another record, however new."""
+    store.load([record(0)])
+    report = store.load([record(0, orgId="org_2", status="failed", updatedAt="2027-01-01"), record(0, orgId="org_2")])
+    assert (report.inserted, report.updated, report.unchanged) == (1, 0, 1)
+    assert store.lookup([task(0)], now=NOW)["status"].tolist() == ["finished"]
+    assert store.lookup([task(0)], now=NOW, org_id="org_2")["status"].tolist() == ["failed"]
+
+
+def test_whole_numbers_that_pandas_made_floats_are_read_as_they_were(store: es.EnrichmentStore):
+    """A blank among numbers turns a column into floats; 17.0 is still 17, and 1.0 still true."""
+    frame = pd.DataFrame([record(0), record(1), record(2)]).assign(orgId=[17, None, 18], dataFound=[1, 0, None])
+    assert frame["orgId"].dtype == float
+    store.load(frame, org_id="17")
+    answer = store.lookup([task(0), task(1)], org_id="17", now=NOW)
+    assert answer["dataFound"].tolist() == [True, False]
+
+
+def test_the_csv_of_spreadsheets_is_read(tmp_path: Path, store: es.EnrichmentStore):
+    """Line ends of one kind between rows and of the other in a cell, a byte order mark, and columns without a name."""
+    header = ",".join([*record(), "", ""])
+    lines = [
+        ",".join(
+            f'"{value}"' if value is not None else "" for value in [*record(n, error="one\ntwo").values(), None, None]
+        )
+        for n in (0, 1)
+    ]
+    (tmp_path / "r.csv").write_bytes(("\ufeff" + "\r\n".join([header, *lines])).encode())
+    (tmp_path / "s.csv").write_bytes(
+        header.replace(",", ";").encode()
+        + b"\n"
+        + lines[0]
+        .replace(",", ";")
+        .replace("\n", "\r\n")
+        .replace(uid(0), uid(5))
+        .replace(record(0)["id"], uid(77))
+        .encode()
+    )
+    assert store.load([tmp_path / "r.csv", tmp_path / "s.csv"]).inserted == 3
+    assert store.lookup([task(0), task(5)], columns="error", now=NOW)["error"].tolist() == ["one\ntwo", "one\r\ntwo"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "ndjson", "json"])
+@pytest.mark.parametrize("compression", ["gz", "zst"])
+def test_a_compressed_file_that_is_cut_off_is_never_read_in_part(
+    tmp_path: Path, store: es.EnrichmentStore, ending: str, compression: str
+):
+    """Wherever a compressed file was cut, it is refused: what can still be read of it is not taken for the whole."""
+    whole = tmp_path / f"r.{ending}.{compression}"
+    records = [record(n, error=uid(n)) for n in range(3000)]
+    text = {
+        "csv": lambda: pd.DataFrame(records).to_csv(index=False),
+        "json": lambda: json.dumps(records),
+        "ndjson": lambda: "\n".join(map(json.dumps, records)) + "\n",
+    }[ending]()
+    with pa.output_stream(whole, compression="gzip" if compression == "gz" else "zstd") as file:
+        file.write(text.encode())
+    content = whole.read_bytes()
+    for length in (10, len(content) // 3, len(content) // 2, len(content) - 50, len(content) - 1):
+        whole.write_bytes(content[:length])
+        with pytest.raises(es.ValidationError, match=r"cannot be read|is empty"):
+            store.load(whole)
+    whole.write_bytes(content)
+    assert store.load(whole).inserted == 3000
+
+
 UNREADABLE: dict[str, tuple[bytes, str]] = {
-    "truncated.json": (json.dumps(RECORDS).encode()[:-40], "cannot be read.*truncated.json"),
+    "truncated.json": (json.dumps(RECORDS).encode()[:-40], "truncated.json.* is cut off"),
+    "cut_behind_a_comma.json": (json.dumps(RECORDS[:2]).encode()[:-1] + b",\n", "is cut off, its array does not end"),
+    "marked.json": (b"\xef\xbb\xbf" + json.dumps(RECORDS).encode(), "byte order mark"),
     "truncated.ndjson": (json.dumps(RECORDS[0]).encode()[:-40], "cannot be read"),
     "wrong_header.csv": (b"a,b\n1,2\n", "need the column createdAt, entityId, field, status; found a, b"),
     "header_only.csv": (b"a,b\n", "need the column"),
@@ -311,6 +379,7 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
         pd.DataFrame([record(0, error="Müller")]).to_csv(index=False).encode("latin-1"),
         "cannot be read",
     ),
+    "blank.csv": (b"\n\n", "cannot be read"),
     "empty.csv": (b"", "is empty"),
     "empty.json": (b"", "is empty"),
     "strings.json": (b'["a", "b"]', "no JSON objects"),

@@ -88,7 +88,7 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path):
     """A file that is no database, somebody else's database, and folders that are not there each have their own message."""
     noise = tmp_path / "noise.duckdb"
     noise.write_bytes(b"this is no database" * 100)
-    with pytest.raises(es.StoreError, match="is no database that can be opened"):
+    with pytest.raises(es.StoreError, match="is no DuckDB database"):
         es.EnrichmentStore(noise)
     assert noise.read_bytes() == b"this is no database" * 100
     theirs = tmp_path / "theirs.duckdb"
@@ -102,10 +102,31 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path):
         es.EnrichmentStore(tmp_path / "empty.duckdb", read_only=True)
     with pytest.raises(es.StoreError, match="There is no folder"):
         es.EnrichmentStore(tmp_path / "nowhere" / "s.duckdb")
-    with pytest.raises(es.StoreError, match="needs a file that exists"):
+    with pytest.raises(es.StoreError, match="There is no store"):
         es.EnrichmentStore(tmp_path / "new.duckdb", read_only=True)
     with pytest.raises(es.StoreError):
         es.EnrichmentStore(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", ".", ":memory:x", "leads.csv", "leads.json"])
+def test_a_path_that_would_not_be_a_file_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Names that the engine reads as something else than its file, and then keeps nothing in, are refused."""
+    monkeypatch.chdir(tmp_path)
+    for content in (None, "lead_id\nx\n"):
+        if content and name.startswith("leads"):
+            Path(name).write_text(content)
+        with pytest.raises(es.StoreError):
+            es.EnrichmentStore(name)
+    es.EnrichmentStore("md:odd name'\".duckdb").close()
+    assert (tmp_path / "md:odd name'\".duckdb").exists()
+
+
+def test_an_organization_that_is_no_text_is_refused():
+    """A number for an organization is an error that says so, wherever it is given."""
+    with pytest.raises(es.ValidationError, match="org_id= is text, not int"):
+        es.EnrichmentStore(org_id=17)  # type: ignore[arg-type]
+    with pytest.raises(es.ValidationError, match="org_id= is text, not int"):
+        es.EnrichmentStore().load([record(0)], org_id=17)  # type: ignore[arg-type]
 
 
 def test_a_locked_file_says_who_holds_it(tmp_path: Path):

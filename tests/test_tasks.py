@@ -108,6 +108,15 @@ def test_a_list_that_has_our_columns_is_refused():
         es.tasks_from_leads(pd.DataFrame(LEADS).assign(field="x"), entity_id="lead_id")
 
 
+def test_columns_that_are_named_by_numbers_are_read(store: es.EnrichmentStore):
+    """A frame whose columns are numbers, as without a header, is a lead list too; an id column twice is not."""
+    store.load([record(0)])
+    tasks = es.tasks_from_leads(pd.DataFrame({0: [uid(0)]}), entity_id=0, fields=["emails"])  # type: ignore[arg-type]
+    assert store.lookup(tasks, now=NOW)["status"].tolist() == ["finished"]
+    with pytest.raises(es.ValidationError, match="two columns named 'lead_id'"):
+        es.tasks_from_leads(pd.DataFrame([[1, 2]], columns=["lead_id", "lead_id"]), entity_id="lead_id")
+
+
 def test_two_columns_of_one_name_are_refused(store: es.EnrichmentStore):
     """A frame with the key's column twice cannot be read unambiguously."""
     twice = pd.DataFrame([[uid(0), uid(1), "emails"]], columns=["entityId", "entityId", "field"])

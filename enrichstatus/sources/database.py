@@ -33,11 +33,12 @@ def open_database(
 
 
 def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    folder = Path(path).absolute().parent
-    if path != ":memory:" and not folder.is_dir():
-        raise StoreError(f"There is no folder {str(folder)!r} to keep {Path(path).name!r} in.")
-    if read_only and (path == ":memory:" or not Path(path).exists()):
-        raise StoreError(f"read_only=True needs a file that exists; {path!r} does not.")
+    if path == ":memory:":
+        if read_only:
+            raise StoreError("read_only=True needs a file that exists; a store in memory is new.")
+    else:
+        _check_file(Path(path), read_only=read_only)
+        path = str(Path(path).absolute())  # the engine takes md:x and the like for something else than a file
     try:
         con = duckdb.connect(path, read_only=read_only)
         # for every cursor of this database: text without a zone is read as UTC, on whatever machine
@@ -50,7 +51,7 @@ def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     except duckdb.IOException as error:
         text = str(error)
         if "lock" not in text:
-            raise StoreError(f"{path!r} is no database that can be opened: {first_line(error)}") from error
+            raise StoreError(f"{path!r} cannot be opened: {first_line(error)}") from error
         holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
         who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
         raise StoreLockedError(
@@ -59,6 +60,30 @@ def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         ) from error
     except duckdb.Error as error:
         raise StoreError(f"{path!r} cannot be opened: {first_line(error)}") from error
+
+
+def _check_file(path: Path, *, read_only: bool) -> None:
+    """Refuse what the engine would take for a data file, and read or even replace by a database in memory."""
+    if not str(path).strip() or str(path) == "." or str(path).startswith(":memory:"):
+        raise StoreError(f'A store is kept in a file, or in ":memory:"; {str(path)!r} names neither.')
+    if not path.absolute().parent.is_dir():
+        raise StoreError(f"There is no folder {str(path.absolute().parent)!r} to keep {path.name!r} in.")
+    if not path.exists():
+        if read_only:
+            raise StoreError(f"There is no store {str(path)!r} to read; load records to make one.")
+        if path.suffix.lower() in _DATA_FILES:
+            raise StoreError(f"{str(path)!r} is named like a data file; name a store otherwise, e.g. leads.duckdb.")
+        return
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise StoreError(f"{str(path)!r} cannot be opened: {error.strerror}.") from error
+    if head and head[8:12] != b"DUCK":
+        raise StoreError(f"{str(path)!r} is no DuckDB database; name another file.")
+
+
+_DATA_FILES = (".csv", ".tsv", ".json", ".ndjson", ".jsonl", ".parquet", ".pq", ".gz", ".zst", ".db3", ".sqlite")
 
 
 def _fields(

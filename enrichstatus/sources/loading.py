@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -76,7 +77,7 @@ def load(
     if rejects["file"].isna().all():
         rejects = rejects.drop(columns="file")
     if errors == "raise" and len(rejects):
-        remedy = 'Nothing was loaded. Mend them, or pass errors="reject" to load the others and get these in LoadReport.rejects.'
+        remedy = 'Nothing was loaded. Mend them, or pass errors="reject" to load the others and have these reported.'
         raise ValidationError.of_rows("records", rejects, remedy)
     counts = _store(con)
     return LoadReport(*counts, rejects=rejects)
@@ -165,8 +166,11 @@ def _given(relation: duckdb.DuckDBPyRelation, names: Mapping[str, str], *, objec
         column: duckdb.Expression = duckdb.ConstantExpression(None)
         if ours in names:
             column = duckdb.ColumnExpression(names[ours])
-        if types.get(names.get(ours, "")) not in _NATIVE.get(ours, ()):
+        kind = types.get(names.get(ours, ""))
+        if kind not in _NATIVE.get(ours, ()):
             column = column.cast("VARCHAR")
+        if kind in ("DOUBLE", "FLOAT"):  # what pandas makes of whole numbers with a blank among them: 17.0 was 17
+            column = duckdb.FunctionExpression("regexp_replace", column, *map(duckdb.ConstantExpression, (r"\.0$", "")))
         if ours == "entityType" and (objects or ours not in names):
             column = duckdb.CoalesceOperator(column, person)
         picked.append(column.alias(ours))
@@ -192,7 +196,8 @@ def _store(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int, int, int]:
         counts = con.execute(_COUNTS_SQL).fetchall()[0]
         con.commit()
     except BaseException:
-        con.rollback()
+        with suppress(duckdb.Error):  # where the engine gave up the transaction itself, that hides why
+            con.rollback()
         raise
     con.execute("create index if not exists enrichment_probes on enrichments (probe)")
     return counts

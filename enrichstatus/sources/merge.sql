@@ -1,4 +1,5 @@
--- The good rows of `staged` into `enrichments`: of all versions of an id, given or stored, the newest stays.
+-- The good rows of `staged` into `enrichments`: of all versions of an organization's id, given or stored, the newest stays.
+-- Ids are compared within an organization, or one could replace another's record by naming it.
 -- An id that comes once and is not stored yet, nearly all of them in a first load, needs no comparing.
 create temp table contested as
 with versions as (
@@ -23,9 +24,9 @@ with versions as (
 
 select
     versions.*,
-    bool_or(versions.storedAt is not null) over (partition by versions.id) as known,
+    bool_or(versions.storedAt is not null) over (partition by versions.orgId, versions.id) as known,
     row_number() over (
-        partition by versions.id
+        partition by versions.orgId, versions.id
         order by
             versions.updatedAt desc nulls last,
             -- of two with the same time an ended one knows more; after that any order will do that is the same each time
@@ -37,7 +38,6 @@ select
             versions.entityId desc,
             versions.entityType desc,
             versions.field desc,
-            versions.orgId desc,
             versions.createdBy desc nulls last,
             versions.globalEnrichmentId desc nulls last,
             versions.creditTransactionId desc nulls last,

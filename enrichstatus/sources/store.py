@@ -26,6 +26,7 @@ from enrichstatus.lookup import (
     asker,
     look_up,
     parse_limits,
+    parse_org,
 )
 from enrichstatus.schema import COLUMNS
 from enrichstatus.sources.database import first_line, open_database
@@ -86,6 +87,7 @@ class EnrichmentStore:
     ):
         wanted = None if fields is None else parse_fields(fields)
         self.path = os.path.expanduser(os.fspath(path))
+        parse_org(org_id)
         self.org_id = org_id
         self.read_only = read_only
         self._loading = threading.Lock()
@@ -135,6 +137,7 @@ class EnrichmentStore:
         """
         if self.read_only:
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
+        parse_org(org_id)
         org_id = self.org_id if org_id is None else org_id
         with self._loading, self._cursor() as con:
             return load(con, records, org_id=org_id, errors=errors, columns=columns)
@@ -233,13 +236,18 @@ class EnrichmentStore:
                 raise
             raise ValidationError.of_rows("tasks", error.problems, "Nothing was looked up.") from None
         except StoreError as error:
+            if self._con is None:
+                raise
             raise InternalError("The query failed.") from error
         return wire.objects(records.select(["record." + name for name in COLUMNS]).rename_columns(COLUMNS))
 
     def close(self) -> None:
         """Close the file; what was loaded stays. A store in memory is gone."""
         if self._con is not None:
-            self._con.close()
+            try:
+                self._con.close()
+            except duckdb.Error as error:
+                raise StoreError(f"{self.path} is in use by another thread; close it when that is done.") from error
             self._con = None
 
     def __enter__(self) -> EnrichmentStore:

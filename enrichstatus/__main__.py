@@ -1,0 +1,7 @@
+"""``python -m enrichstatus``: the command line."""
+
+import sys
+
+from enrichstatus.cli import main
+
+sys.exit(main())
