@@ -118,7 +118,9 @@ def _arrived(
             return _given(con.sql("select null as nothing where false"), {}, objects=True)
         names = _names(frame.columns, columns)
         con.register("arrived", frame.arrow(list(dict.fromkeys(names.values()))))
-        return _given(con.table("arrived"), {ours: str(theirs) for ours, theirs in names.items()}, objects=frame.objects)
+        return _given(
+            con.table("arrived"), {ours: str(theirs) for ours, theirs in names.items()}, objects=frame.objects
+        )
     by_format: dict[str, list[str]] = {}
     for path in files.expand(records):
         by_format.setdefault(files.format_of(path), []).append(path)
