@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except ValidationError as error:
         return _complain(error, _BAD_INPUT)
-    except (EnrichStatusError, OSError, MemoryError) as error:
+    except (EnrichStatusError, OSError, MemoryError, UnicodeError) as error:
         if isinstance(error, BrokenPipeError):
             # the reader of a pipe has seen enough; what is left must not be complained of at exit either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -149,7 +149,9 @@ def _load(options: argparse.Namespace) -> None:
         files.writable(options.rejects)
     if options.rejects and options.errors != "reject":
         raise ValidationError("--rejects goes with --errors reject.")
-    files.expand(options.records)  # before a store is made for nothing
+    given = files.expand(options.records)  # before a store is made for nothing
+    if options.rejects and any(os.path.realpath(options.rejects) == os.path.realpath(path) for path in given):
+        raise ValidationError("--rejects names a file of the records, which it would replace.")
     with _opened(_store_file(options.store)) as store:
         report = store.load(options.records, org_id=options.org, errors=options.errors, columns=columns)
     print(report)
@@ -167,7 +169,7 @@ def _lookup(options: argparse.Namespace) -> None:
 
     if options.output:
         files.writable(options.output)
-    if not options.entity_id and (options.fields or options.entity_type):
+    if not options.entity_id and (options.fields is not None or options.entity_type):
         raise ValidationError(
             "--fields and --entity-type are of a lead list: name the column of its ids with --entity-id."
         )
@@ -225,7 +227,7 @@ def _fields(options: argparse.Namespace, store: EnrichmentStore) -> Sequence[str
     """Say which fields a lead list is asked for; none, where tasks are given and not leads."""
     if not options.entity_id:
         return ()
-    fields = _names(options.fields) if options.fields else store.fields
+    fields = store.fields if options.fields is None else _names(options.fields)
     if unknown := [name for name in fields if name not in store.fields]:
         raise ValidationError(f"--fields names {listed(unknown)}; the fields are {listed(store.fields)}.")
     return fields

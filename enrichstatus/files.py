@@ -36,13 +36,13 @@ _FORMATS = {
 }
 _COMPRESSIONS = (".gz", ".zst")
 #: The column that says which file a row came from.
-FILE = "__file__"
+FILE = "__enrichstatus_file__"
 
 #: The columns of a JSON file without any object.
 NOTHING = ["nothing"]
 
-_PARQUET_SQL = "select * from read_parquet($parquet_files, union_by_name = true, filename = '__file__')"
-_JSON_SQL = "select * from read_json($json_files, filename = '__file__', columns = $members)"
+_PARQUET_SQL = "select * from read_parquet($parquet_files, union_by_name = true, filename = '__enrichstatus_file__')"
+_JSON_SQL = "select * from read_json($json_files, filename = '__enrichstatus_file__', columns = $members)"
 # The names of the members at the top level, of all objects and not just the first few thousand
 _MEMBERS_SQL = "select * from read_json($json_files, sample_size = -1, maximum_depth = 1)"
 
@@ -93,7 +93,13 @@ def read(con: duckdb.DuckDBPyConnection, files: Sequence[str]) -> duckdb.DuckDBP
     with reading():
         match format_of(files[0]):
             case "csv":
-                return con.from_arrow(_csv_stream(files))
+                stream = _csv_stream(files)
+                folded = Counter(map(str.casefold, stream.schema.names))
+                if alike := [name for name in stream.schema.names if folded[name.casefold()] > 1]:
+                    raise ValidationError(
+                        f"The columns {listed(alike)} differ in case alone; give them one name, or two."
+                    )
+                return con.from_arrow(stream)
             case "parquet":
                 return con.sql(_PARQUET_SQL, params={"parquet_files": names})
             case _:
@@ -109,6 +115,12 @@ def read(con: duckdb.DuckDBPyConnection, files: Sequence[str]) -> duckdb.DuckDBP
                 return con.sql(_JSON_SQL, params=values)
 
 
+def table(con: duckdb.DuckDBPyConnection, files: Sequence[str]) -> pa.Table:
+    """Read files of one format whole; unlike in a relation, names may differ in case alone in a CSV file."""
+    with reading():
+        return _csv_stream(files).read_all() if format_of(files[0]) == "csv" else read(con, files).to_arrow_table()
+
+
 def _csv_stream(files: Sequence[str]) -> pa.RecordBatchReader:
     """Stream the cells of CSV files, each with its own delimiter, as text; only an empty cell is null."""
     headers = {file: _open_csv(file, ()).schema.names for file in files}
@@ -117,10 +129,19 @@ def _csv_stream(files: Sequence[str]) -> pa.RecordBatchReader:
 
     def batches() -> Iterator[pa.RecordBatch]:
         for file, header in headers.items():
+            last: pa.RecordBatch | None = None
             for batch in _open_csv(file, header):
                 columns = dict(zip(_distinct(header), batch.columns, strict=True)) | {FILE: pa.repeat(file, len(batch))}
                 absent = pa.nulls(len(batch), pa.string())
                 yield pa.record_batch([columns.get(name, absent) for name in schema.names], schema=schema)
+                last = batch
+            if (
+                last is not None
+                and len(last)
+                and "\n" in str(last.columns[-1][-1])
+                and not _tail(file).rstrip().endswith(b'"')
+            ):
+                raise ValidationError(f"{file!r} cannot be read: a quote is opened in it that nothing closes.")
 
     return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -133,7 +154,10 @@ def _open_csv(file: str, text: Sequence[str]) -> pacsv.CSVStreamingReader:
         file,
         # a row has to fit into a block
         read_options=pacsv.ReadOptions(block_size=1 << 24),
-        parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        # an empty line is a blank cell where there is one column only
+        parse_options=pacsv.ParseOptions(
+            delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=len(text) != 1
+        ),
         convert_options=pacsv.ConvertOptions(
             column_types=dict.fromkeys(text, pa.string()),
             null_values=[""],
@@ -145,12 +169,13 @@ def _open_csv(file: str, text: Sequence[str]) -> pacsv.CSVStreamingReader:
 
 def _distinct(header: Sequence[str]) -> list[str]:
     """Tell columns of one name apart, and name those without: people's files have both."""
-    seen: Counter[str] = Counter()
-    names = []
-    for place, name in enumerate(header):
-        name = name or f"column {place + 1}"
-        seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+    names: list[str] = []
+    for place, given in enumerate(header, 1):
+        name = base = given or f"column {place}"
+        more = (f"{base} {number}" for number in range(2, len(header) + 2))
+        while name in names or (name != given and name in header):
+            name = next(more)
+        names.append(name)
     return names
 
 
@@ -158,18 +183,24 @@ def _check_whole(file: str) -> None:
     """Refuse a JSON file that was cut off where the engine would not notice: behind a comma, or between compressed blocks."""
     with pa.input_stream(file, compression="detect") as stream:
         first = stream.read(1 << 16)
-        last = first
-        if Path(file).suffix.lower() in _COMPRESSIONS:
-            while block := stream.read(1 << 22):
-                last = (last + block)[-(1 << 16) :]
-        else:
-            with Path(file).open("rb") as tail:
-                tail.seek(max(0, os.path.getsize(file) - (1 << 16)))
-                last = tail.read()
+    last = _tail(file)
     if first.startswith(b"\xef\xbb\xbf"):
         raise ValidationError(f"{file!r} begins with a byte order mark; save it as UTF-8 without one.")
     if first.lstrip().startswith(b"[") and not last.rstrip().endswith(b"]"):
         raise ValidationError(f"{file!r} cannot be read: it is cut off, its array does not end.")
+
+
+def _tail(file: str) -> bytes:
+    """Read the end of a file's text; of a compressed one by way of all of it, which also shows whether it is whole."""
+    if Path(file).suffix.lower() not in _COMPRESSIONS:
+        with Path(file).open("rb") as plain:
+            plain.seek(max(0, os.path.getsize(file) - (1 << 16)))
+            return plain.read()
+    last = b""
+    with pa.input_stream(file, compression="detect") as stream:
+        while block := stream.read(1 << 22):
+            last = (last + block)[-(1 << 16) :]
+    return last
 
 
 @contextmanager

@@ -5,6 +5,7 @@ Of a frame no more is asked than its columns, some of them as Arrow, some of its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -28,6 +29,8 @@ class Frame(Protocol):
 
     #: whether rows are JSON objects, in which an absent member cannot be told from a null one
     objects: bool
+    #: whether names that differ in case alone are one name
+    caseless: bool
 
     @property
     def columns(self) -> list[str]: ...  # noqa: D102
@@ -58,7 +61,7 @@ def read(data: Any) -> Frame:
                 raise ValidationError(
                     f"Tasks are read from files of one format, not of {listed(sorted(kinds))} at once."
                 )
-            table = files.read(con, paths).to_arrow_table().drop_columns([files.FILE])
+            table = files.table(con, paths).drop_columns([files.FILE])
         objects = files.format_of(paths[0]) == "json"
         return _Pandas(
             table.to_pandas(types_mapper=PANDAS_TYPES.get) if len(table) or not objects else _nothing(),
@@ -74,11 +77,15 @@ def read(data: Any) -> Frame:
         except UnicodeError as error:
             raise ValidationError(f"The list holds text that is no Unicode: {error}") from error
     if isinstance(data, duckdb.DuckDBPyRelation):
+        if lost := [name for name, kind in zip(data.columns, data.types, strict=True) if _LOST.search(str(kind))]:
+            raise ValidationError(
+                f"Arrow cannot carry the column {listed(lost)} unchanged; cast it to text, or leave it out."
+            )
         try:
             table = data.to_arrow_table()
         except duckdb.Error as error:
             raise ValidationError(f"The DuckDB relation cannot be read: {error}") from error
-        return _Arrow(table, restore=partial(_as_relation, data))
+        return _Arrow(table, restore=partial(_as_relation, data), caseless=True)
     if isinstance(data, pa.Table):
         return _Arrow(data)
     if hasattr(data, "__arrow_c_stream__"):
@@ -92,15 +99,16 @@ def read(data: Any) -> Frame:
 
 def _as_relation(theirs: duckdb.DuckDBPyRelation, answer: pa.Table) -> duckdb.DuckDBPyRelation:
     """Make a relation on the caller's own connection, where it can be joined, with the types that Arrow has no name for."""
-    types = dict(zip(theirs.columns, theirs.types, strict=True))
-    relation = cast("duckdb.DuckDBPyRelation", theirs.query("tasks", "select * from answer"))
+    # found by its name among our variables, unless the caller has a table of that name
+    enrichstatus_answer = answer  # noqa: F841
+    relation = cast("duckdb.DuckDBPyRelation", theirs.query("tasks", "select * from enrichstatus_answer"))
     columns = [duckdb.ColumnExpression(name) for name in relation.columns]
-    return relation.select(
-        *(
-            column.cast(types[name]).alias(name) if name in types else column
-            for name, column in zip(relation.columns, columns, strict=True)
-        )
-    )
+    kept = [column.cast(kind) for column, kind in zip(columns, theirs.types, strict=False)]
+    names = [column.alias(name) for column, name in zip(kept, relation.columns, strict=False)]
+    return relation.select(*names, *columns[len(kept) :])
+
+
+_LOST = re.compile(r"\bBIT\b|TIME WITH TIME ZONE|\bUHUGEINT\b")
 
 
 def _nothing() -> pd.DataFrame:
@@ -109,6 +117,8 @@ def _nothing() -> pd.DataFrame:
 
 
 class _Pandas:
+    caseless = False
+
     def __init__(self, frame: pd.DataFrame, *, objects: bool = False):
         self.frame = frame
         self.objects = objects
@@ -149,6 +159,7 @@ def _arrow(column: pd.Series[Any]) -> pa.Array | pa.ChunkedArray:
 
 class _Polars:
     objects = False
+    caseless = False
 
     def __init__(self, frame: Any, *, lazy: bool = False):
         self.lazy = lazy or hasattr(frame, "collect")
@@ -180,8 +191,11 @@ class _Polars:
 class _Arrow:
     objects = False
 
-    def __init__(self, table: pa.Table, restore: Callable[[pa.Table], Any] = lambda answer: answer):
+    def __init__(
+        self, table: pa.Table, restore: Callable[[pa.Table], Any] = lambda answer: answer, *, caseless: bool = False
+    ):
         self.table = table
+        self.caseless = caseless
         self.restore = restore
 
     @property
@@ -195,7 +209,7 @@ class _Arrow:
         return self.table.select(names)
 
     def take(self, rows: Rows) -> _Arrow:
-        return _Arrow(self.table.take(rows), self.restore)
+        return _Arrow(self.table.take(rows), self.restore, caseless=self.caseless)
 
     def repeat(self, times: int) -> _Arrow:
         return self.take(_each(self, times))

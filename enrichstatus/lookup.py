@@ -16,7 +16,7 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.schema import COLUMNS, KEY, SCHEMA, listed
-from enrichstatus.tasks import check
+from enrichstatus.tasks import check, taken_names
 
 #: THE query, over the relations ``tasks``, ``records`` and ``asker``; its head says what they hold.
 LOOKUP_SQL = Path(__file__).with_name("lookup.sql").read_text()
@@ -65,7 +65,7 @@ def look_up(
     choice("how", how, ("left", "inner"))
     choice("errors", errors, ("raise", "coerce"))
     frame = frames.read(tasks)
-    if taken := [prefix + name for name in names if prefix + name in frame.columns]:
+    if taken := taken_names(frame, [prefix + name for name in names]):
         raise ValidationError(
             f"The tasks already have the column {listed(taken)}, which the answer would overwrite. Pass prefix= "
             '(prefix="current_", say) to name the new ones apart, or drop the old.'

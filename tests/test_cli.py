@@ -177,6 +177,17 @@ def test_rejects_are_written(capsys: pytest.CaptureFixture[str]):
     assert sorted(set(read("bad.csv")["row"])) == ["10", "5", "6", "7", "8", "9"]
 
 
+@pytest.mark.usefixtures("folder")
+def test_rejects_never_replace_the_records(capsys: pytest.CaptureFixture[str]):
+    """--rejects that names an input, or without --errors reject, is refused before anything is done."""
+    before = Path("records.json").read_bytes()
+    load = ("load", "records.json", "--store", "s.duckdb", "--rejects")
+    assert run(capsys, *load, "./records.json", "--errors", "reject")[0] == 2
+    assert run(capsys, *load, "r.csv")[0] == 2
+    assert Path("records.json").read_bytes() == before
+    assert not Path("s.duckdb").exists()
+
+
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no organization": (LOOKUP[:4], "Organization ID is missing: say whose records to look in with --org"),
     "no such tasks": (("lookup", "nowhere.csv", *LOOKUP[2:]), "matches no file"),

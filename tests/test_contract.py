@@ -360,6 +360,12 @@ def test_a_relation_keeps_its_types_and_its_connection(make_source: MakeSource):
         )
         answer = make_source([record(0)]).lookup(con.table("mine"), now=NOW)
         assert list(map(str, answer.types[:4])) == list(map(str, con.table("mine").types))
+        con.execute("create table answer as select 42 as x")
+        assert make_source([record(0)]).lookup(con.table("mine"), now=NOW).fetchall()[0][-2:] == ("finished", True)
+        with pytest.raises(es.ValidationError, match="already have the column status"):
+            make_source([]).lookup(con.sql("select *, 1 as Status from mine"), now=NOW)
+        with pytest.raises(es.ValidationError, match="cannot carry the column b unchanged"):
+            make_source([]).lookup(con.sql("select *, '101'::bit as b from mine"), now=NOW)
         joined = answer.set_alias("a").join(con.table("mine").set_alias("b"), "entityId")
         assert joined.select("status").fetchall() == [("finished",)]
 

@@ -367,6 +367,49 @@ def test_a_compressed_file_that_is_cut_off_is_never_read_in_part(
     assert store.load(whole).inserted == 3000
 
 
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+def test_files_that_spell_a_column_differently_are_read_alike(tmp_path: Path, ending: str, store: es.EnrichmentStore):
+    """One file with wire names and one in snake_case, loaded together, lose nothing to each other."""
+    ours, theirs = (
+        pd.DataFrame([record(0)]),
+        pd.DataFrame([record(1, orgId="org_2", entityType="company")]).rename(columns=snake),
+    )
+    for name, frame in {"a": ours, "b": theirs}.items():
+        path = tmp_path / f"{name}.{ending}"
+        if ending == "csv":
+            frame.to_csv(path, index=False)
+        elif ending == "json":
+            frame.to_json(path, orient="records")
+        else:
+            frame.to_parquet(path)
+    assert store.load(str(tmp_path / f"*.{ending}"), org_id=ORG).inserted == 2
+    tasks = [task(0), task(1) | {"entityType": "company"}]
+    assert store.lookup(tasks, now=NOW)["status"].fillna("-").tolist() == ["finished", "-"]
+    assert store.lookup(tasks, now=NOW, org_id="org_2")["dataFound"].fillna(value=False).tolist() == [False, True]
+
+
+def test_a_quote_that_nothing_closes_swallows_no_rows(tmp_path: Path, store: es.EnrichmentStore):
+    """A quote opened in the last column and never closed is an error, not one long cell; a closed one is a cell."""
+    columns = ["entityId", "field", "status", "createdAt", "error"]
+    rows = [f"{uid(n)},emails,failed,2026-01-01," for n in range(3)]
+    path = tmp_path / "r.csv"
+    path.write_text("\n".join([",".join(columns), rows[0] + '"oops', *rows[1:], ""]))
+    with pytest.raises(es.ValidationError, match="a quote is opened in it that nothing closes"):
+        store.load(path, org_id=ORG)
+    with pytest.raises(es.ValidationError, match="cannot be read"):
+        store.lookup(path)
+    path.write_text("\n".join([",".join(columns), *rows[:2], rows[2] + '"two\nlines"', ""]))
+    assert store.load(path, org_id=ORG).inserted == 3
+
+
+def test_columns_that_differ_in_case_alone_are_refused(tmp_path: Path, store: es.EnrichmentStore):
+    """Which of ID and id is meant is not guessed, in one file or over several."""
+    frame = pd.DataFrame([record(0)])
+    frame.assign(ID="x").to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(es.ValidationError, match="id, ID differ in case alone"):
+        store.load(tmp_path / "a.csv")
+
+
 UNREADABLE: dict[str, tuple[bytes, str]] = {
     "truncated.json": (json.dumps(RECORDS).encode()[:-40], "truncated.json.* is cut off"),
     "cut_behind_a_comma.json": (json.dumps(RECORDS[:2]).encode()[:-1] + b",\n", "is cut off, its array does not end"),

@@ -93,9 +93,11 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path):
     assert noise.read_bytes() == b"this is no database" * 100
     theirs = tmp_path / "theirs.duckdb"
     with duckdb.connect(str(theirs)) as con:
-        con.execute("create table enrichments (something int)")
+        con.execute("create table leads (something int)")
     with pytest.raises(es.StoreError, match="is a database, but no store"):
         es.EnrichmentStore(theirs)
+    with duckdb.connect(str(theirs)) as con:
+        assert con.execute("select table_name from duckdb_tables()").fetchall() == [("leads",)]
     with duckdb.connect(str(tmp_path / "empty.duckdb")) as con:
         con.execute("select 1")
     with pytest.raises(es.StoreError, match="is a database, but no store"):
@@ -112,8 +114,8 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path):
 def test_a_path_that_would_not_be_a_file_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Names that the engine reads as something else than its file, and then keeps nothing in, are refused."""
     monkeypatch.chdir(tmp_path)
-    for content in (None, "lead_id\nx\n"):
-        if content and name.startswith("leads"):
+    for content in (None, "", "lead_id\nx\n"):
+        if content is not None and name.startswith("leads"):
             Path(name).write_text(content)
         with pytest.raises(es.StoreError):
             es.EnrichmentStore(name)

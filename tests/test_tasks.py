@@ -69,6 +69,17 @@ def test_a_file_of_leads_is_read_as_text(tmp_path: Path):
     assert tasks["entityId"].isna().tolist() == [False, True]
 
 
+def test_every_column_of_a_messy_file_comes_along(tmp_path: Path):
+    """Names twice, in other cases, missing or like ours keep their values, under names of their own; blank ids keep their row."""
+    (tmp_path / "leads.csv").write_text(f"lead_id,a,a,a 2,A,,__file__\n{uid(0)},1,2,3,4,5,6\n")
+    tasks = es.tasks_from_leads(tmp_path / "leads.csv", entity_id="lead_id", fields="emails")
+    assert tasks.iloc[0, 1:7].tolist() == ["1", "2", "3", "4", "5", "6"]
+    assert tasks.columns.tolist()[:7] == ["lead_id", "a", "a 3", "a 2", "A", "column 6", "__file__"]
+    (tmp_path / "ids.csv").write_text(f"id\n{uid(0)}\n\n{uid(1)}\n")
+    tasks = es.tasks_from_leads(tmp_path / "ids.csv", entity_id="id", fields="emails")
+    assert tasks["entityId"].fillna("-").tolist() == [uid(0), "-", uid(1)]
+
+
 def test_leads_whose_id_column_is_named_like_ours(store: es.EnrichmentStore):
     """An id column that is already called entityId stays where it is, in either spelling."""
     store.load([record(0)])

@@ -64,23 +64,23 @@ def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
 
 def _check_file(path: Path, *, read_only: bool) -> None:
     """Refuse what the engine would take for a data file, and read or even replace by a database in memory."""
-    if not str(path).strip() or str(path) == "." or str(path).startswith(":memory:"):
+    if not str(path).strip() or str(path) == "." or str(path).startswith(":memory:") or "\0" in str(path):
         raise StoreError(f'A store is kept in a file, or in ":memory:"; {str(path)!r} names neither.')
     if not path.absolute().parent.is_dir():
         raise StoreError(f"There is no folder {str(path.absolute().parent)!r} to keep {path.name!r} in.")
-    if not path.exists():
-        if read_only:
-            raise StoreError(f"There is no store {str(path)!r} to read; load records to make one.")
-        if path.suffix.lower() in _DATA_FILES:
-            raise StoreError(f"{str(path)!r} is named like a data file; name a store otherwise, e.g. leads.duckdb.")
-        return
+    head = b""
     try:
-        with path.open("rb") as file:
-            head = file.read(12)
+        if path.exists():
+            with path.open("rb") as file:
+                head = file.read(12)
+        elif read_only:
+            raise StoreError(f"There is no store {str(path)!r} to read; load records to make one.")
     except OSError as error:
         raise StoreError(f"{str(path)!r} cannot be opened: {error.strerror}.") from error
     if head and head[8:12] != b"DUCK":
         raise StoreError(f"{str(path)!r} is no DuckDB database; name another file.")
+    if not head and path.resolve().suffix.lower() in _DATA_FILES:
+        raise StoreError(f"{str(path)!r} is named like a data file; name a store otherwise, e.g. leads.duckdb.")
 
 
 _DATA_FILES = (".csv", ".tsv", ".json", ".ndjson", ".jsonl", ".parquet", ".pq", ".gz", ".zst", ".db3", ".sqlite")
@@ -91,7 +91,8 @@ def _fields(
 ) -> tuple[str, ...]:
     """Make the tables where there are none, and tell the fields of the store."""
     try:
-        if not _columns(con) and not read_only:
+        empty = not con.execute("select 1 from duckdb_tables() limit 1").fetchall()
+        if empty and not read_only:
             _create(con, wanted or FIELDS)
         if _columns(con) != [*COLUMNS, "probe"]:
             raise StoreError(

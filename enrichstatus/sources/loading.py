@@ -16,7 +16,7 @@ import pandas as pd
 from enrichstatus import files, frames
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.lookup import Errors, choice
-from enrichstatus.schema import COLUMNS, find, listed
+from enrichstatus.schema import COLUMNS, find, listed, snake
 from enrichstatus.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
 
 _LOAD_SQL = Path(__file__).with_name("load.sql").read_text()
@@ -169,6 +169,9 @@ def _given(relation: duckdb.DuckDBPyRelation, names: Mapping[str, str], *, objec
         if ours in names:
             column = duckdb.ColumnExpression(names[ours])
         kind = types.get(names.get(ours, ""))
+        if names.get(ours) == ours and ours != snake(ours) and snake(ours) in types:  # some files say it so, some so
+            other = duckdb.ColumnExpression(snake(ours)).cast("VARCHAR")
+            column, kind = duckdb.CoalesceOperator(column.cast("VARCHAR"), other), "VARCHAR"
         if kind not in _NATIVE.get(ours, ()):
             column = column.cast("VARCHAR")
         if kind in ("DOUBLE", "FLOAT"):  # what pandas makes of whole numbers with a blank among them: 17.0 was 17
