@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -156,12 +156,24 @@ def test_one_process_cannot_open_a_file_both_ways(tmp_path: Path):
         es.EnrichmentStore(tmp_path / "s.duckdb", read_only=True)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_says_so(tmp_path: Path):
-    """A file cannot be made where this user may not write."""
-    tmp_path.chmod(0o500)
-    with pytest.raises(es.StoreError, match=r"[Pp]ermission"):
-        es.EnrichmentStore(tmp_path / "s.duckdb")
+def test_a_read_only_folder_says_so():
+    """A file cannot be made where this user may not write; root, who may everywhere, asks as nobody."""
+    script = textwrap.dedent(
+        """
+        import os, sys
+        import enrichstatus as es
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        try:
+            es.EnrichmentStore(os.path.join(sys.argv[1], "s.duckdb"))
+        except es.StoreError as error:
+            print(error)
+        """
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        done = subprocess.run([sys.executable, "-c", script, folder], check=True, capture_output=True, text=True)
+    assert "Permission denied" in done.stdout
 
 
 def test_a_failed_load_leaves_the_store_as_it_was(store: es.EnrichmentStore, monkeypatch: pytest.MonkeyPatch):
