@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import enrichstatus as es
-from enrichstatus.sources import store as store_module
+from enrichstatus.sources import answering
 from tests.factory import ORG
 
 
@@ -37,7 +37,7 @@ def make_source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyt
             source.close()
             source = es.EnrichmentStore(path, read_only=True, **{"org_id": ORG} | options)
         if request.param == "scan":  # the way that many tasks take
-            monkeypatch.setattr(store_module, "_FEW", -1)
+            monkeypatch.setattr(answering, "FEW", -1)
         return source
 
     return make

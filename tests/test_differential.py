@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS, FIELDS
-from enrichstatus.sources import store as store_module
+from enrichstatus.sources import answering
 
 NOW = datetime(2026, 11, 16, 9, tzinfo=UTC)
 LIMIT = timedelta(seconds=800)
@@ -195,7 +195,7 @@ def test_the_library_agrees_with_a_plain_reading_of_the_rules(
     parts: int,
 ):
     """Loaded in any order, in any parts and twice over, every column of every answer is what the rules say."""
-    monkeypatch.setattr(store_module, "_FEW", few)
+    monkeypatch.setattr(answering, "FEW", few)
     shuffled = random.Random(seed).sample(loaded * 2, len(loaded) * 2)
     with es.EnrichmentStore() as store:
         for part in range(parts):

@@ -12,12 +12,10 @@ from typing import Any
 
 import duckdb
 import pandas as pd
-import pyarrow as pa
 
 from enrichstatus import display, wire
 from enrichstatus.errors import InternalError, StoreError, ValidationError
 from enrichstatus.lookup import (
-    LOOKUP_SQL,
     MAX_PROCESSING_TIME,
     Columns,
     Errors,
@@ -29,12 +27,10 @@ from enrichstatus.lookup import (
     parse_org,
 )
 from enrichstatus.schema import COLUMNS
+from enrichstatus.sources.answering import answer
 from enrichstatus.sources.database import first_line, open_database
 from enrichstatus.sources.loading import LoadReport, load
 from enrichstatus.tasks import parse_fields, to_pandas
-
-#: Up to this many tasks are fetched through the index one by one; above, a scan of all records is cheaper.
-_FEW = 1000
 
 
 class EnrichmentStore:
@@ -189,7 +185,7 @@ class EnrichmentStore:
             return look_up(
                 con,
                 tasks,
-                lambda names, count: _answer(con, question, count, names),
+                lambda names, count: answer(con, question, count, names),
                 columns=columns,
                 how=how,
                 errors=errors,
@@ -225,7 +221,7 @@ class EnrichmentStore:
                 records = look_up(
                     con,
                     tasks,
-                    lambda names, count: _answer(con, question, count, names),
+                    lambda names, count: answer(con, question, count, names),
                     columns=COLUMNS,
                     how="inner",
                     errors="raise",
@@ -290,38 +286,6 @@ class EnrichmentStore:
             return f"<code>{escape(repr(self))}</code>"
         return display.html(self._headline(), self._counts())
 
-
-def _answer(con: duckdb.DuckDBPyConnection, question: pa.Table, tasks: int, names: Sequence[str]) -> pa.Table:
-    """Ask the query for the asked columns, over the records that can matter."""
-    con.register("asker", question)
-    if tasks > _FEW:
-        con.register("records", con.table("enrichments"))
-        return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
-    probes = con.execute(_PROBES_SQL).fetchall()[0][0]
-    con.execute(_FEW_SQL if _USUAL.issuperset(names) else _FEW_WIDE_SQL, {"probes": probes})
-    # by way of a table: for so few rows the engine's binding of a relation would cost more than its answer
-    return con.table("answer").to_arrow_table()
-
-
-_PROBES_SQL = "select coalesce(list(distinct enrichment_probe(entityId, field)), []) from tasks"
-
-# Nothing but the list may stand in the condition, or the optimizer leaves the index; materialized keeps the others out of it.
-_FEW_WIDE_SQL = f"""
-create temp table answer as
-with records as materialized (
-    select * from enrichments where list_contains($probes::uinteger[], probe)
-), answer as ({LOOKUP_SQL})
-select * from answer
-"""  # noqa: S608  of constants
-# Rows fetched by their index cost by the column, and so does planning: the usual question is asked of what it needs.
-_USUAL = frozenset(("status", "dataFound"))
-_FEW_SQL = _FEW_WIDE_SQL.replace("select * from answer", "select position, status, dataFound from answer").replace(
-    "select * from enrichments",
-    """select
-        id, createdAt, updatedAt, entityId, entityType, field, status, dataFound, orgId,
-        null as error, null as createdBy, null as globalEnrichmentId, null as creditTransactionId
-    from enrichments""",
-)
 
 _COUNTS_SQL = """
 select orgId, field::varchar as field, status, count(*) as records

@@ -1,0 +1,51 @@
+"""The query over a store's records: many tasks by one scan, few through the index, with the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import duckdb
+import pyarrow as pa
+
+from enrichstatus.lookup import LOOKUP_SQL
+
+#: Up to this many tasks are fetched through the index one by one; above, a scan of all records is cheaper.
+FEW = 1000
+
+
+def answer(con: duckdb.DuckDBPyConnection, asker: pa.Table, tasks: int, names: Sequence[str]) -> pa.Table:
+    """Ask the query for the asked columns, over the records that can matter to the temporary table ``tasks``."""
+    con.register("asker", asker)
+    if tasks > FEW:
+        con.register("records", con.table("enrichments"))
+        return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
+    probes = con.execute(_PROBES_SQL).fetchall()[0][0]
+    con.execute(_USUAL_SQL if _USUAL.issuperset(names) else _ANY_SQL, {"probes": probes})
+    # by way of a table: for so few rows the engine's binding of a relation would cost more than its answer
+    return con.table("answer").to_arrow_table()
+
+
+_PROBES_SQL = "select coalesce(list(distinct enrichment_probe(entityId, field)), []) from tasks"
+
+
+def _few_sql(fetched: str, answered: str) -> str:
+    # Nothing but the list may stand in the condition, or the optimizer leaves the index; materialized keeps the rest out of it.
+    return f"""
+    create temp table answer as
+    with records as materialized (
+        select {fetched} from enrichments where list_contains($probes::uinteger[], probe)
+    ), answer as ({LOOKUP_SQL})
+    select {answered} from answer
+    """  # noqa: S608  of the constants below
+
+
+_ANY_SQL = _few_sql("*", "*")
+# Rows fetched by their index cost by the column, and so does planning: the usual question is asked of what it needs.
+_USUAL = frozenset(("status", "dataFound"))
+_USUAL_SQL = _few_sql(
+    """
+        id, createdAt, updatedAt, entityId, entityType, field, status, dataFound, orgId,
+        null as error, null as createdBy, null as globalEnrichmentId, null as creditTransactionId
+    """,
+    "position, status, dataFound",
+)
