@@ -6,7 +6,6 @@ from collections import Counter
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -46,16 +45,15 @@ def tasks_of(body: Any) -> pa.Table:
 
 
 def objects(records: pa.Table) -> list[dict[str, Any]]:
-    """Turn records (`schema.SCHEMA`) into wire objects: ISO 8601 instants, in UTC, to the millisecond; each record once."""
+    """Turn records (`schema.SCHEMA`) into wire objects: ISO 8601 instants, in UTC, to the millisecond."""
     table = records.set_column(1, "createdAt", timestamps(records["createdAt"]))
     table = table.set_column(2, "updatedAt", timestamps(table["updatedAt"]))
-    # a task asked twice has one answer; a record answers one task only, so its id tells them apart
-    ids = table["id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    first = np.sort(np.unique(ids, return_index=True)[1])
-    found: list[dict[str, Any]] = table.take(first).to_pylist()
+    found: list[dict[str, Any]] = table.to_pylist()
     return found
 
 
 def timestamps(instants: pa.ChunkedArray) -> pa.ChunkedArray:
     """Format instants as the wire has them: ``2025-01-13T10:30:00.000Z``."""
-    return pc.strftime(instants.cast(pa.timestamp("ms", "UTC"), safe=False), format="%Y-%m-%dT%H:%M:%SZ")
+    # a cast and a replacement take a tenth of the time of strftime
+    text = instants.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.timestamp("ms")).cast(pa.string())
+    return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "")

@@ -11,12 +11,14 @@ from enrichstatus.lookup import LOOKUP_SQL
 
 #: Up to this many tasks are fetched through the index one by one; above, a scan of all records is cheaper.
 FEW = 1000
+#: So are, in a large store, up to one task for this many records; at a thousandth of them the engine itself leaves the index.
+RECORDS_A_TASK = 1250
 
 
 def answer(con: duckdb.DuckDBPyConnection, asker: pa.Table, tasks: int, names: Sequence[str]) -> pa.Table:
     """Ask the query for the asked columns, over the records that can matter to the temporary table ``tasks``."""
     con.register("asker", asker)
-    if tasks > FEW:
+    if tasks > FEW and tasks >= con.execute(_COUNT_SQL).fetchall()[0][0] // RECORDS_A_TASK:
         con.register("records", con.table("enrichments"))
         return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
     probes = con.execute(_PROBES_SQL).fetchall()[0][0]
@@ -25,6 +27,7 @@ def answer(con: duckdb.DuckDBPyConnection, asker: pa.Table, tasks: int, names: S
     return con.table("answer").to_arrow_table()
 
 
+_COUNT_SQL = "select count(*) from enrichments"
 _PROBES_SQL = "select coalesce(list(distinct enrichment_probe(entityId, field)), []) from tasks"
 
 
