@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from enrichstatus.errors import ValidationError
 from enrichstatus.schema import listed
 
+#: The path of the contract's endpoint, under whatever base URL.
+PATH = "/api/v1/operations/enrichment/batch/query"
 #: The contract's limit on the tasks of one request.
 BATCH_SIZE = 200
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import duckdb
 
@@ -19,17 +22,100 @@ _TABLES_SQL = Path(__file__).with_name("database.sql").read_text()
 _OPENING = threading.Lock()
 
 
-def open_database(
-    path: str, wanted: tuple[str, ...] | None, *, read_only: bool
-) -> tuple[duckdb.DuckDBPyConnection, tuple[str, ...]]:
-    """Open the file and tell the fields it allows; `wanted` are those of a new one, and must be those of an old one."""
-    with _OPENING:
-        con = _connect(path, read_only=read_only)
+class Database:
+    """The file of a store, open: cursors for its calls, until it is closed."""
+
+    def __init__(self, path: str | os.PathLike[str], *, fields: tuple[str, ...] | None, read_only: bool):
+        self.path = os.path.expanduser(os.fspath(path))
+        self.read_only = read_only
+        self._con: duckdb.DuckDBPyConnection | None = None
+        self._open(fields)
+
+    def _open(self, wanted: tuple[str, ...] | None) -> None:
+        with _OPENING:
+            self._identity = _identity(self.path)
+            con = _connect(self.path, read_only=self.read_only)
+            try:
+                #: The fields it allows: `wanted` are those of a new file, and must be those of an old one.
+                self.fields = _fields(con, self.path, wanted, read_only=self.read_only)
+            except BaseException:
+                con.close()
+                raise
+            self._con = con
+
+    def close(self) -> None:
+        """Close the file; what was loaded stays. A store in memory is gone."""
+        if self._con is not None:
+            try:
+                self._con.close()
+            except duckdb.Error as error:
+                raise StoreError(f"{self.path} is in use by another thread; close it when that is done.") from error
+            self._con = None
+
+    def replaced(self) -> bool:
+        """Tell whether another file has been put in the place of the one that is open."""
+        return self._con is not None and _identity(self.path) not in (None, self._identity)
+
+    def refresh(self) -> bool:
+        """Open the file anew where another has been put in its place (``os.replace``); tell whether it was.
+
+        Nothing else may be asked of the store meanwhile.
+
+        Raises
+        ------
+        StoreError or ValidationError
+            The new file is no store, or has other fields; the old one stays open.
+        """
+        if not self.replaced():
+            return False
+        _check_replacement(self.path, self.fields)
+        self.close()
+        self._open(self.fields)
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Give a cursor of its own to each call, so that threads never meet; what it makes on the way is temporary."""
+        if self._con is None:
+            raise StoreError("The store is closed; open it again with EnrichmentStore(path).")
         try:
-            return con, _fields(con, path, wanted, read_only=read_only)
-        except BaseException:
-            con.close()
+            with self._con.cursor() as con:
+                yield con
+        except duckdb.Error as error:
+            raise StoreError(f"{self.path}: {first_line(error)}") from error
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # what the engine makes of Ctrl-C
+                raise KeyboardInterrupt from error
             raise
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Tell one file from another that takes its name; none where there is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _check_replacement(path: str, wanted: tuple[str, ...]) -> None:
+    """Refuse a file that is no store of these fields, also while its name stands for another that is open."""
+    _check_file(Path(path), read_only=True)
+    # by its path the engine would give the one that is open; ATTACH takes no parameter
+    quoted = str(Path(path).absolute()).replace("'", "''")
+    with duckdb.connect() as con:
+        try:
+            con.execute(f"attach '{quoted}' as replacement (read_only)")
+            con.execute("use replacement")
+        except duckdb.Error as error:
+            raise StoreError(f"{path!r} cannot be opened: {first_line(error)}") from error
+        _fields(con, path, wanted, read_only=True)
 
 
 def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:

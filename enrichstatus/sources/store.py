@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from html import escape
 from typing import Any
 
-import duckdb
 import pandas as pd
 import pyarrow as pa
 
@@ -29,13 +27,13 @@ from enrichstatus.lookup import (
 )
 from enrichstatus.schema import COLUMNS
 from enrichstatus.sources.answering import answer
-from enrichstatus.sources.database import first_line, open_database
+from enrichstatus.sources.database import Database
 from enrichstatus.sources.loading import LoadReport, load
 from enrichstatus.sources.querying import PREFIX, query_many
 from enrichstatus.tasks import parse_fields, to_pandas
 
 
-class EnrichmentStore:
+class EnrichmentStore(Database):
     """Enrichment records in DuckDB, and the status of any number of tasks as one join over them.
 
     Parameters
@@ -83,15 +81,11 @@ class EnrichmentStore:
         fields: Sequence[str] | None = None,
         read_only: bool = False,
     ):
-        wanted = None if fields is None else parse_fields(fields)
-        self.path = os.path.expanduser(os.fspath(path))
         parse_org(org_id)
         self.org_id = org_id
-        self.read_only = read_only
         self._loading = threading.Lock()
-        self._con: duckdb.DuckDBPyConnection | None = None
+        super().__init__(path, fields=None if fields is None else parse_fields(fields), read_only=read_only)
         try:
-            self._con, self.fields = open_database(self.path, wanted, read_only=read_only)
             self._limits = parse_limits(max_processing_time, self.fields)
         except BaseException:
             self.close()
@@ -246,36 +240,6 @@ class EnrichmentStore:
     def _look_up(self, tasks: Any, question: pa.Table, **options: Any) -> Any:
         with self._cursor() as con:
             return look_up(con, tasks, lambda names, count: answer(con, question, count, names), **options)
-
-    def close(self) -> None:
-        """Close the file; what was loaded stays. A store in memory is gone."""
-        if self._con is not None:
-            try:
-                self._con.close()
-            except duckdb.Error as error:
-                raise StoreError(f"{self.path} is in use by another thread; close it when that is done.") from error
-            self._con = None
-
-    def __enter__(self) -> EnrichmentStore:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    @contextmanager
-    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Give a cursor of its own to each call, so that threads never meet; what it makes on the way is temporary."""
-        if self._con is None:
-            raise StoreError("The store is closed; open it again with EnrichmentStore(path).")
-        try:
-            with self._con.cursor() as con:
-                yield con
-        except duckdb.Error as error:
-            raise StoreError(f"{self.path}: {first_line(error)}") from error
-        except RuntimeError as error:
-            if str(error) == "Query interrupted":  # what the engine makes of Ctrl-C
-                raise KeyboardInterrupt from error
-            raise
 
     def _counts(self) -> pd.DataFrame:
         """Records by organization, field and status as recorded; only its own for a store opened for an organization."""
