@@ -3,21 +3,29 @@
 from enrichstatus.errors import (
     EnrichStatusError,
     InternalError,
+    LookupInterrupted,
+    PartialLookupError,
+    ServiceError,
     StoreError,
     StoreLockedError,
     UnauthorizedError,
     ValidationError,
 )
 from enrichstatus.lookup import Source
+from enrichstatus.sources.client import EnrichmentClient
 from enrichstatus.sources.loading import LoadReport
 from enrichstatus.sources.store import EnrichmentStore
 from enrichstatus.tasks import tasks_from_leads
 
 __all__ = [
     "EnrichStatusError",
+    "EnrichmentClient",
     "EnrichmentStore",
     "InternalError",
     "LoadReport",
+    "LookupInterrupted",
+    "PartialLookupError",
+    "ServiceError",
     "Source",
     "StoreError",
     "StoreLockedError",

@@ -6,8 +6,13 @@
     ├── ValidationError      400 VALIDATION_ERROR   what was given is wrong (also a ValueError)
     ├── UnauthorizedError    401 UNAUTHORIZED       no token, or a wrong one
     ├── InternalError        500 INTERNAL_ERROR     the query itself failed
+    ├── ServiceError                                the remote service cannot be reached, or breaks the contract
+    │   └── PartialLookupError                      some batches were answered, others were not
     └── StoreError                                  the file behind a store cannot be used
         └── StoreLockedError                        somebody else holds it
+
+    KeyboardInterrupt
+    └── LookupInterrupted                           Ctrl-C, with what was answered until then
 
 The first three carry the ``code`` and the ``http_status`` of the wire contract. Errors of the engines underneath are wrapped, with the
 original as ``__cause__``; mistakes in a program (a misspelt argument, say) stay what Python makes of them.
@@ -15,7 +20,7 @@ original as ``__cause__``; mistakes in a program (a misspelt argument, say) stay
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +72,49 @@ class InternalError(EnrichStatusError):
 
     code: ClassVar[str] = "INTERNAL_ERROR"
     http_status: ClassVar[int] = 500
+
+
+class ServiceError(EnrichStatusError):
+    """The remote service cannot be reached, or what it answers breaks the contract.
+
+    Attributes
+    ----------
+    http_status : int or None
+        What it answered with, if it did.
+    """
+
+    def __init__(self, message: str, http_status: int | None = None):
+        super().__init__(message)
+        self.http_status = http_status
+
+
+class PartialLookupError(ServiceError):
+    """Some batches of a lookup were answered, others failed for good.
+
+    Attributes
+    ----------
+    result : a frame like the tasks
+        The rows that were answered, as the lookup would have given them.
+    failed : a frame like the tasks
+        The rows that were not, to be looked up again.
+    causes : list of Exception
+        What went wrong, a cause for each failed batch.
+    """
+
+    def __init__(self, message: str, result: Any, failed: Any, causes: list[Exception]):
+        super().__init__(message, getattr(causes[0], "http_status", None))
+        self.result = result
+        self.failed = failed
+        self.causes = causes
+
+
+class LookupInterrupted(KeyboardInterrupt):
+    """A lookup was interrupted (Ctrl-C); ``.result`` and ``.failed`` are those of `PartialLookupError`."""
+
+    def __init__(self, message: str, result: Any, failed: Any):
+        super().__init__(message)
+        self.result = result
+        self.failed = failed
 
 
 class StoreError(EnrichStatusError):

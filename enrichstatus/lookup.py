@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
+from enrichstatus.frames import Rows
 from enrichstatus.schema import COLUMNS, KEY, SCHEMA, listed
 from enrichstatus.tasks import check, taken_names
 
@@ -60,6 +61,7 @@ def look_up(
 
     `answer` is called when the checked tasks stand in the temporary table ``tasks`` of `con`. It gets the names of the asked
     columns and the number of tasks, and gives the columns with ``position``, a row for each task that has a record, in any order.
+    Where only some tasks could be answered it raises `PartialAnswer`.
     """
     names = asked(columns)
     choice("how", how, ("left", "inner"))
@@ -71,16 +73,37 @@ def look_up(
             '(prefix="current_", say) to name the new ones apart, or drop the old.'
         )
     check(con, frame, errors=errors)
-    table = answer(names, len(frame))
+    partial = None
+    try:
+        table = answer(names, len(frame))
+    except PartialAnswer as error:
+        partial, table = error, error.table
     # the join keeps no order, so the answers are put in the order of the tasks here: row i is task i
     place = np.full(len(frame), -1)
     place[table["position"].to_numpy()] = np.arange(table.num_rows)
+    answered = frame
     if how == "inner":
         found = np.flatnonzero(place >= 0)
-        frame, place = frame.take(found), place[found]
+        answered, place = frame.take(found), place[found]
+    elif partial:
+        reached = np.setdiff1d(np.arange(len(frame)), partial.lost)
+        answered, place = frame.take(reached), place[reached]
     schema = pa.schema([SCHEMA.field(name) for name in names])
     ordered = table.select(names).take(pa.array(place, mask=place < 0)).cast(schema)
-    return frame.assign(ordered.rename_columns([prefix + name for name in names]))
+    result = answered.assign(ordered.rename_columns([prefix + name for name in names]))
+    if partial:
+        raise partial.error(result, frame.take(partial.lost).assign(pa.table({}))) from partial.__cause__
+    return result
+
+
+class PartialAnswer(Exception):
+    """Some tasks could not be answered: `lost` are their positions, `error` makes what is raised of the result and their rows."""
+
+    def __init__(self, table: pa.Table, lost: Rows, error: Callable[[Any, Any], BaseException]):
+        super().__init__()
+        self.table = table
+        self.lost = lost
+        self.error = error
 
 
 def asker(org_id: str | None, limits: Mapping[str, timedelta], now: Instant) -> pa.Table:

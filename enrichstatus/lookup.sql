@@ -86,4 +86,5 @@ select
     newest.creditTransactionId
 from newest
 inner join asker
-    on asker.field = newest.field
+    on asker.orgId = newest.orgId
+    and asker.field = newest.field

@@ -1,0 +1,120 @@
+"""What a service answers, checked: enrichment objects as a table, or what is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from enrichstatus.errors import EnrichStatusError, InternalError, ServiceError, UnauthorizedError, ValidationError
+from enrichstatus.schema import SCHEMA, listed
+
+if TYPE_CHECKING:
+    import requests
+
+#: Without these an object tells nothing; of the others the contract allows that they are null.
+_REQUIRED = ("id", "createdAt", "updatedAt", "entityId", "entityType", "field", "status", "dataFound")
+_NEVER_NULL = ("id", "createdAt", "entityId", "entityType", "field", "status")
+_TEXT = pa.schema(
+    [
+        (name, pa.bool_() if kind == pa.bool_() else pa.string())
+        for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
+    ]
+)
+
+
+class Unreadable(EnrichStatusError):
+    """The answer is no complete JSON, as when a proxy or a cut connection has had a hand in it."""
+
+
+def parse(content: bytes) -> Any:
+    """Read JSON."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"The answer is no JSON: {_excerpt(content)!r}") from error
+
+
+def objects(content: bytes) -> list[dict[str, Any]]:
+    """Read an answer as the service wrote it, checked."""
+    found = parse(content)
+    _table(found)
+    return found  # type: ignore[no-any-return]  # _table refuses what is no list of objects
+
+
+def table(content: bytes) -> pa.Table:
+    """Read an answer as a table (`schema.SCHEMA`), checked; members that the contract has not are left out."""
+    return _table(parse(content))
+
+
+def _table(found: Any) -> pa.Table:
+    if not isinstance(found, list):
+        raise ServiceError(f"The service answered with {_kind(found)} where an array of enrichments belongs.", 200)
+    if strangers := set(map(type, found)) - {dict}:
+        raise ServiceError(
+            f"The service answered with an array that holds {listed(kind.__name__ for kind in strangers)}.", 200
+        )
+    present = Counter(chain.from_iterable(found))
+    if missing := [name for name in _REQUIRED if present[name] < len(found)]:
+        raise ServiceError(f"The service answered with an enrichment that lacks {listed(missing)}.", 200)
+    try:
+        text = pa.Table.from_pylist(found, schema=_TEXT)
+        records = text.cast(SCHEMA)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise ServiceError(f"The service answered with a member of a wrong type: {str(error)[:200]}", 200) from error
+    if null := [name for name in _NEVER_NULL if records[name].null_count]:
+        raise ServiceError(f"The service answered with an enrichment whose {listed(null)} is null.", 200)
+    return records
+
+
+def error_of(response: requests.Response, url: str, hide: Callable[[str], str]) -> EnrichStatusError:
+    """Make the exception of an answer that is not 200; its content has been read."""
+    status = response.status_code
+    if response.is_redirect or 300 <= status < 400:
+        target = hide(response.headers.get("Location", "nowhere"))[:200]
+        return ServiceError(
+            f"{url} redirects ({status}) to {target}, which is not followed: the token is for the address that was given. "
+            "If that is the service, give it as base_url.",
+            status,
+        )
+    code, message = _code_and_message(response.content)
+    message = hide(message)
+    if status == 400:
+        return ValidationError(message or f"{url} refused the request (400).")
+    if status == 401:
+        return UnauthorizedError(f"{url} refused the token: {message or 'no reason given'}")
+    if status == 500 and code == InternalError.code:
+        return InternalError(message or f"{url} failed (500).")
+    return ServiceError(f"{url} answered {status}: {message or response.reason or 'nothing'}", status)
+
+
+def _code_and_message(content: bytes) -> tuple[str, str]:
+    """Read code and message of ``{"error": {…}}``, of the same members at the top, or of no JSON at all."""
+    try:
+        body = parse(content)
+    except Unreadable:
+        return "", f"no JSON, but {_excerpt(content)!r}" if content.strip() else ""
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(inner, dict):
+        return str(inner.get("code", "")), _plain(str(inner.get("message", "") or inner))
+    return "", _plain(str(inner))
+
+
+def _excerpt(content: bytes) -> str:
+    """The beginning of a text without its markup."""
+    text = content[:4000].decode("utf-8", "replace")
+    text = re.sub(r"(?is)<(script|style|head)\b.*?(</\1>|$)|<[^>]*(>|$)", " ", text)
+    return _plain(text)[:100]
+
+
+def _plain(text: str) -> str:
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:500]
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", str: "text", type(None): "null", bool: "a truth value"}.get(type(value), "a number")
