@@ -1,4 +1,4 @@
-"""The command line: ``enrichstatus load`` and ``enrichstatus lookup``."""
+"""The command line: ``enrichstatus load``, ``lookup``, ``serve`` and ``token``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
+from enrichstatus.arguments import parser
 from enrichstatus.errors import EnrichStatusError, StoreError, StoreLockedError, ValidationError
 from enrichstatus.schema import listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from enrichstatus.sources.client import EnrichmentClient
     from enrichstatus.sources.store import EnrichmentStore
 
 _BAD_INPUT = 2
@@ -30,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name, or our bars, that the terminal has no letters for
             stream.reconfigure(errors="replace")
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        {"load": _load, "lookup": _lookup, "serve": _serve, "token": _token}[options.command](options)
         sys.stdout.flush()
     except ValidationError as error:
         return _complain(error, _BAD_INPUT)
@@ -62,81 +63,6 @@ def _complain(error: object, code: int) -> int:
         text += ": say whose records to look in with --org"
     print(f"enrichstatus: {text}", file=sys.stderr)
     return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="enrichstatus", description="The status of lead enrichment, for a whole list at once."
-    )
-    parser.add_argument("--version", action="version", version=f"enrichstatus {version('enrichstatus')}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    load = commands.add_parser("load", help="load enrichment records into a store")
-    load.set_defaults(run=_load)
-    load.add_argument(
-        "records",
-        nargs="+",
-        metavar="RECORDS",
-        help="files or globs: .csv .tsv .json .ndjson .parquet, .gz or .zst behind",
-    )
-    load.add_argument("--store", required=True, metavar="FILE", help="the store's file; made where there is none")
-    load.add_argument("--org", metavar="ORG", help="the organization of records that carry none")
-    load.add_argument(
-        "--errors",
-        choices=["raise", "reject"],
-        default="raise",
-        help="on bad records load nothing (default), or load the others",
-    )
-    load.add_argument("--rejects", metavar="FILE", help="where to write what is wrong with rejected records")
-    load.add_argument(
-        "--column",
-        action="append",
-        default=[],
-        metavar="THEIRS=OURS",
-        help="a column under another name; can be repeated",
-    )
-
-    lookup = commands.add_parser("lookup", help="look up the status of tasks, or of a lead list")
-    lookup.set_defaults(run=_lookup)
-    lookup.add_argument("tasks", metavar="TASKS", help="tasks (entityId, field), or a lead list with --entity-id")
-    source = lookup.add_mutually_exclusive_group(required=True)
-    source.add_argument("--store", metavar="FILE", help="a store to look in; it is only read")
-    source.add_argument("--records", nargs="+", metavar="PATH", help="record files to look in, without a store")
-    lookup.add_argument("--org", metavar="ORG", help="the organization whose records to look in")
-    lookup.add_argument("--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID")
-    lookup.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields to ask for (default: all)")
-    lookup.add_argument("--entity-type", metavar="TYPE", help="with --entity-id: person (default) or company")
-    lookup.add_argument(
-        "--columns",
-        default="status,dataFound",
-        metavar="COLUMN,…",
-        help='a record\'s columns to add, or "all"',
-    )
-    lookup.add_argument("--prefix", default="", help="put before the names of the added columns")
-    lookup.add_argument(
-        "--how",
-        choices=["left", "inner"],
-        default="left",
-        help="keep tasks without a record (default), or not",
-    )
-    lookup.add_argument(
-        "--errors",
-        choices=["raise", "coerce"],
-        default="raise",
-        help="on bad tasks stop (default), or give them no status",
-    )
-    lookup.add_argument(
-        "--now", metavar="INSTANT", help="judge the timeout rule at this instant (default: the clock's)"
-    )
-    lookup.add_argument(
-        "--max-processing-time",
-        action="append",
-        default=[],
-        metavar="[FIELD=]TIME",
-        help="pending for longer is a timeout, e.g. 800s (default) or phones=30min; can be repeated",
-    )
-    lookup.add_argument("-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson")
-    return parser
 
 
 def _load(options: argparse.Namespace) -> None:
@@ -176,16 +102,17 @@ def _lookup(options: argparse.Namespace) -> None:
     columns = asked(options.columns if options.columns == "all" else _names(options.columns))
     # the summary needs these two, asked for or not
     needed = (*columns, *(name for name in ("status", "dataFound") if name not in columns))
-    now = parse_instant(options.now)
-    with _source(options) as store:
-        fields = _fields(options, store)
+    # a service judges by its own clock, unless told otherwise
+    now = None if options.url and not options.now else parse_instant(options.now)
+    with _source(options) as source:
+        fields = _fields(options, source)
         tasks = options.tasks
         if fields:
             tasks = tasks_from_leads(
                 tasks, entity_id=options.entity_id, fields=fields, entity_type=options.entity_type or "person"
             )
         try:
-            status = store.lookup(
+            status = source.lookup(
                 tasks, columns=needed, how=options.how, errors=options.errors, now=now, prefix=options.prefix
             )
         except ValidationError as error:
@@ -195,7 +122,8 @@ def _lookup(options: argparse.Namespace) -> None:
     extra = [options.prefix + name for name in needed if name not in columns]
     if options.output:
         files.write(pa.Table.from_pandas(status.drop(columns=extra), preserve_index=False), options.output)
-    print(f"{len(status):,} tasks of {options.org}, judged at {now:%Y-%m-%d %H:%M:%S} UTC\n")
+    whose = f"answered by {options.url}" if options.url else f"of {options.org}"
+    print(f"{len(status):,} tasks {whose}" + (f", judged at {now:%Y-%m-%d %H:%M:%S} UTC\n" if now else "\n"))
     width = shutil.get_terminal_size((100, 24)).columns
     added = [options.prefix + name for name in columns]
     print(display.report(status, added=added, prefix=options.prefix, width=width))
@@ -203,14 +131,16 @@ def _lookup(options: argparse.Namespace) -> None:
         print(f"\n{len(status):,} rows written to {options.output}")
 
 
-def _source(options: argparse.Namespace) -> EnrichmentStore:
-    from enrichstatus.lookup import MAX_PROCESSING_TIME
+def _source(options: argparse.Namespace) -> EnrichmentStore | EnrichmentClient:
+    from enrichstatus.sources.client import EnrichmentClient
 
-    times: object = MAX_PROCESSING_TIME
-    if any("=" in text for text in options.max_processing_time):
-        times = dict(_pair(text, "--max-processing-time") for text in options.max_processing_time)
-    elif options.max_processing_time:
-        times = options.max_processing_time[-1]
+    times = _times(options)
+    if options.url:
+        if options.org:
+            raise ValidationError(
+                "--org goes with --store or --records; of a service the token tells the organization."
+            )
+        return EnrichmentClient(options.url, allow_http=options.allow_http, max_processing_time=times)
     stored = options.store is not None
     path = _store_file(options.store) if stored else ":memory:"
     store = _opened(path, org_id=options.org, max_processing_time=times, read_only=stored)
@@ -223,14 +153,81 @@ def _source(options: argparse.Namespace) -> EnrichmentStore:
     return store
 
 
-def _fields(options: argparse.Namespace, store: EnrichmentStore) -> Sequence[str]:
+def _times(options: argparse.Namespace) -> Any:
+    from enrichstatus.lookup import MAX_PROCESSING_TIME
+
+    if any("=" in text for text in options.max_processing_time):
+        return dict(_pair(text, "--max-processing-time") for text in options.max_processing_time)
+    return options.max_processing_time[-1] if options.max_processing_time else MAX_PROCESSING_TIME
+
+
+def _fields(options: argparse.Namespace, source: EnrichmentStore | EnrichmentClient) -> Sequence[str]:
     """Say which fields a lead list is asked for; none, where tasks are given and not leads."""
     if not options.entity_id:
         return ()
-    fields = store.fields if options.fields is None else _names(options.fields)
-    if unknown := [name for name in fields if name not in store.fields]:
-        raise ValidationError(f"--fields names {listed(unknown)}; the fields are {listed(store.fields)}.")
+    fields = source.fields if options.fields is None else _names(options.fields)
+    if unknown := [name for name in fields if name not in source.fields]:
+        raise ValidationError(f"--fields names {listed(unknown)}; the fields are {listed(source.fields)}.")
     return fields
+
+
+def _serve(options: argparse.Namespace) -> None:
+    simulated = {"--tasks": options.tasks, "--entity-id": options.entity_id, "--fields": options.fields}
+    if not options.simulate and (given := [name for name, value in simulated.items() if value is not None]):
+        raise ValidationError(f"{listed(given)} goes with --simulate.")
+    if options.simulate and not options.tasks:
+        raise ValidationError("--simulate needs --tasks: what was triggered.")
+    if not options.simulate and not options.tokens:
+        raise ValidationError("--store needs --tokens: who may ask. Make one with: enrichstatus token new")
+    try:
+        from enrichstatus.server import create_app
+        from enrichstatus.serving import serve
+    except ImportError as error:
+        raise EnrichStatusError(str(error)) from error
+    app: Any
+    with (
+        _simulated(options)
+        if options.simulate
+        else _opened(
+            _store_file(options.store), max_processing_time=_times(options), read_only=not options.writable
+        ) as store
+    ):
+        app = create_app(store, options.tokens or {_SIMULATED: store.org_id})
+        what = options.store
+        if options.simulate:
+            from enrichstatus.simulation import Faults
+
+            app = Faults(app, rate=options.fault_rate, kinds=_names(options.faults), seed=options.seed)
+            what = f"a simulated service over {options.tasks}" + ("" if options.tokens else f", token {_SIMULATED}")
+        serve(
+            app,
+            host=options.host,
+            port=options.port,
+            ready=lambda url: print(f"serving {what} at {url} (Ctrl-C stops)", flush=True),
+        )
+
+
+#: The token of a simulated service that was given no tokens: it protects nothing.
+_SIMULATED = "simulated"
+
+
+def _simulated(options: argparse.Namespace) -> EnrichmentStore:
+    from enrichstatus.schema import FIELDS
+    from enrichstatus.simulation import SimulatedStore
+    from enrichstatus.tasks import tasks_from_leads
+
+    tasks = options.tasks
+    if options.entity_id:
+        fields = FIELDS if options.fields is None else _names(options.fields)
+        tasks = tasks_from_leads(tasks, entity_id=options.entity_id, fields=fields)
+    return SimulatedStore(tasks, seed=options.seed, speed=options.speed)
+
+
+def _token(options: argparse.Namespace) -> None:
+    from enrichstatus.tokens import new_token
+
+    token = new_token(options.tokens, options.org)
+    print(f"a token of {options.org}; its digest is in {options.tokens}, itself it is shown only here:\n{token}")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import enrichstatus as es
 from enrichstatus.sources import answering
 from tests.factory import ORG
+from tests.serving import running
 
 
 @pytest.fixture
@@ -25,19 +28,36 @@ collect_ignore = ["bench"]
 MakeSource = Callable[..., es.Source]
 
 
-@pytest.fixture(params=["memory", "file", "scan"])
-def make_source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSource:
-    """Make a source that holds the given records: the store in memory, in a file reopened to read, and without its index."""
+@pytest.fixture(params=["memory", "file", "scan", "remote"])
+def make_source(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MakeSource]:
+    """Make a source that holds the given records.
 
-    def make(records: list[dict[str, Any]], **options: Any) -> es.Source:
-        path = ":memory:" if request.param == "memory" else tmp_path / f"{uuid.uuid4()}.duckdb"
-        source = es.EnrichmentStore(path, **{"org_id": ORG} | options)
-        source.load(records)
-        if request.param == "file":
-            source.close()
-            source = es.EnrichmentStore(path, read_only=True, **{"org_id": ORG} | options)
-        if request.param == "scan":  # the way that many tasks take
-            monkeypatch.setattr(answering, "FEW", -1)
-        return source
+    The store in memory, in a file reopened to read, and without its index; and a client that asks a server over a store.
+    """
+    with ExitStack() as stack:
 
-    return make
+        def make(records: list[dict[str, Any]], **options: Any) -> es.Source:
+            options = {"org_id": ORG} | options
+            path = ":memory:" if request.param in ("memory", "remote") else tmp_path / f"{uuid.uuid4()}.duckdb"
+            store = stack.enter_context(es.EnrichmentStore(path, **options))
+            store.load(records)
+            if request.param == "remote":
+                return stack.enter_context(_client(stack, store, options))
+            if request.param == "file":
+                store.close()
+                store = stack.enter_context(es.EnrichmentStore(path, read_only=True, **options))
+            if request.param == "scan":  # the way that many tasks take
+                monkeypatch.setattr(answering, "FEW", -1)
+            return store
+
+        yield make
+
+
+def _client(stack: ExitStack, store: es.EnrichmentStore, options: dict[str, Any]) -> es.EnrichmentClient:
+    """Ask the store over HTTP; its clock stands at a time before all records, so that ``now=`` of the client decides."""
+    from enrichstatus.server import create_app
+
+    app = create_app(store, {"token": options.pop("org_id")}, clock=lambda: datetime(2000, 1, 1, tzinfo=UTC))
+    return es.EnrichmentClient(stack.enter_context(running(app)), token="token", **options)

@@ -12,8 +12,9 @@ from typing import Any
 
 import uvicorn
 
-#: The path of the contract's endpoint.
-PATH = "/api/v1/operations/enrichment/batch/query"
+from enrichstatus.wire import PATH
+
+__all__ = ["PATH", "running", "write_tokens"]
 
 
 @contextmanager

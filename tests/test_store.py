@@ -10,6 +10,7 @@ import tempfile
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -375,3 +376,24 @@ def test_lookups_leave_nothing_behind(store: es.EnrichmentStore):
         }
         assert names == {"enrichments", "enrichment_loads"}
     assert uid(0) in store.lookup([task(0)], now=NOW)["entityId"].tolist()
+
+
+def test_a_call_can_name_another_organization(store: es.EnrichmentStore):
+    """``org_id=`` of a call goes before the one the store was opened with."""
+    store.load([record(0), record(1, orgId="org_2")])
+    answer = store.lookup([task(0), task(1)], org_id="org_2", now=NOW)
+    assert answer["status"].isna().tolist() == [True, False]
+    for org_id in ("", "  "):  # a caller's empty one is a mistake, and not the store's
+        with pytest.raises(es.ValidationError, match=r"^Organization ID is missing$"):
+            store.lookup([task(0)], org_id=org_id)
+    with pytest.raises(es.ValidationError, match="org_id="):
+        store.lookup([task(0)], org_id=17)  # type: ignore[arg-type]
+
+
+def test_without_now_the_clock_judges(store: es.EnrichmentStore):
+    """Unless ``now=`` is given, the timeout rule is judged by the clock."""
+    just_now = datetime.now(UTC).isoformat()
+    store.load(
+        [record(n, status="pending", dataFound=None, createdAt=made) for n, made in enumerate(["2020-01-01", just_now])]
+    )
+    assert store.lookup([task(0), task(1)])["status"].tolist() == ["timeout", "pending"]

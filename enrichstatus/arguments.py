@@ -1,0 +1,142 @@
+"""The arguments of the command line."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.metadata import version
+from typing import Any
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser; what it gives has the ``command`` (of ``token``: ``token_command``) and its options."""
+    whole = argparse.ArgumentParser(
+        prog="enrichstatus", description="The status of lead enrichment, for a whole list at once."
+    )
+    whole.add_argument("--version", action="version", version=f"enrichstatus {version('enrichstatus')}")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    _load(commands)
+    _lookup(commands)
+    _serve(commands)
+    _token(commands)
+    return whole
+
+
+def _load(commands: Any) -> None:
+    load = commands.add_parser("load", help="load enrichment records into a store")
+    load.add_argument(
+        "records",
+        nargs="+",
+        metavar="RECORDS",
+        help="files or globs: .csv .tsv .json .ndjson .parquet, .gz or .zst behind",
+    )
+    load.add_argument("--store", required=True, metavar="FILE", help="the store's file; made where there is none")
+    load.add_argument("--org", metavar="ORG", help="the organization of records that carry none")
+    load.add_argument(
+        "--errors",
+        choices=["raise", "reject"],
+        default="raise",
+        help="on bad records load nothing (default), or load the others",
+    )
+    load.add_argument("--rejects", metavar="FILE", help="where to write what is wrong with rejected records")
+    load.add_argument(
+        "--column",
+        action="append",
+        default=[],
+        metavar="THEIRS=OURS",
+        help="a column under another name; can be repeated",
+    )
+
+
+def _lookup(commands: Any) -> None:
+    lookup = commands.add_parser("lookup", help="look up the status of tasks, or of a lead list")
+    lookup.add_argument("tasks", metavar="TASKS", help="tasks (entityId, field), or a lead list with --entity-id")
+    source = lookup.add_mutually_exclusive_group(required=True)
+    source.add_argument("--store", metavar="FILE", help="a store to look in; it is only read")
+    source.add_argument(
+        "--url", metavar="URL", help="the service to ask; its token is ENRICHSTATUS_TOKEN in the environment"
+    )
+    source.add_argument("--records", nargs="+", metavar="PATH", help="record files to look in, without a store")
+    lookup.add_argument(
+        "--org", metavar="ORG", help="the organization whose records to look in (with --url the token tells)"
+    )
+    lookup.add_argument("--allow-http", action="store_true", help="send the token over plain http to another machine")
+    lookup.add_argument("--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID")
+    lookup.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields to ask for (default: all)")
+    lookup.add_argument("--entity-type", metavar="TYPE", help="with --entity-id: person (default) or company")
+    lookup.add_argument(
+        "--columns",
+        default="status,dataFound",
+        metavar="COLUMN,…",
+        help='a record\'s columns to add, or "all"',
+    )
+    lookup.add_argument("--prefix", default="", help="put before the names of the added columns")
+    lookup.add_argument(
+        "--how",
+        choices=["left", "inner"],
+        default="left",
+        help="keep tasks without a record (default), or not",
+    )
+    lookup.add_argument(
+        "--errors",
+        choices=["raise", "coerce"],
+        default="raise",
+        help="on bad tasks stop (default), or give them no status",
+    )
+    lookup.add_argument(
+        "--now", metavar="INSTANT", help="judge the timeout rule at this instant (default: the clock's)"
+    )
+    lookup.add_argument(
+        "--max-processing-time",
+        action="append",
+        default=[],
+        metavar="[FIELD=]TIME",
+        help="pending for longer is a timeout, e.g. 800s (default) or phones=30min; can be repeated",
+    )
+    lookup.add_argument("-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson")
+
+
+def _serve(commands: Any) -> None:
+    serve = commands.add_parser("serve", help="serve the contract's endpoint over a store, or a simulated service")
+    what = serve.add_mutually_exclusive_group(required=True)
+    what.add_argument("--store", metavar="FILE", help="the store to serve; a file put in its place is taken up")
+    what.add_argument(
+        "--simulate", action="store_true", help="serve records of --tasks that start pending and end over time"
+    )
+    serve.add_argument(
+        "--tokens", metavar="FILE", help="who may ask: see token new (simulated: the token is simulated)"
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine alone)")
+    serve.add_argument("--port", type=int, default=8000, help="the port; 0 is any that is free (default: 8000)")
+    serve.add_argument("--writable", action="store_true", help="open the store to be written, which keeps others out")
+    serve.add_argument(
+        "--max-processing-time",
+        action="append",
+        default=[],
+        metavar="[FIELD=]TIME",
+        help="pending for longer is a timeout, e.g. 800s (default) or phones=30min; can be repeated",
+    )
+    simulated = serve.add_argument_group("simulated service")
+    simulated.add_argument(
+        "--tasks", metavar="TASKS", help="what was triggered: tasks, or a lead list with --entity-id"
+    )
+    simulated.add_argument(
+        "--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID"
+    )
+    simulated.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields triggered (default: all)")
+    simulated.add_argument("--seed", type=int, default=0, help="another seed is another course of events (default: 0)")
+    simulated.add_argument("--speed", type=float, default=1.0, help="so many times faster than life (default: 1)")
+    simulated.add_argument(
+        "--fault-rate", type=float, default=0.0, help="the share of requests that meet a fault (default: 0)"
+    )
+    simulated.add_argument(
+        "--faults", default="429,500,slow,cut", metavar="FAULT,…", help="which (default: 429,500,slow,cut)"
+    )
+
+
+def _token(commands: Any) -> None:
+    token = commands.add_parser("token", help="make a token for the endpoint")
+    new = token.add_subparsers(required=True, metavar="COMMAND", dest="token_command").add_parser(
+        "new", help="make a token, add its digest to the tokens file, and print it once, on the last line"
+    )
+    new.add_argument("--org", required=True, metavar="ORG", help="the organization whose records it may see")
+    new.add_argument("--tokens", required=True, metavar="FILE", help="the tokens file; made where there is none")
