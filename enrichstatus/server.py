@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from enrichstatus.batching import Batcher
@@ -75,7 +75,7 @@ def create_app(
         The extra ``server`` is not installed.
     """
     endpoint = _Endpoint(store, tokens, clock)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route(PATH, endpoint.query, methods=["POST"]),
             Route("/openapi.json", endpoint.openapi),
@@ -85,6 +85,8 @@ def create_app(
         exception_handlers={EnrichStatusError: _refused, HTTPException: _no_route},
         lifespan=endpoint.lifespan,
     )
+    app.router.redirect_slashes = False  # another path is not found, and no token goes on a detour
+    return app
 
 
 class _Endpoint:
@@ -100,7 +102,7 @@ class _Endpoint:
         self._tokens_seen = _stamp(self._tokens_file)
         self._tokens = digests(tokens) if isinstance(tokens, Mapping) else read_tokens(tokens)
         types = openapi.types(store.fields)
-        self._decode = msgspec.json.Decoder(types.request).decode
+        self._request = types.request
         self._document = msgspec.json.encode(openapi.document(types))
         self._batcher = Batcher(self._answer)
 
@@ -110,7 +112,9 @@ class _Endpoint:
         if org_id is None or not org_id.strip():
             raise ValidationError("Organization ID is missing")
         try:
-            body = msgspec.to_builtins(self._decode(await _body(request)))
+            # read first and then checked: of members that come twice the last speaks, and what is ignored is JSON too
+            body = msgspec.json.decode(await _body(request))
+            msgspec.convert(body, self._request)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             if isinstance(error, EnrichStatusError):
                 raise
@@ -256,7 +260,8 @@ class _Logged:
 
 
 def _line(**members: Any) -> str:
-    return msgspec.json.encode(members).decode()
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return msgspec.json.encode({"time": now, **members}).decode()
 
 
 def _json(content: Any) -> Response:

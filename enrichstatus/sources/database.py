@@ -64,12 +64,19 @@ class Database:
         Raises
         ------
         StoreError or ValidationError
-            The new file is no store, or has other fields; the old one stays open.
+            The new file is no store, or has other fields, or the old is open elsewhere in this process; the old one stays.
         """
         if not self.replaced():
             return False
         _check_replacement(self.path, self.fields)
+        before = self._identity
         self.close()
+        try:
+            _check_unshared(self.path)
+        except StoreError:
+            self._open(self.fields)
+            self._identity = before
+            raise
         self._open(self.fields)
         return True
 
@@ -116,6 +123,19 @@ def _check_replacement(path: str, wanted: tuple[str, ...]) -> None:
         except duckdb.Error as error:
             raise StoreError(f"{path!r} cannot be opened: {first_line(error)}") from error
         _fields(con, path, wanted, read_only=True)
+
+
+def _check_unshared(path: str) -> None:
+    """Refuse a path that the engine knows already: to connect would give the file that used to be there."""
+    try:
+        # a setting that no store has, which two connections to one file cannot differ in
+        duckdb.connect(
+            str(Path(path).absolute()), read_only=True, config={"allow_community_extensions": "false"}
+        ).close()
+    except duckdb.Error as error:
+        raise StoreError(
+            f"{path!r} was replaced, but the old file is open elsewhere in this process; close it there."
+        ) from error
 
 
 def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
