@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
-import json
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
-from enrichstatus import wire
-from enrichstatus.errors import LookupInterrupted, PartialLookupError, ServiceError, UnauthorizedError, ValidationError
+from enrichstatus import frames
+from enrichstatus.errors import LookupInterrupted, PartialLookupError, ServiceError
 from enrichstatus.lookup import (
     LOOKUP_SQL,
     MAX_PROCESSING_TIME,
@@ -31,9 +26,11 @@ from enrichstatus.lookup import (
     parse_instant,
     parse_limits,
 )
-from enrichstatus.schema import FIELDS, SCHEMA
-from enrichstatus.sources import answers
-from enrichstatus.tasks import create_vocabularies, parse_fields
+from enrichstatus.schema import FIELDS
+from enrichstatus.sources import batches, replies
+from enrichstatus.sources.settings import Settings, parse_address, parse_number, parse_token
+from enrichstatus.tasks import check, create_vocabularies, parse_fields
+from enrichstatus.wire import BATCH_SIZE, PATH, tasks_of
 
 if TYPE_CHECKING:
     from enrichstatus.sources.transport import Outcome
@@ -105,41 +102,29 @@ class EnrichmentClient:
         max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
         progress: bool | None = None,
     ):
-        from enrichstatus.sources.transport import Bearer, Settings, Transport  # HTTP, which a store never needs
+        #: for a copy in another process, which has a token of its own
+        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "token")}
+        from enrichstatus.sources.session import Bearer
+        from enrichstatus.sources.transport import Transport  # HTTP, which a store never needs
 
-        self.base_url, loopback = _address(base_url, allow_http=allow_http)
+        self.base_url, loopback = parse_address(base_url, allow_http=allow_http)
         self.fields = parse_fields(fields)
         self._limits = parse_limits(max_processing_time, self.fields)
         self._progress = progress
         connect, read = timeout if isinstance(timeout, (tuple, list)) and len(timeout) == 2 else (timeout, timeout)
         settings = Settings(
-            url=self.base_url + wire.PATH,
-            connect=_number("timeout", connect),
-            read=_number("timeout", read),
+            url=self.base_url + PATH,
+            connect=parse_number("timeout", connect),
+            read=parse_number("timeout", read),
             deadline=parse_duration(deadline, "deadline").total_seconds(),
-            retries=int(_number("retries", retries, least=0, whole=True)),
-            backoff=_number("backoff", backoff, least=0),
+            retries=int(parse_number("retries", retries, least=0, whole=True)),
+            backoff=parse_number("backoff", backoff, least=0),
             max_retry_after=parse_duration(max_retry_after, "max_retry_after").total_seconds(),
-            workers=int(_number("workers", workers, least=1, whole=True)),
+            workers=int(parse_number("workers", workers, least=1, whole=True)),
             verify=verify,
             loopback=loopback,
         )
-        self._transport = Transport(settings, Bearer(_token(token)))
-        #: for a copy in another process, which has its own token
-        self._arguments = {
-            "base_url": base_url,
-            "workers": workers,
-            "timeout": timeout,
-            "deadline": deadline,
-            "retries": retries,
-            "backoff": backoff,
-            "max_retry_after": max_retry_after,
-            "allow_http": allow_http,
-            "verify": verify,
-            "fields": fields,
-            "max_processing_time": max_processing_time,
-            "progress": progress,
-        }
+        self._transport = Transport(settings, Bearer(parse_token(token)))
         # answers are put beside their tasks by the query that all sources share
         self._con = duckdb.connect()
         self._con.execute("set global TimeZone = 'UTC'")
@@ -216,13 +201,22 @@ class EnrichmentClient:
         ValidationError, UnauthorizedError, InternalError, ServiceError
             As for `lookup`.
         """
-        wire.tasks_of(body)
-        outcome = self._transport.post([json.dumps(body)], answers.objects, lambda place: None)
+        found: list[dict[str, Any]] = []
+
+        def read(content: bytes) -> pa.Table:
+            objects = replies.parse(content)
+            records = replies.table(objects)
+            found.extend(objects)
+            return records
+
+        with self._con.cursor() as con:
+            check(con, frames.read(tasks_of(body)))
+            outcome = self._ask(con, read)
         if outcome.interrupted:
             raise KeyboardInterrupt
         for error in outcome.failed.values():
             raise error
-        return outcome.answered[0]
+        return found
 
     def close(self) -> None:
         """Close the connections that are kept for the next call."""
@@ -243,42 +237,35 @@ class EnrichmentClient:
 
     def _answer(self, con: duckdb.DuckDBPyConnection, limits: pa.Table, names: Sequence[str]) -> pa.Table:
         """Have the checked tasks answered by the service, and ask the query of what it answered."""
-        con.execute(_BATCHES_SQL)
-        bodies = [body for (body,) in con.execute(_BODIES_SQL).fetchall()]
-        with self._bar(con, len(bodies)) as advance:
-            outcome = self._transport.post(bodies, answers.table, advance)
-        batches = [
-            records.append_column("batch", pa.array(np.full(records.num_rows, place)))
-            for place, records in outcome.answered.items()
-        ]
-        nothing = SCHEMA.append(pa.field("batch", pa.int64())).empty_table()
-        con.register("answered", pa.concat_tables([nothing, *batches]))
-        con.execute(_RECEIVED_SQL)
-        for place, entity in con.execute(_STRANGERS_SQL).fetchall():
-            del outcome.answered[place]
-            outcome.failed[place] = ServiceError(
-                f"The service answered with an enrichment of {entity[:60]!r} that was not asked for in its batch.", 200
-            )
-        con.register("given_up", pa.table({"batch": pa.array(outcome.failed, pa.int64())}))
-        con.register("records", con.sql("select * exclude batch from received where batch not in (from given_up)"))
+        outcome = self._ask(con, lambda content: replies.table(replies.parse(content)))
+        con.register("reached", pa.table({"batch": pa.array(outcome.answered, pa.int64())}))
+        con.register("records", con.sql("select * exclude batch from received where batch in (from reached)"))
         con.register("limits", limits)
         con.execute("create temp table asker as select distinct orgId, limits.* from records, limits")
-        table = con.sql(LOOKUP_SQL).to_arrow_table()
-        if "orgId" in names:
-            unknown = pa.compute.equal(table["orgId"], "")
-            column = pa.compute.if_else(unknown, pa.scalar(None, pa.string()), table["orgId"])
-            table = table.set_column(table.column_names.index("orgId"), "orgId", column)
-        if len(outcome.answered) < len(bodies):
-            con.register("reached", pa.table({"batch": pa.array(outcome.answered, pa.int64())}))
-            self._give_up(con, outcome, table.select(["position", *names]))
-        return table.select(["position", *names])
+        table = con.sql(LOOKUP_SQL).select("* replace (nullif(orgId, '') as orgId)").select("position", *names)
+        if outcome.failed or outcome.interrupted:
+            self._give_up(con, outcome, table.to_arrow_table())
+        return table.to_arrow_table()
+
+    def _ask(self, con: duckdb.DuckDBPyConnection, read: Callable[[bytes], pa.Table]) -> Outcome[pa.Table]:
+        """Post the distinct tasks of the table ``tasks`` in full batches; what was answered comes to stand in ``received``."""
+        bodies = batches.bodies(con)
+        with self._bar(con, len(bodies)) as advance:
+            outcome = self._transport.post(bodies, read, advance)
+        for place, entity in batches.receive(con, outcome.answered).items():
+            del outcome.answered[place]
+            what = self._transport.hide(entity)[:60]
+            outcome.failed[place] = ServiceError(
+                f"The service answered with an enrichment of {what!r}, which its batch did not ask for.", 200
+            )
+        return outcome
 
     def _give_up(self, con: duckdb.DuckDBPyConnection, outcome: Outcome[pa.Table], table: pa.Table) -> None:
         """Raise what is due where not all batches were answered."""
         causes = [outcome.failed[place] for place in sorted(outcome.failed)]
         if not outcome.answered and not outcome.interrupted:
             raise causes[0]
-        lost = con.sql(_LOST_SQL).to_arrow_table()["position"].to_numpy()
+        lost = batches.unanswered(con)
 
         def error(result: Any, failed: Any) -> BaseException:
             if outcome.interrupted:
@@ -291,140 +278,22 @@ class EnrichmentClient:
 
         raise PartialAnswer(table, lost, error) from (causes[0] if causes else None)
 
-    def _bar(self, con: duckdb.DuckDBPyConnection, batches: int) -> AbstractContextManager[Callable[[int], None]]:
+    @contextmanager
+    def _bar(self, con: duckdb.DuckDBPyConnection, count: int) -> Iterator[Callable[[int], object]]:
+        """Show how many tasks have been answered; gives what is to be told the place of each batch."""
         shown = self._progress
         if shown is None:
-            shown = batches >= _MANY_BATCHES and ("ipykernel" in sys.modules or sys.stderr.isatty())
+            shown = count >= _MANY_BATCHES and ("ipykernel" in sys.modules or sys.stderr.isatty())
         if not shown:
-            return nullcontext(lambda place: None)
-        return _Bar(con.execute("select count(*) from keys").fetchall()[0][0], batches)
-
-
-class _Bar:
-    """A progress bar over tasks, told of batches."""
-
-    def __init__(self, tasks: int, batches: int):
+            yield lambda place: None
+            return
         from tqdm.auto import tqdm
 
-        self._tasks, self._batches = tasks, batches
-        self._tqdm = tqdm(total=tasks, unit="task", desc="enrichment status")
-
-    def __enter__(self) -> Callable[[int], None]:
-        return self._advance
-
-    def __exit__(self, *exception: object) -> None:
-        self._tqdm.close()
-
-    def _advance(self, place: int) -> None:
-        last = place == self._batches - 1
-        self._tqdm.update(self._tasks - place * wire.BATCH_SIZE if last else wire.BATCH_SIZE)
-
-
-_BATCHES_SQL = f"""
-create temp table keys as
-select
-    entityId, entityType, field,
-    (row_number() over (order by min(position)) - 1) // {wire.BATCH_SIZE} as batch,
-    min(position) as first
-from tasks
-group by entityId, entityType, field
-"""  # noqa: S608  of a constant
-
-_BODIES_SQL = """
-select to_json({'tasks': list({'entityId': entityId, 'field': field, 'entityType': entityType} order by first)})
-from keys
-group by batch
-order by batch
-"""
-
-# An organization that the service does not name is one of its own, for the query needs one.
-_RECEIVED_SQL = """
-create temp table received as
-select
-    * replace (
-        try_cast(trim(entityId) as uuid) as entityId,
-        try_cast(entityType as enrichment_entity_type) as entityType,
-        try_cast(field as enrichment_field) as field,
-        coalesce(orgId, '') as orgId
-    ),
-    entityId as written
-from answered
-"""
-
-_STRANGERS_SQL = """
-select batch, any_value(written)
-from received
-where not exists (
-    from keys
-    where keys.entityId = received.entityId
-        and keys.entityType = received.entityType
-        and keys.field = received.field
-        and keys.batch = received.batch
-)
-group by batch
-"""
-
-_LOST_SQL = """
-select tasks.position
-from tasks
-inner join keys using (entityId, entityType, field)
-where keys.batch not in (select reached.batch from reached)
-order by tasks.position
-"""
+        tasks: int = con.execute("select count(*) from keys").fetchall()[0][0]
+        with tqdm(total=tasks, unit="task", desc="enrichment status") as bar:
+            yield lambda place: bar.update(min(BATCH_SIZE, tasks - place * BATCH_SIZE))
 
 
 def _again(arguments: dict[str, Any]) -> EnrichmentClient:
     """Make a client anew where it was pickled, with the token of the environment there."""
     return EnrichmentClient(**arguments)
-
-
-def _address(base_url: str | None, *, allow_http: bool) -> tuple[str, bool]:
-    """Check the base URL; gives it without a slash at the end, and whether it is this machine's own."""
-    text = os.environ.get("ENRICHSTATUS_BASE_URL") if base_url is None else base_url
-    if not text:
-        raise ValidationError(
-            "There is no base_url=, nor ENRICHSTATUS_BASE_URL in the environment: where is the service?"
-        )
-    try:
-        parts = urlsplit(text.strip()) if isinstance(text, str) else urlsplit("")
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        host = ""
-    if not host or parts.scheme not in ("http", "https"):
-        raise ValidationError('base_url= is an address such as "https://api.example.com"; what was given is none.')
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValidationError("base_url= has no user, password, query or fragment; the token goes in token=.")
-    loopback = _is_loopback(host)
-    if parts.scheme == "http" and not loopback and not allow_http:
-        raise ValidationError(
-            f"Over plain http to {host} everybody on the way could read the token. Use https, or pass allow_http=True."
-        )
-    return text.strip().removesuffix("/").removesuffix(wire.PATH), loopback
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _token(token: str | None) -> str:
-    found = os.environ.get("ENRICHSTATUS_TOKEN") if token is None else token
-    if not found:
-        raise UnauthorizedError("There is no token=, nor ENRICHSTATUS_TOKEN in the environment.")
-    if not isinstance(found, str) or not found.isascii() or not found.isprintable() or " " in found:
-        raise ValidationError(
-            "token= is text of printable ASCII without white space; what was given has other characters in it "
-            "(a line end from a file, perhaps: token.strip() takes it off)."
-        )
-    return found
-
-
-def _number(name: str, value: Any, *, least: float | None = None, whole: bool = False) -> float:
-    kind: Any = int if whole else (int, float)
-    fits = isinstance(value, kind) and not isinstance(value, bool)
-    if not fits or not (value > 0 if least is None else value >= least) or value == float("inf"):
-        bound = "above 0" if least is None else f"from {least:g}"
-        raise ValidationError(f"{name}= takes {'whole numbers' if whole else 'numbers'} {bound}, not {value!r}.")
-    return float(value)

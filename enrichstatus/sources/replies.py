@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -29,47 +31,43 @@ _TEXT = pa.schema(
 
 
 class Unreadable(EnrichStatusError):
-    """The answer is no complete JSON, as when a proxy or a cut connection has had a hand in it."""
+    """The answer is no complete JSON, as when a proxy or a cut connection had a hand in it; the message says what it is."""
 
 
 def parse(content: bytes) -> Any:
     """Read JSON."""
-    try:
+    with suppress(ValueError, RecursionError):  # which hold the whole answer, and whatever is in it
         return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"The answer is no JSON: {_excerpt(content)!r}") from error
+    raise Unreadable(f"no JSON, but {_excerpt(content)!r}" if content.strip() else "nothing")
 
 
-def objects(content: bytes) -> list[dict[str, Any]]:
-    """Read an answer as the service wrote it, checked."""
-    found = parse(content)
-    _table(found)
-    return found  # type: ignore[no-any-return]  # _table refuses what is no list of objects
-
-
-def table(content: bytes) -> pa.Table:
-    """Read an answer as a table (`schema.SCHEMA`), checked; members that the contract has not are left out."""
-    return _table(parse(content))
-
-
-def _table(found: Any) -> pa.Table:
+def table(found: Any) -> pa.Table:
+    """Turn an answer into a table (`schema.SCHEMA`), checked; members that the contract has not are left out."""
     if not isinstance(found, list):
         raise ServiceError(f"The service answered with {_kind(found)} where an array of enrichments belongs.", 200)
     if strangers := set(map(type, found)) - {dict}:
-        raise ServiceError(
-            f"The service answered with an array that holds {listed(kind.__name__ for kind in strangers)}.", 200
-        )
+        kinds = listed(kind.__name__ for kind in strangers)
+        raise ServiceError(f"The service answered with an array that holds {kinds}.", 200)
     present = Counter(chain.from_iterable(found))
     if missing := [name for name in _REQUIRED if present[name] < len(found)]:
         raise ServiceError(f"The service answered with an enrichment that lacks {listed(missing)}.", 200)
-    try:
-        text = pa.Table.from_pylist(found, schema=_TEXT)
-        records = text.cast(SCHEMA)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise ServiceError(f"The service answered with a member of a wrong type: {str(error)[:200]}", 200) from error
-    if null := [name for name in _NEVER_NULL if records[name].null_count]:
-        raise ServiceError(f"The service answered with an enrichment whose {listed(null)} is null.", 200)
-    return records
+    with suppress(*_WRONG):  # which hold the value, and whatever is in it
+        records = pa.Table.from_pylist(found, schema=_TEXT).cast(SCHEMA)
+        if null := [name for name in _NEVER_NULL if records[name].null_count]:
+            raise ServiceError(f"The service answered with an enrichment whose {listed(null)} is null.", 200)
+        return records
+    wrong = [name for name in SCHEMA.names if not _fits(found, name)]
+    raise ServiceError(f"The service answered with an enrichment whose {listed(wrong)} is of a wrong type.", 200)
+
+
+_WRONG = (pa.ArrowException, TypeError, ValueError, OverflowError)
+
+
+def _fits(found: list[dict[str, Any]], name: str) -> bool:
+    with suppress(*_WRONG):
+        pa.Table.from_pylist(found, schema=pa.schema([_TEXT.field(name)])).cast(pa.schema([SCHEMA.field(name)]))
+        return True
+    return False
 
 
 def error_of(response: requests.Response, url: str, hide: Callable[[str], str]) -> EnrichStatusError:
@@ -85,11 +83,11 @@ def error_of(response: requests.Response, url: str, hide: Callable[[str], str]) 
     code, message = _code_and_message(response.content)
     message = hide(message)
     if status == 400:
-        return ValidationError(message or f"{url} refused the request (400).")
+        return ValidationError(message if code else f"{url} refused the request (400): {message}")
     if status == 401:
-        return UnauthorizedError(f"{url} refused the token: {message or 'no reason given'}")
+        return UnauthorizedError(f"{url} refused the token (401): {message}")
     if status == 500 and code == InternalError.code:
-        return InternalError(message or f"{url} failed (500).")
+        return InternalError(message)
     return ServiceError(f"{url} answered {status}: {message or response.reason or 'nothing'}", status)
 
 
@@ -97,8 +95,8 @@ def _code_and_message(content: bytes) -> tuple[str, str]:
     """Read code and message of ``{"error": {…}}``, of the same members at the top, or of no JSON at all."""
     try:
         body = parse(content)
-    except Unreadable:
-        return "", f"no JSON, but {_excerpt(content)!r}" if content.strip() else ""
+    except Unreadable as error:
+        return "", str(error)
     inner = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(inner, dict):
         return str(inner.get("code", "")), _plain(str(inner.get("message", "") or inner))
@@ -109,7 +107,7 @@ def _excerpt(content: bytes) -> str:
     """The beginning of a text without its markup."""
     text = content[:4000].decode("utf-8", "replace")
     text = re.sub(r"(?is)<(script|style|head)\b.*?(</\1>|$)|<[^>]*(>|$)", " ", text)
-    return _plain(text)[:100]
+    return _plain(html.unescape(text))[:100]
 
 
 def _plain(text: str) -> str:

@@ -1,0 +1,90 @@
+"""Distinct tasks in full batches, and what a service answered to each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from enrichstatus import wire
+from enrichstatus.schema import SCHEMA
+
+
+def bodies(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Pack the distinct tasks of the temporary table ``tasks`` into request bodies, in the order of first appearance."""
+    con.execute(_BATCHES_SQL)
+    return [body for (body,) in con.execute(_BODIES_SQL).fetchall()]
+
+
+def receive(con: duckdb.DuckDBPyConnection, answered: Mapping[int, pa.Table]) -> dict[int, str]:
+    """Put the answers (`schema.SCHEMA`) to batches into the table ``received``; gives an entity that a batch did not ask for."""
+    batches = [
+        records.append_column("batch", pa.array(np.full(records.num_rows, place)))
+        for place, records in answered.items()
+    ]
+    nothing = SCHEMA.append(pa.field("batch", pa.int64())).empty_table()
+    con.register("answered", pa.concat_tables([nothing, *batches]))
+    con.execute(_RECEIVED_SQL)
+    return dict(con.execute(_STRANGERS_SQL).fetchall())
+
+
+def unanswered(con: duckdb.DuckDBPyConnection) -> npt.NDArray[np.int64]:
+    """Tell the positions of the tasks whose batches are not among those of the relation ``reached``."""
+    positions: npt.NDArray[np.int64] = con.sql(_LOST_SQL).to_arrow_table()["position"].to_numpy()
+    return positions
+
+
+_BATCHES_SQL = f"""
+create temp table keys as
+select
+    entityId, entityType, field,
+    (row_number() over (order by min(position)) - 1) // {wire.BATCH_SIZE} as batch,
+    min(position) as first
+from tasks
+group by entityId, entityType, field
+"""  # noqa: S608  of a constant
+
+_BODIES_SQL = """
+select to_json({'tasks': list({'entityId': entityId, 'field': field, 'entityType': entityType} order by first)})
+from keys
+group by batch
+order by batch
+"""
+
+# An organization that the service does not name is one of its own, for the query needs one.
+_RECEIVED_SQL = """
+create temp table received as
+select
+    * replace (
+        try_cast(trim(entityId) as uuid) as entityId,
+        try_cast(entityType as enrichment_entity_type) as entityType,
+        try_cast(field as enrichment_field) as field,
+        coalesce(orgId, '') as orgId
+    ),
+    entityId as written
+from answered
+"""
+
+_STRANGERS_SQL = """
+select batch, any_value(written)
+from received
+where not exists (
+    from keys
+    where keys.entityId = received.entityId
+        and keys.entityType = received.entityType
+        and keys.field = received.field
+        and keys.batch = received.batch
+)
+group by batch
+"""
+
+_LOST_SQL = """
+select tasks.position
+from tasks
+inner join keys using (entityId, entityType, field)
+where keys.batch not in (select reached.batch from reached)
+order by tasks.position
+"""
