@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -128,10 +129,19 @@ class Lane:
         self.adapter = _Adapter(self)
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, self.adapter)
-        self.thread: threading.Thread | None = None
+        self.thread = threading.Thread()
         #: the connection's socket, and since when an answer is waited for on it
         self.socket: socket.socket | None = None
         self.began: float | None = None
+
+    def start(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Begin to work on it, in a thread that does not keep the program from ending."""
+        self.thread = threading.Thread(target=work, args=arguments, daemon=True, name="enrichstatus-post")
+        self.thread.start()
+
+    def is_busy(self) -> bool:
+        """Tell whether it is still worked on."""
+        return self.thread.is_alive()
 
     def cut(self, *, older_than: float | None = None) -> None:
         """Break off what is under way; or only an answer waited for longer than so many seconds, however steadily it trickles."""

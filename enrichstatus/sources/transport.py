@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: Seconds between looks at the clock while answers are waited for.
 _GLANCE = 0.2
+#: Seconds that workers have to end when the call does.
+_PATIENCE = 1.0
 
 
 @dataclass
@@ -50,10 +52,7 @@ class Transport:
         todo = iter(enumerate(bodies))
         with self._lanes(min(self.settings.workers, len(bodies)), call) as lanes:
             for lane in lanes:
-                lane.thread = threading.Thread(
-                    target=self._work, args=(lane, todo, read, results, call), daemon=True, name="enrichstatus-post"
-                )
-                lane.thread.start()
+                lane.start(self._work, lane, todo, read, results, call)
             try:
                 for _ in bodies:
                     place, result = self._next(results, lanes, call)
@@ -101,15 +100,13 @@ class Transport:
             yield lanes
         finally:
             call.stopped.set()
-            if not call.complete:
-                for lane in lanes:
-                    lane.cut()
-            patience = time.monotonic() + 1
-            for lane in lanes:
-                if lane.thread:
-                    lane.thread.join(max(0.0, patience - time.monotonic()))
+            patience = time.monotonic() + _PATIENCE
+            while (busy := [lane for lane in lanes if lane.is_busy()]) and time.monotonic() < patience:
+                for lane in () if call.complete else busy:
+                    lane.cut()  # again and again: it may be about to connect
+                busy[0].thread.join(_GLANCE / 4)
             with self._lock:
-                self._idle += [lane for lane in lanes if not (lane.thread and lane.thread.is_alive())]
+                self._idle += [lane for lane in lanes if not lane.is_busy()]
 
     def _next(
         self, results: queue.SimpleQueue[tuple[int, T | Exception]], lanes: Sequence[Lane], call: _Call
