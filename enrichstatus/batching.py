@@ -26,7 +26,7 @@ class Batcher:
 
     def __init__(self, answer: Answerer):
         self._answer = answer
-        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="enrichstatus-lookup")
+        self._threads: ThreadPoolExecutor | None = None
         self._waiting: dict[str, list[tuple[Any, asyncio.Future[Any]]]] = {}
         self._lookups: set[asyncio.Task[None]] = set()
         self._paused = False
@@ -51,8 +51,10 @@ class Batcher:
             self._start()
 
     def close(self) -> None:
-        """End the threads, when what is under way has finished."""
-        self._threads.shutdown()
+        """End the threads, when what is under way has finished; the next request makes them anew."""
+        if self._threads:
+            self._threads.shutdown()
+        self._threads = None
 
     def _start(self) -> None:
         while self._waiting and len(self._lookups) < LOOKUPS and not self._paused:
@@ -72,6 +74,8 @@ class Batcher:
         batch = [one for one in batch if not one[1].done()]  # whoever has hung up is not looked up
         requests = [request for request, _ in batch]
         loop = asyncio.get_running_loop()
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="enrichstatus-lookup")
         try:
             answers = await loop.run_in_executor(self._threads, self._answer, org_id, requests)
         except Exception as error:

@@ -99,7 +99,7 @@ class _Endpoint:
         self._store = store
         self._clock = clock
         self._tokens_file = None if isinstance(tokens, Mapping) else tokens
-        self._tokens_seen = _stamp(self._tokens_file)
+        self._tokens_seen = self._tokens_read = _stamp(self._tokens_file)
         self._tokens = digests(tokens) if isinstance(tokens, Mapping) else read_tokens(tokens)
         types = openapi.types(store.fields)
         self._request = types.request
@@ -168,11 +168,15 @@ class _Endpoint:
                     _LOG.error(_line(event="not reloaded", error=told))
 
     def _take_up_tokens(self) -> None:
+        if self._tokens_file is None:
+            return
         stamp = _stamp(self._tokens_file)
-        if self._tokens_file is not None and stamp != self._tokens_seen:
+        # as it was at the last look too: it is not being written just now
+        if stamp not in (self._tokens_read, ()) and stamp == self._tokens_seen:
+            self._tokens_read = stamp  # also where it cannot be: that is told once
             self._tokens = read_tokens(self._tokens_file)
-            self._tokens_seen = stamp
             _LOG.info(_line(event="reloaded", tokens=os.fspath(self._tokens_file)))
+        self._tokens_seen = stamp
 
 
 async def _body(request: Request) -> bytes:
@@ -189,7 +193,7 @@ async def _body(request: Request) -> bytes:
                     raise _too_long()
                 parts.append(part)
     except TimeoutError:
-        raise HTTPException(408) from None
+        raise HTTPException(408, headers={"Connection": "close"}) from None
     return b"".join(parts)
 
 
@@ -201,7 +205,9 @@ async def _refused(request: Request, error: Exception) -> Response:
     """Answer an error of ours with the contract's status, code and message; of one inside, only its id is told."""
     if isinstance(error, (ValidationError, UnauthorizedError)):
         challenge = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
-        return _error(error.http_status, error.code, str(error), challenge)
+        # the caller has no exception to look into, and knows what was sent
+        text = str(error).replace(" in .problems", "")
+        return _error(error.http_status, error.code, text if len(text) <= 1000 else text[:1000] + " …", challenge)
     raise error
 
 

@@ -397,3 +397,34 @@ def test_without_now_the_clock_judges(store: es.EnrichmentStore):
         [record(n, status="pending", dataFound=None, createdAt=made) for n, made in enumerate(["2020-01-01", just_now])]
     )
     assert store.lookup([task(0), task(1)])["status"].tolist() == ["timeout", "pending"]
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["by a name of its own", "where the folder cannot be written"])
+def test_a_replaced_file_is_taken_up_by_refresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool):
+    """``refresh`` opens the file that took the place of the open one, and leaves nothing beside it; else it does nothing."""
+    if not linked:
+        monkeypatch.setattr("os.link", lambda *names: (_ for _ in ()).throw(PermissionError()))
+    path, beside = tmp_path / "leads.duckdb", tmp_path / "next"
+    for file, status in ((path, "failed"), (beside, "finished")):
+        with es.EnrichmentStore(file) as store:
+            store.load([record(0, status=status)])
+    with es.EnrichmentStore(path, org_id=ORG, read_only=True) as store:
+        assert not store.refresh()
+        beside.replace(path)
+        assert store.lookup([task(0)])["status"].tolist() == ["failed"]
+        assert store.refresh()
+        assert not store.refresh()
+        assert store.lookup([task(0)])["status"].tolist() == ["finished"]
+        beside.write_text("no store at all")
+        beside.replace(path)
+        with pytest.raises(es.StoreError, match="leads.duckdb' is no DuckDB database"):
+            store.refresh()
+        if linked:  # the old one goes on
+            assert store.lookup([task(0)])["status"].tolist() == ["finished"]
+        with es.EnrichmentStore(beside) as new:
+            new.load([record(0, status="timeout")])
+        beside.replace(path)
+        assert store.refresh()
+        assert store.lookup([task(0)])["status"].tolist() == ["timeout"]
+    assert [file.name for file in tmp_path.iterdir()] == ["leads.duckdb"]
+    assert not store.refresh()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Self
 
 import duckdb
 
-from enrichstatus.errors import StoreError, StoreLockedError, ValidationError
+from enrichstatus.errors import EnrichStatusError, StoreError, StoreLockedError, ValidationError
 from enrichstatus.schema import COLUMNS, FIELDS, listed
 from enrichstatus.tasks import create_vocabularies
 
@@ -29,22 +30,26 @@ class Database:
         self.path = os.path.expanduser(os.fspath(path))
         self.read_only = read_only
         self._con: duckdb.DuckDBPyConnection | None = None
-        self._open(fields)
+        self._lost = False
+        self._open(fields, self.path)
 
-    def _open(self, wanted: tuple[str, ...] | None) -> None:
+    def _open(self, wanted: tuple[str, ...] | None, path: str) -> None:
         with _OPENING:
-            self._identity = _identity(self.path)
-            con = _connect(self.path, read_only=self.read_only)
+            found = _identity(path)
+            con = _connect(path, read_only=self.read_only)
             try:
-                #: The fields it allows: `wanted` are those of a new file, and must be those of an old one.
-                self.fields = _fields(con, self.path, wanted, read_only=self.read_only)
+                fields = _fields(con, path, wanted, read_only=self.read_only)
             except BaseException:
                 con.close()
                 raise
-            self._con = con
+        self.close()
+        #: The fields it allows: `wanted` are those of a new file, and must be those of an old one.
+        self.fields = fields
+        self._con, self._identity = con, found
 
     def close(self) -> None:
         """Close the file; what was loaded stays. A store in memory is gone."""
+        self._lost = False
         if self._con is not None:
             try:
                 self._con.close()
@@ -53,31 +58,39 @@ class Database:
             self._con = None
 
     def replaced(self) -> bool:
-        """Tell whether another file has been put in the place of the one that is open."""
-        return self._con is not None and _identity(self.path) not in (None, self._identity)
+        """Tell whether another file has been put in the place of the one that is, or should be, open."""
+        if self._con is None or not self.read_only:
+            return self._lost
+        return _identity(self.path) not in (None, self._identity)
 
     def refresh(self) -> bool:
         """Open the file anew where another has been put in its place (``os.replace``); tell whether it was.
 
-        Nothing else may be asked of the store meanwhile.
+        For a store that is read-only, in a folder that can be written for preference. Nothing else may be asked of it meanwhile.
 
         Raises
         ------
         StoreError or ValidationError
-            The new file is no store, or has other fields, or the old is open elsewhere in this process; the old one stays.
+            The new file is no store, or has other fields; the old one stays open.
         """
         if not self.replaced():
             return False
-        _check_replacement(self.path, self.fields)
-        before = self._identity
-        self.close()
+        # By the usual name the engine would give the file that is open, and the next may come before this one is read: a name
+        # of its own, for as long as opening takes. What is open needs none.
+        beside = f"{self.path}.{secrets.token_hex(4)}"
         try:
-            _check_unshared(self.path)
-        except StoreError:
-            self._open(self.fields)
-            self._identity = before
-            raise
-        self._open(self.fields)
+            os.link(self.path, beside)
+        except OSError:
+            self.close()
+            self._lost = True  # until one can be opened
+            self._open(self.fields, self.path)
+            return True
+        try:
+            self._open(self.fields, beside)
+        except EnrichStatusError as error:
+            raise type(error)(str(error).replace(beside, self.path)) from error
+        finally:
+            os.unlink(beside)
         return True
 
     def __enter__(self) -> Self:
@@ -109,33 +122,6 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _check_replacement(path: str, wanted: tuple[str, ...]) -> None:
-    """Refuse a file that is no store of these fields, also while its name stands for another that is open."""
-    _check_file(Path(path), read_only=True)
-    # by its path the engine would give the one that is open; ATTACH takes no parameter
-    quoted = str(Path(path).absolute()).replace("'", "''")
-    with duckdb.connect() as con:
-        try:
-            con.execute(f"attach '{quoted}' as replacement (read_only)")
-            con.execute("use replacement")
-        except duckdb.Error as error:
-            raise StoreError(f"{path!r} cannot be opened: {first_line(error)}") from error
-        _fields(con, path, wanted, read_only=True)
-
-
-def _check_unshared(path: str) -> None:
-    """Refuse a path that the engine knows already: to connect would give the file that used to be there."""
-    try:
-        # a setting that no store has, which two connections to one file cannot differ in
-        duckdb.connect(
-            str(Path(path).absolute()), read_only=True, config={"allow_community_extensions": "false"}
-        ).close()
-    except duckdb.Error as error:
-        raise StoreError(
-            f"{path!r} was replaced, but the old file is open elsewhere in this process; close it there."
-        ) from error
 
 
 def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
