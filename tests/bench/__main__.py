@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from tests.bench import lookup
+from tests.bench import endpoint, lookup
 
-_BENCHMARKS = {"lookup": lookup}
+_BENCHMARKS = {"endpoint": endpoint, "lookup": lookup}
 
 
 def main() -> None:
