@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 #: Answers some requests of one organization: a result or an exception for each.
@@ -29,7 +28,6 @@ class Batcher:
         self._threads: ThreadPoolExecutor | None = None
         self._waiting: dict[str, list[tuple[Any, asyncio.Future[Any]]]] = {}
         self._lookups: set[asyncio.Task[None]] = set()
-        self._paused = False
 
     async def ask(self, org_id: str, request: Any) -> Any:
         """Have a request answered; raises what its lookup raised, or what was answered instead of a result."""
@@ -38,18 +36,6 @@ class Batcher:
         self._start()
         return await answer
 
-    @asynccontextmanager
-    async def pause(self) -> AsyncIterator[None]:
-        """Let the lookups under way finish, and start none before the block has ended; requests wait."""
-        self._paused = True
-        try:
-            while self._lookups:
-                await asyncio.wait(self._lookups)
-            yield
-        finally:
-            self._paused = False
-            self._start()
-
     def close(self) -> None:
         """End the threads, when what is under way has finished; the next request makes them anew."""
         if self._threads:
@@ -57,7 +43,7 @@ class Batcher:
         self._threads = None
 
     def _start(self) -> None:
-        while self._waiting and len(self._lookups) < LOOKUPS and not self._paused:
+        while self._waiting and len(self._lookups) < LOOKUPS:
             org_id = next(iter(self._waiting))
             waiting = self._waiting.pop(org_id)
             if len(waiting) > MOST:  # at the end of the line, behind the other organizations

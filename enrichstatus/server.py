@@ -158,8 +158,7 @@ class _Endpoint:
             try:
                 self._take_up_tokens()
                 if self._store.replaced():
-                    async with self._batcher.pause():
-                        await asyncio.to_thread(self._store.refresh)
+                    await asyncio.to_thread(self._store.refresh)
                     _LOG.info(_line(event="reloaded", store=self._store.path))
                 told = ""
             except Exception as error:

@@ -28,13 +28,13 @@ collect_ignore = ["bench"]
 MakeSource = Callable[..., es.Source]
 
 
-@pytest.fixture(params=["memory", "file", "scan", "remote"])
+@pytest.fixture(params=["memory", "file", "scan", "snapshot", "remote"])
 def make_source(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeSource]:
     """Make a source that holds the given records.
 
-    The store in memory, in a file reopened to read, and without its index; and a client that asks a server over a store.
+    The store in memory, in a file reopened to read, without its index, and with a snapshot; and a client that asks a server.
     """
     with ExitStack() as stack:
 
@@ -45,9 +45,10 @@ def make_source(
             store.load(records)
             if request.param == "remote":
                 return stack.enter_context(_client(stack, store, options))
-            if request.param == "file":
+            if request.param in ("file", "snapshot"):
                 store.close()
-                store = stack.enter_context(es.EnrichmentStore(path, read_only=True, **options))
+                options |= {"read_only": True, "preload": request.param == "snapshot"}
+                store = stack.enter_context(es.EnrichmentStore(path, **options))
             if request.param == "scan":  # the way that many tasks take
                 monkeypatch.setattr(answering, "FEW", -1)
             return store

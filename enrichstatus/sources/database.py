@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ import duckdb
 
 from enrichstatus.errors import EnrichStatusError, StoreError, StoreLockedError, ValidationError
 from enrichstatus.schema import COLUMNS, FIELDS, listed
+from enrichstatus.sources.snapshot import Snapshot
 from enrichstatus.tasks import create_vocabularies
 
 _TABLES_SQL = Path(__file__).with_name("database.sql").read_text()
@@ -26,14 +29,17 @@ _OPENING = threading.Lock()
 class Database:
     """The file of a store, open: cursors for its calls, until it is closed."""
 
-    def __init__(self, path: str | os.PathLike[str], *, fields: tuple[str, ...] | None, read_only: bool):
+    def __init__(self, path: str | os.PathLike[str], *, fields: tuple[str, ...] | None, read_only: bool, preload: bool):
+        if preload and not read_only:
+            raise ValidationError("preload=True goes with read_only=True: what is loaded later would not be in it.")
         self.path = os.path.expanduser(os.fspath(path))
         self.read_only = read_only
+        self._preload = preload
         self._con: duckdb.DuckDBPyConnection | None = None
-        self._lost = False
         self._open(fields, self.path)
 
-    def _open(self, wanted: tuple[str, ...] | None, path: str) -> None:
+    def _open(self, wanted: tuple[str, ...] | None, path: str, *, whole: bool = False) -> None:
+        """Open a file, which only then takes the place of one that is open; `whole` reads all of it first."""
         with _OPENING:
             found = _identity(path)
             con = _connect(path, read_only=self.read_only)
@@ -42,51 +48,50 @@ class Database:
             except BaseException:
                 con.close()
                 raise
-        self.close()
+        try:
+            snapshot = Snapshot(con) if self._preload else None
+            if whole and not self._preload:
+                con.execute("select bit_xor(hash(enrichments)) from enrichments").fetchall()
+        except (duckdb.Error, OSError) as error:
+            con.close()
+            raise StoreError(f"{path!r} cannot be read: {str(error).partition(chr(10))[0]}") from error
+        except BaseException:
+            con.close()
+            raise
         #: The fields it allows: `wanted` are those of a new file, and must be those of an old one.
         self.fields = fields
-        self._con, self._identity = con, found
+        self._con, self._snapshot, self._identity = con, snapshot, found
 
     def close(self) -> None:
         """Close the file; what was loaded stays. A store in memory is gone."""
-        self._lost = False
         if self._con is not None:
             try:
                 self._con.close()
             except duckdb.Error as error:
                 raise StoreError(f"{self.path} is in use by another thread; close it when that is done.") from error
-            self._con = None
+            self._con = self._snapshot = None
 
     def replaced(self) -> bool:
-        """Tell whether another file has been put in the place of the one that is, or should be, open."""
-        if self._con is None or not self.read_only:
-            return self._lost
-        return _identity(self.path) not in (None, self._identity)
+        """Tell whether another file has been put in the place of the one that is open to be read."""
+        return self._con is not None and self.read_only and _identity(self.path) not in (None, self._identity)
 
     def refresh(self) -> bool:
         """Open the file anew where another has been put in its place (``os.replace``); tell whether it was.
 
-        For a store that is read-only, in a folder that can be written for preference. Nothing else may be asked of it meanwhile.
+        For a store that is read-only. Calls under way end with the old file.
 
         Raises
         ------
         StoreError or ValidationError
-            The new file is no store, or has other fields; the old one stays open.
+            The new file is no store, cannot be read, or has other fields; the old one stays open.
         """
         if not self.replaced():
             return False
-        # By the usual name the engine would give the file that is open, and the next may come before this one is read: a name
-        # of its own, for as long as opening takes. What is open needs none.
-        beside = f"{self.path}.{secrets.token_hex(4)}"
+        found = _identity(self.path)
+        beside = _second_name(self.path)
         try:
-            os.link(self.path, beside)
-        except OSError:
-            self.close()
-            self._lost = True  # until one can be opened
-            self._open(self.fields, self.path)
-            return True
-        try:
-            self._open(self.fields, beside)
+            self._open(self.fields, beside, whole=True)
+            self._identity = found
         except EnrichStatusError as error:
             raise type(error)(str(error).replace(beside, self.path)) from error
         finally:
@@ -115,13 +120,32 @@ class Database:
             raise
 
 
-def _identity(path: str) -> tuple[int, int] | None:
-    """Tell one file from another that takes its name; none where there is no file."""
+def _identity(path: str) -> tuple[int, ...] | None:
+    """Tell one file from another that takes its name, or is copied over it; none where there is no file."""
     try:
         found = os.stat(path)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _second_name(path: str) -> str:
+    """Give a file another name for as long as it takes to open it.
+
+    By the usual one the engine would give the file that is open under it, and the next may come before this one is read.
+    """
+    name = f"{path}.{secrets.token_hex(4)}"
+    try:
+        os.link(path, name)
+    except OSError:  # a folder that cannot be written, say
+        handle, name = tempfile.mkstemp(prefix="enrichstatus-", suffix=".duckdb")
+        os.close(handle)
+        try:
+            shutil.copyfile(path, name)
+        except OSError as error:
+            os.unlink(name)
+            raise StoreError(f"{path!r} cannot be read: {error.strerror}.") from error
+    return name
 
 
 def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:

@@ -49,6 +49,10 @@ class EnrichmentStore(Database):
     read_only : bool
         Open an existing file without writing to it. Any number of read-only processes share a file, one that writes does not.
 
+    preload : bool
+        For a server: copy the records of a file opened read-only to the temporary folder (some 240 bytes each; ten million take 10 s),
+        laid out so that few tasks find theirs faster.
+
     Raises
     ------
     ValidationError
@@ -80,11 +84,13 @@ class EnrichmentStore(Database):
         max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
         fields: Sequence[str] | None = None,
         read_only: bool = False,
+        preload: bool = False,
     ):
         parse_org(org_id)
         self.org_id = org_id
         self._loading = threading.Lock()
-        super().__init__(path, fields=None if fields is None else parse_fields(fields), read_only=read_only)
+        wanted = None if fields is None else parse_fields(fields)
+        super().__init__(path, fields=wanted, read_only=read_only, preload=preload)
         try:
             self._limits = parse_limits(max_processing_time, self.fields)
         except BaseException:
@@ -239,7 +245,9 @@ class EnrichmentStore(Database):
 
     def _look_up(self, tasks: Any, question: pa.Table, **options: Any) -> Any:
         with self._cursor() as con:
-            return look_up(con, tasks, lambda names, count: answer(con, question, count, names), **options)
+            return look_up(
+                con, tasks, lambda names, count: answer(con, question, count, names, self._snapshot), **options
+            )
 
     def _counts(self) -> pd.DataFrame:
         """Records by organization, field and status as recorded; only its own for a store opened for an organization."""
