@@ -59,7 +59,12 @@ def _lookup(commands: Any) -> None:
     lookup.add_argument(
         "--org", metavar="ORG", help="the organization whose records to look in (with --url the token tells)"
     )
-    lookup.add_argument("--allow-http", action="store_true", help="send the token over plain http to another machine")
+    lookup.add_argument(
+        "--allow-http",
+        action="store_true",
+        default=None,
+        help="with --url: send the token over plain http to another machine",
+    )
     lookup.add_argument("--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID")
     lookup.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields to ask for (default: all)")
     lookup.add_argument("--entity-type", metavar="TYPE", help="with --entity-id: person (default) or company")
@@ -88,11 +93,15 @@ def _lookup(commands: Any) -> None:
     lookup.add_argument(
         "--max-processing-time",
         action="append",
-        default=[],
         metavar="[FIELD=]TIME",
-        help="pending for longer is a timeout, e.g. 800s (default) or phones=30min; can be repeated",
+        help="pending for longer is a timeout, e.g. 800s (default) or phones=30min; can be repeated (with --url: and --now)",
     )
     lookup.add_argument("-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson")
+    lookup.add_argument(
+        "--failed",
+        metavar="FILE",
+        help="with --url and -o: where a service answers only some tasks, write those to -o and the others here (exit code 1)",
+    )
 
 
 def _serve(commands: Any) -> None:
@@ -106,14 +115,18 @@ def _serve(commands: Any) -> None:
         "--tokens", metavar="FILE", help="who may ask: see token new (simulated: the token is simulated)"
     )
     serve.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine alone)")
-    serve.add_argument("--port", type=int, default=8000, help="the port; 0 is any that is free (default: 8000)")
-    serve.add_argument("--writable", action="store_true", help="open the store to be written, which keeps others out")
+    serve.add_argument("--port", type=_port, default=8000, help="the port; 0 is any that is free (default: 8000)")
+    serve.add_argument(
+        "--writable",
+        action="store_true",
+        default=None,
+        help="with --store: open it to be written, which keeps others out",
+    )
     serve.add_argument(
         "--max-processing-time",
         action="append",
-        default=[],
         metavar="[FIELD=]TIME",
-        help="pending for longer is a timeout, e.g. 800s (default) or phones=30min; can be repeated",
+        help="with --store: pending for longer is a timeout, e.g. 800s (default) or phones=30min; can be repeated",
     )
     simulated = serve.add_argument_group("simulated service")
     simulated.add_argument(
@@ -123,14 +136,14 @@ def _serve(commands: Any) -> None:
         "--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID"
     )
     simulated.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields triggered (default: all)")
-    simulated.add_argument("--seed", type=int, default=0, help="another seed is another course of events (default: 0)")
-    simulated.add_argument("--speed", type=float, default=1.0, help="so many times faster than life (default: 1)")
+    simulated.add_argument("--seed", type=int, help="another seed is another course of events (default: 0)")
     simulated.add_argument(
-        "--fault-rate", type=float, default=0.0, help="the share of requests that meet a fault (default: 0)"
+        "--speed", type=float, help="so many times faster than life, 0.001 to 1,000,000 (default: 1)"
     )
     simulated.add_argument(
-        "--faults", default="429,500,slow,cut", metavar="FAULT,…", help="which (default: 429,500,slow,cut)"
+        "--fault-rate", type=float, help="the share of requests that meet a fault, 0 to 1 (default: 0)"
     )
+    simulated.add_argument("--faults", metavar="FAULT,…", help="with --fault-rate: which (default: 429,500,slow,cut)")
 
 
 def _token(commands: Any) -> None:
@@ -140,3 +153,13 @@ def _token(commands: Any) -> None:
     )
     new.add_argument("--org", required=True, metavar="ORG", help="the organization whose records it may see")
     new.add_argument("--tokens", required=True, metavar="FILE", help="the tokens file; made where there is none")
+
+
+def _port(text: str) -> int:
+    try:
+        port = int(text)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is a whole number from 0 to 65535, not {text!r}")
+    return port

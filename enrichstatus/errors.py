@@ -23,11 +23,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pandas as pd
 
 
 class EnrichStatusError(Exception):
     """The base of all of them."""
+
+    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, ...]]:
+        return _again, (type(self), self.args, vars(self))
 
 
 class ValidationError(EnrichStatusError, ValueError):
@@ -116,6 +121,9 @@ class LookupInterrupted(KeyboardInterrupt):
         self.result = result
         self.failed = failed
 
+    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, ...]]:
+        return _again, (type(self), self.args, vars(self))
+
 
 class StoreError(EnrichStatusError):
     """The file behind a store cannot be opened, read or written."""
@@ -123,3 +131,10 @@ class StoreError(EnrichStatusError):
 
 class StoreLockedError(StoreError):
     """Another process, or another setting in this one, holds the file; the message says who and what to do."""
+
+
+def _again(kind: type[BaseException], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+    """Make an exception anew where it was pickled: Python's own way would give `kind` the message alone."""
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(attributes)
+    return error

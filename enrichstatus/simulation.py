@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, TypeAlias
 
 import duckdb
@@ -30,6 +30,8 @@ PROFILES = {"emails": (25.0, 0.62), "phones": (60.0, 0.25), "summary": (12.0, 0.
 SIGMA = 0.8
 #: The shares that never end, until the timeout rule ends them, and that fail.
 NEVER, FAILS = 0.03, 0.02
+#: Times beyond these are no longer times that a clock, or a timestamp, can tell.
+SLOWEST, FASTEST = 0.001, 1_000_000
 FAULTS = ("429", "500", "slow", "cut")
 
 
@@ -47,7 +49,7 @@ class SimulatedStore(EnrichmentStore):
     org_id : str
         Whose records they are.
     speed : float
-        How many times faster than life; the maximum processing time shrinks alike.
+        How many times faster than life, from 0.001 to 1,000,000; the maximum processing time shrinks alike.
     fields : sequence of str
         The fields of the service.
     clock : callable
@@ -82,8 +84,8 @@ class SimulatedStore(EnrichmentStore):
         fields: Sequence[str] = FIELDS,
         clock: Callable[[], float] = time.monotonic,
     ):
-        if not speed > 0:
-            raise ValidationError(f"speed= is above 0, not {speed!r}.")
+        if not SLOWEST <= speed <= FASTEST:  # nor is NaN
+            raise ValidationError(f"speed= is from {SLOWEST} to {FASTEST:,}, not {speed!r}.")
         super().__init__(org_id=org_id, max_processing_time=MAX_PROCESSING_TIME / speed, fields=fields)
         self._clock = clock
         self._advancing = threading.Lock()
@@ -116,10 +118,11 @@ def _course(
     found = _draw(name, seed, "c") < profile.str[1].to_numpy(dtype=float)
     fate = _draw(name, seed, "d")
     failed = fate < FAILS
-    start = datetime.now(UTC)
+    start = pd.Timestamp.now(UTC).floor("ms")
     pending = keys.assign(createdAt=start, updatedAt=start, status="pending", createdBy="user_simulated")
     ends = pending.assign(
-        updatedAt=pd.Series(start + pd.to_timedelta(seconds, unit="s")).dt.floor("ms"),
+        # later than the start, however fast: of two versions of a record the newer one counts
+        updatedAt=pd.Series(start + pd.to_timedelta(seconds, unit="s")).dt.ceil("ms"),
         status=np.where(failed, "failed", "finished"),
         error=pd.Series("The provider did not answer.", keys.index).where(failed),
         dataFound=found & ~failed,
@@ -156,13 +159,16 @@ class Faults:
     """An application that has bad moments: some requests of the contract, drawn by the seed, meet one of the faults.
 
     ``429`` and ``500`` answer so, the first with ``Retry-After: 1``; ``slow`` takes its time; ``cut`` breaks off in the answer's middle.
+    It goes around an application, or into one as its innermost middleware, where the application's log sees the faults too.
     """
 
     def __init__(self, app: App, *, rate: float, kinds: Sequence[str] = FAULTS, seed: int = 0, pause: float = 3.0):
         if not 0 <= rate <= 1:
             raise ValidationError(f"The rate of faults is from 0 to 1, not {rate!r}.")
-        if not kinds or set(kinds) - set(FAULTS):
-            raise ValidationError(f"Faults are some of {listed(FAULTS)}, not {listed(kinds)}.")
+        strange = [kind for kind in kinds if kind not in FAULTS]
+        if strange or not kinds:
+            found = listed(map(repr, strange)) if strange else "none at all"
+            raise ValidationError(f"Faults are some of {listed(FAULTS)}, not {found}.")
         self._app = app
         self._rate = rate
         self._kinds = list(kinds)

@@ -23,15 +23,21 @@ def new_token(path: str | os.PathLike[str], org_id: str) -> str:
     if not org_id.strip():
         raise ValidationError("A token is for an organization; name it.")
     file = Path(path)
-    if file.exists():
-        read_tokens(file)  # what cannot be read is not written to
     token = "es_" + secrets.token_urlsafe(32)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     entry = f'\n[[token]]\norg = {_quoted(org_id)}\nsha256 = "{_digest(token)}"\ncreated = {created}\n'
     try:
+        added = entry.encode()
+    except UnicodeEncodeError as error:
+        raise ValidationError(
+            f"The organization {org_id!a} is no text: it has bytes that are no UTF-8. Name it in UTF-8."
+        ) from error
+    if file.exists():
+        _check_addition(file, entry, {_digest(token): org_id})  # what would not be a tokens file is not written
+    try:
         # for its owner alone; one write, so that a server that reads meanwhile sees all of it or nothing
         with open(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0) as handle:
-            handle.write(((_HEAD if handle.tell() == 0 else "") + entry).encode())
+            handle.write((_HEAD.encode() if handle.tell() == 0 else b"") + added)
     except OSError as error:
         raise ValidationError(f"The tokens file {str(file)!r} cannot be written: {error.strerror}.") from error
     return token
@@ -40,20 +46,55 @@ def new_token(path: str | os.PathLike[str], org_id: str) -> str:
 def read_tokens(path: str | os.PathLike[str]) -> dict[str, str | None]:
     """Read a tokens file: the organization (or None) of each digest."""
     name = os.fspath(path)
+    return _parse(_read(name), name)
+
+
+def _read(name: str) -> str:
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return Path(name).read_text(encoding="utf-8")
     except OSError as error:
         raise ValidationError(
             f"The tokens file {name!r} cannot be read: {error.strerror}. Make one with: enrichstatus token new"
         ) from error
-    except ValueError as error:  # of TOML or of UTF-8, and both quote at most a sign
+    except UnicodeError as error:
+        raise ValidationError(f"The tokens file {name!r} is no UTF-8: {error}") from error
+
+
+def _parse(text: str, name: str) -> dict[str, str | None]:
+    try:
+        content = tomllib.loads(text)
+    except ValueError as error:  # it quotes at most a sign
         raise ValidationError(f"The tokens file {name!r} is no TOML: {error}") from error
     entries = content.get("token", [])
     if not isinstance(entries, list) or not all(map(_usable, entries)):
         raise ValidationError(
             f'The tokens file {name!r} takes entries of [[token]] with sha256 = "…" (64 hexadecimal digits) and org = "…".'
         )
-    return {entry["sha256"].lower(): entry.get("org") for entry in entries}
+    known: dict[str, str | None] = {}
+    for entry in entries:
+        digest, org_id = entry["sha256"].lower(), entry.get("org")
+        if known.setdefault(digest, org_id) != org_id:
+            raise ValidationError(
+                f"The tokens file {name!r} gives one token to two organizations, {known[digest]!r} and {org_id!r} "
+                f"(sha256 {digest[:8]}…). Take out the entry that is wrong."
+            )
+    return known
+
+
+def _check_addition(file: Path, entry: str, added: dict[str, str | None]) -> None:
+    """Refuse a file that with an entry at its end would not hold what it holds now, and the entry."""
+    name = os.fspath(file)
+    text = _read(name)
+    expected = _parse(text, name) | added
+    try:
+        if _parse(text + entry, name) == expected:
+            return
+    except ValidationError:
+        pass
+    raise ValidationError(
+        f"The tokens file {name!r} cannot be added to: its tokens are an array in one place (token = […]). "
+        "Write each as an entry of its own, headed [[token]]; the file was left as it is."
+    )
 
 
 def digests(tokens: Mapping[str, str | None]) -> dict[str, str | None]:

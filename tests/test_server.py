@@ -59,7 +59,7 @@ RECORDS = [
 def serving(store: es.EnrichmentStore, folder: Path, **settings: Any) -> Iterator[str]:
     """Serve a store to TOKENS, its clock standing at NOW."""
     tokens = write_tokens(folder / "tokens.toml", TOKENS)
-    with running(create_app(store, tokens, clock=lambda: MOMENT), **settings) as base:
+    with running(create_app(store, tokens, clock=lambda: MOMENT)) as base:
         yield base
 
 

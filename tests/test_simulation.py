@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import subprocess
-import sys
-import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import json
 from typing import Any
 
 import pandas as pd
 import pytest
 import requests
+from starlette.middleware import Middleware
 
 import enrichstatus as es
-from enrichstatus.cli import main
 from enrichstatus.server import create_app
 from enrichstatus.simulation import FAILS, FAULTS, NEVER, PROFILES, SIGMA, Faults, SimulatedStore
-from tests.factory import NOW, ORG, record, task, uid
+from tests.factory import ORG, record, task, uid
 from tests.serving import PATH, running
 
-ROOT = Path(__file__).parents[1]
 TASKS = pd.DataFrame([task(n, field) for n in range(2000) for field in PROFILES])
 
 
@@ -91,15 +82,27 @@ def test_speed_shrinks_all_times():
 
 
 def test_unusable_settings_are_refused():
-    """Bad tasks, a speed of nothing, a strange fault or rate: each says what it takes."""
+    """Bad tasks, a speed beyond what clocks can tell, a strange fault or rate: each says what it takes."""
     with pytest.raises(es.ValidationError, match="2 bad tasks"):
         SimulatedStore([task(0, "fax"), {"entityId": "x", "field": "emails"}])
-    with pytest.raises(es.ValidationError, match="speed="):
-        SimulatedStore([task(0)], speed=0)
-    with pytest.raises(es.ValidationError, match="429, 500, slow, cut, not 404"):
-        Faults(None, rate=0.1, kinds=["404"])  # type: ignore[arg-type]
+    for speed in (0, -1, 1e-300, 1e300, float("inf"), float("nan")):
+        with pytest.raises(es.ValidationError, match=r"speed= is from 0\.001 to 1,000,000, not "):
+            SimulatedStore([task(0)], speed=speed)
+    for kinds, found in ((["404"], "'404'"), (["429", ""], "''"), ([], "none at all")):
+        with pytest.raises(es.ValidationError, match=f"429, 500, slow, cut, not {found}"):
+            Faults(None, rate=0.1, kinds=kinds)  # type: ignore[arg-type]
     with pytest.raises(es.ValidationError, match="from 0 to 1"):
         Faults(None, rate=2)  # type: ignore[arg-type]
+
+
+def test_the_slowest_and_the_fastest_speed_are_served():
+    """At either end of the speeds a service answers, and its records end in their time."""
+    for speed in (0.001, 1_000_000):
+        clock = Clock()
+        with SimulatedStore([task(n) for n in range(20)], speed=speed, clock=clock) as service:
+            assert set(service.lookup([task(0)], now="2020-01-01")["status"]) == {"pending"}
+            clock.seconds = 10_000 / speed
+            assert "finished" in set(service.lookup([task(n) for n in range(20)])["status"])
 
 
 @pytest.mark.parametrize("kind", FAULTS)
@@ -125,6 +128,7 @@ def _met(url: str) -> Any:
         )
     except requests.RequestException:
         return "cut"
+    assert len(answer.headers.get("x-request-id", "0" * 16)) == 16
     if answer.status_code == 429:
         assert answer.headers["Retry-After"] == "1"
     return answer.status_code
@@ -141,121 +145,18 @@ def test_faults_are_drawn_by_the_seed(store: es.EnrichmentStore):
     assert {200, 429, 500} <= set(courses[0])
 
 
-@contextmanager
-def command(*arguments: str, stop: int = signal.SIGTERM) -> Iterator[str]:
-    """Run ``enrichstatus serve`` in a process of its own; gives its base URL, and wants it to stop well."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "enrichstatus", "serve", "--port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert found, line + (process.communicate(timeout=20)[1])
-        yield found[0]
-        process.send_signal(stop)
-        out, err = process.communicate(timeout=20)
-        assert (process.returncode, out) == (0, ""), err
-        assert "Traceback" not in err
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def test_the_simulated_service_is_served_and_asked_at_the_command_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    """``serve --simulate`` over the sample leads answers ``lookup --url``, and stops at SIGINT with exit code 0."""
-    leads = ["--entity-id", "lead_id", "--fields", "emails,phones"]
-    monkeypatch.setenv("ENRICHSTATUS_TOKEN", "simulated")
-    with command("--simulate", "--seed", "7", "--tasks", "data/leads.csv", *leads, stop=signal.SIGINT) as url:
-        assert main(["lookup", str(ROOT / "data" / "leads.csv"), *leads, "--url", url]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith(f"4,000 tasks answered by {url}\n")
-    assert re.search(r"emails  2,000 +[\d,]+", out)
-    assert "pending" in out
-
-
-def test_a_store_is_served_with_tokens_of_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    """``token new`` and ``serve --store`` give an endpoint that ``lookup --url`` asks; it judges by its own clock, or by ``--now``."""
-    path, tokens, asked = tmp_path / "leads.duckdb", tmp_path / "tokens.toml", tmp_path / "tasks.csv"
-    with es.EnrichmentStore(path) as store:
-        store.load([record(0), record(1, status="pending", dataFound=None), record(2, orgId="org_2")])
-    pd.DataFrame([task(n) for n in range(3)]).to_csv(asked, index=False)
-    assert main(["token", "new", "--org", ORG, "--tokens", str(tokens)]) == 0
-    token = capsys.readouterr().out.splitlines()[-1]
-    monkeypatch.setenv("ENRICHSTATUS_TOKEN", token)
-    with command("--store", str(path), "--tokens", str(tokens), "--max-processing-time", "99999d") as url:
-        counts = []
-        for now in ([], ["--now", NOW], ["--now", "2026-11-16T08:00:01Z"]):
-            assert main(["lookup", str(asked), "--url", url, *now]) == 0
-            counts.append(capsys.readouterr().out.splitlines()[2].split()[1:-2])
-        assert counts[0] == ["pending", "finished", "no", "record"]
-        assert counts[1] == ["timeout", "finished", "no", "record"] or counts[1] == [
-            "finished",
-            "timeout",
-            "no",
-            "record",
-        ]
-        assert counts[2] == counts[0]
-        monkeypatch.setenv("ENRICHSTATUS_TOKEN", "another")
-        assert main(["lookup", str(asked), "--url", url]) == 1
-        assert "The token is not known." in capsys.readouterr().err
-
-
-def test_a_tokens_file_holds_digests_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Tokens are added one by one, for any organization's name; the file is its owner's, and what it holds is no token."""
-    tokens = tmp_path / "tokens.toml"
-    made = []
-    for org in ("org_1", 'o"r\\g\n', "Ümläut 🙂", "org_1"):
-        assert main(["token", "new", "--org", org, "--tokens", str(tokens)]) == 0
-        made.append(capsys.readouterr().out.splitlines()[-1])
-    assert len(set(made)) == 4
-    assert all(token not in tokens.read_text() for token in made)
-    assert oct(os.stat(tokens).st_mode & 0o777) == "0o600"
-    assert [entry["org"] for entry in tomllib.loads(tokens.read_text())["token"]] == [
-        "org_1",
-        'o"r\\g\n',
-        "Ümläut 🙂",
-        "org_1",
-    ]
-
-
-def test_serve_and_token_say_what_is_wrong(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    """Bad input is one line on stderr and exit code 2."""
-    (tmp_path / "broken.toml").write_text("[[token]\n")
-    (tmp_path / "wrong.toml").write_text('[[token]]\nsha256 = "abc"\norg = "o"\n')
-    with es.EnrichmentStore(tmp_path / "s.duckdb") as store:
-        store.load([record(0)])
-    stored = ["serve", "--store", str(tmp_path / "s.duckdb")]
-    cases = [
-        (["serve", "--simulate"], "--tasks"),
-        (["serve", "--simulate", "--tasks", str(ROOT / "data" / "leads.csv")], "need the column entityId"),
-        (stored, "--tokens"),
-        ([*stored, "--tokens", str(tmp_path / "none.toml")], "cannot be read"),
-        ([*stored, "--tokens", str(tmp_path / "broken.toml")], "no TOML"),
-        ([*stored, "--tokens", str(tmp_path / "wrong.toml")], "64 hexadecimal digits"),
-        (["serve", "--store", str(tmp_path / "none.duckdb"), "--tokens", "x"], "no store"),
-        (["token", "new", "--org", " ", "--tokens", str(tmp_path / "t.toml")], "name it"),
-        (["token", "new", "--org", "o", "--tokens", str(tmp_path / "broken.toml")], "no TOML"),
-        (["token", "new", "--org", "o", "--tokens", str(tmp_path / "nowhere" / "t.toml")], "cannot be written"),
-        (["lookup", "x.csv", "--url", "http://example.com"], "everybody on the way"),
-        (["lookup", "x.csv", "--url", "https://example.com", "--org", "o"], "--org goes with"),
-    ]
-    monkeypatch.setenv("ENRICHSTATUS_TOKEN", "for-the-last-two")
-    for arguments, message in cases:
-        assert main(arguments) == 2, arguments
-        err = capsys.readouterr().err
-        assert message in err, (arguments, err)
-        assert err.count("\n") == 1, err
+def test_faults_inside_an_application_are_in_its_log(store: es.EnrichmentStore, caplog: pytest.LogCaptureFixture):
+    """As the innermost middleware, every kind of fault leaves a line in the log, with the id that the answer has."""
+    app = create_app(store, {"token": ORG})
+    kinds = [kind for kind in FAULTS if kind != "slow"]
+    app.user_middleware.append(Middleware(Faults, rate=0.8, kinds=kinds, seed=1))
+    caplog.set_level("INFO", "enrichstatus.server")
+    with running(app) as url:
+        seen = [_met(url) for _ in range(20)]
+    assert {200, 429, 500, "cut"} == set(seen)
+    lines = [json.loads(one.message) for one in caplog.records if one.name == "enrichstatus.server"]
+    assert [line["status"] for line in lines] == [200 if one == "cut" else one for one in seen]
+    assert len({line["request"] for line in lines}) == 20
 
 
 def test_without_now_the_clock_of_the_service_judges(store: es.EnrichmentStore):

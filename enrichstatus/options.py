@@ -1,0 +1,89 @@
+"""What the options of the command line name: columns, pairs, durations, fields and stores, refused where they name none."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from enrichstatus.errors import StoreError, StoreLockedError, ValidationError
+from enrichstatus.schema import listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from enrichstatus.sources.store import EnrichmentStore
+
+
+def refuse_empty(options: argparse.Namespace) -> None:
+    """Refuse an option whose text is empty: it would pass for one that was not given."""
+    for name, value in vars(options).items():
+        if name != "prefix" and (value == "" or (isinstance(value, list) and "" in value)):
+            positional = (options.command, name) in (("load", "records"), ("lookup", "tasks"))
+            called = name.upper() if positional else f"--{name.replace('_', '-')}"
+            raise ValidationError(f"{called} is empty; what it takes is text (is a variable of the shell not set?).")
+
+
+def refuse_stray(given: Mapping[str, object], partner: str) -> None:
+    """Refuse options that mean nothing without another one, which is not there."""
+    if stray := [name for name, value in given.items() if value is not None]:
+        raise ValidationError(f"{listed(stray)} {'goes' if len(stray) == 1 else 'go'} with {partner}.")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(name.strip() for name in text.split(","))
+
+
+def pair(text: str, option: str) -> tuple[str, str]:
+    """Read two names with = between them."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValidationError(f"{option} takes two names with = between them, not {text!r}.")
+    return name, value
+
+
+def times(given: Sequence[str] | None) -> Any:
+    """Read --max-processing-time, a time for all fields or one for each of some."""
+    from enrichstatus.lookup import MAX_PROCESSING_TIME
+
+    if given and any("=" in text for text in given):
+        return dict(pair(text, "--max-processing-time") for text in given)
+    return given[-1] if given else MAX_PROCESSING_TIME
+
+
+def fields(options: argparse.Namespace, known: Sequence[str]) -> Sequence[str]:
+    """Say which fields a lead list is asked for; none, where tasks are given and not leads."""
+    if not options.entity_id:
+        return ()
+    chosen = known if options.fields is None else names(options.fields)
+    if unknown := [name for name in chosen if name not in known]:
+        raise ValidationError(f"--fields names {listed(unknown)}; the fields are {listed(known)}.")
+    return chosen
+
+
+def opened(path: str, **settings: Any) -> EnrichmentStore:
+    """Open a store of the command line; what is none is bad input, one that somebody else holds is not."""
+    from enrichstatus.sources.store import EnrichmentStore
+
+    try:
+        return EnrichmentStore(path, **settings)
+    except StoreLockedError:
+        raise
+    except StoreError as error:
+        raise ValidationError(str(error)) from error
+
+
+def store_file(path: str) -> str:
+    """Refuse a store that would end with the command."""
+    if path == ":memory:":
+        raise ValidationError("--store names a file; what is in memory ends with the command.")
+    return path
+
+
+def bad_rows(problems: pd.DataFrame, entity_id: str | None, fields: int, remedy: str) -> ValidationError:
+    """Name bad tasks by their rows, or by the rows and the column of the lead list that they were made of."""
+    if not fields:
+        return ValidationError.of_rows("tasks", problems, remedy)
+    leads = problems.assign(row=problems["row"] // fields, column=problems["column"].replace("entityId", entity_id))
+    return ValidationError.of_rows("leads", leads.drop_duplicates(), remedy)
