@@ -139,6 +139,10 @@ class Misbehaving:
         if self.stopping.is_set():
             raise Gone
 
+    def settle(self, connections: int = 0) -> None:
+        """Wait until so many connections are open and no more."""
+        self.wait_for(lambda: len(self._open) == connections, 5)
+
     def __enter__(self) -> Misbehaving:
         self._listener = socket.create_server((self.host, 0), backlog=64)
         self._start(self._accept)
@@ -204,9 +208,10 @@ class Misbehaving:
         except (OSError, Gone):  # the client has gone away, or the server goes
             pass
         finally:
+            connection.close()
             with self._changed:
                 del self._open[number]
-            connection.close()
+                self._changed.notify_all()
 
     def _read(self, reader: Any, connection: int) -> Request | None:
         line = reader.readline().decode("latin-1").split()
@@ -298,6 +303,11 @@ def zipped(wire: Wire, request: Request) -> bool:
     body = gzip.compress(encoded([finished(task) for task in request.tasks]))
     wire.send(message(body=body, headers={"Content-Encoding": "gzip"}))
     return True
+
+
+def bomb(status: int = 200, megabytes: int = 512) -> Answer:
+    """Answer with half a megabyte of gzip that is `megabytes` when unpacked."""
+    return reply(status, gzip.compress(b"[" * 2**20) * megabytes, {"Content-Encoding": "gzip"})
 
 
 def in_chunks(wire: Wire, request: Request) -> bool:
@@ -429,6 +439,17 @@ def endless(wire: Wire, request: Request) -> bool:
     while True:
         wire.send(b" " * 4096)
         wire.pause(0.01)
+
+
+def flooding(status: int) -> Answer:
+    """Send a status and a body that has no end, as fast as it goes."""
+
+    def answer(wire: Wire, request: Request) -> bool:
+        wire.send(b"HTTP/1.1 %d Odd\r\nConnection: close\r\n\r\n[" % status)
+        while True:
+            wire.send(b" " * 2**20)
+
+    return answer
 
 
 def endless_headers(wire: Wire, request: Request) -> bool:

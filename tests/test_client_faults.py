@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import json
 import logging
 import math
+import multiprocessing
 import os
 import pickle
 import signal
@@ -14,6 +16,8 @@ import sys
 import threading
 import time
 import traceback
+import tracemalloc
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -624,6 +628,40 @@ def test_lengths_that_differ_are_a_service_error(serve: Serve, client: MakeClien
     gc.collect()  # while the warning is ignored
 
 
+@pytest.mark.parametrize("answer", [bad.bomb(), bad.flooding(200)], ids=["bomb", "flood"])
+def test_an_answer_without_end_is_refused_and_not_kept(serve: Serve, client: MakeClient, answer: Answer):
+    """Of an answer of more than 16 MiB, as it comes or unpacked, no more is read and held; it is refused, and not repeated."""
+    server = serve(then=answer)
+    asking = client(server)
+    tracemalloc.start()
+    try:
+        with pytest.raises(es.ServiceError, match="more than 16 MiB") as caught:
+            asking.query(body_of(1))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.http_status == 200
+    assert len(server.requests) == 1
+    assert peak < 64 * 2**20
+
+
+@pytest.mark.parametrize("answer", [bad.bomb, bad.flooding], ids=["bomb", "flood"])
+@pytest.mark.parametrize("status", [401, 503])
+def test_a_long_page_of_an_error_is_still_the_status(
+    serve: Serve, client: MakeClient, answer: Callable[[int], Answer], status: int
+):
+    """A status says enough: its content is cut short, and it is repeated where the status is."""
+    server = serve(answer(status), then=bad.well)
+    if status == 503:
+        with within(5):
+            assert client(server).query(body_of(1)) == [bad.finished(task(0))]
+        server = serve(then=answer(status))
+    with pytest.raises(es.EnrichStatusError, match=str(status)) as caught:
+        client(server, retries=0).query(body_of(1))
+    assert caught.value.http_status == status
+    assert len(str(caught.value)) < 1000
+
+
 # What an error says
 
 
@@ -768,6 +806,30 @@ def test_an_answer_that_always_takes_too_long_is_a_service_error(serve: Serve, c
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize("name", SLOW)
+def test_an_answer_that_we_cut_off_is_not_said_to_be_the_servers_end(serve: Serve, client: MakeClient, name: str):
+    """The error of an answer that took longer than ``timeout=`` says so, and how long that is."""
+    server = serve(then=SLOW[name])
+    with pytest.raises(es.ServiceError, match=r"no whole answer within 0\.3 s") as caught:
+        client(server, timeout=(1, 0.3), retries=1).query(body_of(3))
+    assert caught.value.http_status in (None, 200)
+    assert len(server.requests) == 2
+
+
+def test_an_answer_that_ended_is_not_said_to_be_late(serve: Serve, client: MakeClient):
+    """What an attempt before was cut off for is not said of the last."""
+    server = serve(bad.trickling_body, then=bad.half_the_body)
+    with pytest.raises(es.ServiceError) as caught:
+        client(server, timeout=(1, 0.3), retries=1).query(body_of(3))
+    assert "within" not in str(caught.value)
+
+
+def test_a_handshake_that_is_not_answered_is_told(client: MakeClient):
+    """A server that says nothing where TLS begins is not said to have been asked."""
+    with bad.Silent() as server, pytest.raises(es.ServiceError, match=r"no TLS handshake within 0\.3 s"):
+        client(f"https://{server.address}", timeout=(0.3, 5), retries=1).query(body_of(1))
+
+
 def test_a_connection_that_is_not_made_is_given_up(client: MakeClient):
     """``timeout=`` bounds the connecting too."""
     with bad.Full() as url, within(4), pytest.raises(es.ServiceError) as caught:
@@ -902,6 +964,73 @@ def test_a_certificate_of_another_name_is_refused(serve: Serve, client: MakeClie
     assert server.requests == []
 
 
+@pytest.mark.parametrize("verify", [None, True])
+def test_a_certificate_is_checked_unless_told_otherwise_and_cannot_be_told(
+    serve: Serve, client: MakeClient, tmp_path: Path, verify: Any
+):
+    """``verify=None`` is no other than ``True``: what nobody vouches for is refused."""
+    tls, _ = bad.certified(tmp_path)
+    server = serve(tls=tls)
+    with pytest.raises(es.ServiceError, match=r"(?i)certificate"):
+        client(server, verify=verify).query(body_of(1))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("verify", [False, 0, 1, "", b"", b"bundle.pem", [], 0.0, np.False_], ids=repr)
+def test_the_check_of_certificates_cannot_be_switched_off(verify: Any):
+    """Anything but True or a path is a ValidationError that says what to pass."""
+    with pytest.raises(es.ValidationError, match=r"verify=.* bundle"):
+        es.EnrichmentClient("https://api.example.com", token=TOKEN, verify=verify)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_bundle_that_is_not_there_is_refused_at_once(tmp_path: Path, kind: Callable[[Path], Any]):
+    """A path of nothing is a ValidationError of the constructor that names it."""
+    with pytest.raises(es.ValidationError, match=r"verify=.*no such\.pem"):
+        es.EnrichmentClient("https://api.example.com", token=TOKEN, verify=kind(tmp_path / "no such.pem"))
+
+
+def test_a_bundle_without_a_certificate_is_a_service_error(serve: Serve, client: MakeClient, tmp_path: Path):
+    """A file that is no bundle, and one that has gone since, are ServiceErrors; nothing is sent."""
+    tls, authority = bad.certified(tmp_path)
+    server = serve(tls=tls)
+    (tmp_path / "no bundle.pem").write_text("nothing")
+    asking = client(server, verify=tmp_path / "no bundle.pem", retries=0)
+    with pytest.raises(es.ServiceError):
+        asking.query(body_of(1))
+    asking = client(server, verify=authority, retries=0)
+    authority.unlink()
+    with pytest.raises(es.ServiceError, match=r"authority\.pem"):
+        asking.query(body_of(1))
+    assert server.requests == []
+
+
+def test_the_bundle_that_is_given_goes_before_the_environments(
+    serve: Serve, client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """``verify=`` decides, whatever REQUESTS_CA_BUNDLE is."""
+    (tmp_path / "other").mkdir()
+    tls, authority = bad.certified(tmp_path)
+    _, other = bad.certified(tmp_path / "other")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
+    # on the loopback the environment says nothing anyway
+    monkeypatch.setattr("enrichstatus.sources.settings._is_loopback", lambda host: False)
+    server = serve(tls=tls)
+    assert client(server, verify=authority).query(body_of(1)) == [bad.finished(task(0))]
+    with pytest.raises(es.ServiceError, match=r"(?i)certificate"):
+        client(server).query(body_of(1))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("allow_http", 1), ("allow_http", "no"), ("allow_http", None), ("progress", 1), ("progress", "")],
+)
+def test_a_switch_is_true_or_false(option: str, value: Any):
+    """What is only like a bool is a ValidationError that names the option."""
+    with pytest.raises(es.ValidationError, match=f"{option}= takes True or False"):
+        es.EnrichmentClient("http://api.example.com", token=TOKEN, **{option: value})
+
+
 def test_a_server_that_speaks_no_tls_is_a_service_error(serve: Serve, client: MakeClient, tmp_path: Path):
     """A handshake that is never answered ends in time, and plain HTTP where TLS belongs is a ServiceError; nothing is sent."""
     plain = serve()
@@ -929,6 +1058,83 @@ def test_a_proxy_of_the_environment_is_not_used_for_the_loopback(
     assert statuses(answer) == ["finished"]
     assert len(server.requests) == 1
     assert proxy.connections == 0
+
+
+def test_an_answer_through_a_proxy_is_bounded_too(serve: Serve, client: MakeClient, monkeypatch: pytest.MonkeyPatch):
+    """Where the environment has a proxy it is used, and an answer that trickles through it is cut off and repeated."""
+    proxy = serve(bad.trickling_body)
+    monkeypatch.setenv("http_proxy", proxy.url)
+    asking = client("http://service.invalid", allow_http=True, timeout=(1, 0.4))
+    with within(4):
+        assert asking.query(body_of(3)) == [bad.finished(task(n)) for n in range(3)]
+    assert [request.target for request in proxy.requests] == ["http://service.invalid" + PATH] * 2
+
+
+# A service that is down
+
+
+def test_a_service_that_is_down_costs_one_batchs_attempts(client: MakeClient, caplog: pytest.LogCaptureFixture):
+    """When the first batch finds nobody, those that have not begun are given up with its cause; the log says so without the token."""
+    with bad.Refusing() as url, within(3), pytest.raises(es.ServiceError, match="refused") as caught:
+        client(url, retries=2, backoff=0.4).lookup(tasks_of(100 * BATCH), now=NOW)
+    assert type(caught.value) is es.ServiceError
+    lines = [record.getMessage() for record in caplog.records if record.name == "enrichstatus.client"]
+    assert {record.levelname for record in caplog.records if record.name == "enrichstatus.client"} == {"WARNING"}
+    assert 2 <= len(lines) <= 5  # of four workers a line each at the most, and one of the rest
+    assert all(url in line and "refused" in line and TOKEN not in line for line in lines)
+    assert any(line.startswith(f"{url}{PATH}: 96 batches more") for line in lines)
+
+
+@pytest.mark.parametrize("fault", [bad.close, bad.reset, bad.raw(b"SSH-2.0-OpenSSH_9.6\r\n"), bad.never])
+def test_a_service_that_gives_no_answer_is_not_asked_for_all(serve: Serve, client: MakeClient, fault: Answer):
+    """Connections that are made and never answered are no better than none."""
+    server = serve(then=fault)
+    with within(5), pytest.raises(es.ServiceError):
+        client(server, workers=2, retries=1, timeout=(1, 0.3)).lookup(tasks_of(20 * BATCH), now=NOW)
+    assert len({request.body for request in server.requests}) <= 3
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_service_that_dies_meanwhile_is_given_up_too(serve: Serve, client: MakeClient, workers: int):
+    """After as many batches in a row as there are workers found nobody, the rest is given up; what was answered is kept."""
+    server = serve(*[bad.well] * 10, then=bad.close)
+    tasks = tasks_of(40 * BATCH)
+    with pytest.raises(es.PartialLookupError) as caught:
+        client(server, workers=workers, retries=1).lookup(tasks, now=NOW)
+    assert len(caught.value.result) == 10 * BATCH
+    assert len(caught.value.failed) == 30 * BATCH
+    assert len(caught.value.causes) == 30
+    assert workers <= len({request.body for request in server.requests[10:]}) <= 2 * workers
+
+
+def test_a_batch_that_kills_its_connection_does_not_stop_the_rest(serve: Serve, client: MakeClient):
+    """One batch that is never answered is given up alone where the others are."""
+    server = serve(choose=when(asks(5 * BATCH), bad.close))
+    with pytest.raises(es.PartialLookupError) as caught:
+        client(server, workers=2).lookup(tasks_of(20 * BATCH), now=NOW)
+    assert len(caught.value.failed) == BATCH
+
+
+@pytest.mark.parametrize("fault", [bad.reply(503), bad.reply(404), bad.half_the_body, bad.truncated])
+def test_a_service_that_answers_badly_is_asked_for_every_batch(serve: Serve, client: MakeClient, fault: Answer):
+    """A status, or half an answer, is no silence: every batch is asked, and repeated as it should be."""
+    server = serve(then=fault)
+    with pytest.raises(es.ServiceError):
+        client(server, workers=2, retries=0).lookup(tasks_of(10 * BATCH), now=NOW)
+    assert len({request.body for request in server.requests}) == 10
+
+
+def test_every_batch_that_is_given_up_is_logged(serve: Serve, client: MakeClient, caplog: pytest.LogCaptureFixture):
+    """A batch that failed for good is a line with the address and the cause, from which the token is taken out."""
+    server = serve(choose=when(asks(0, 2 * BATCH), FAILURES["echo in a message"]))
+    with pytest.raises(es.PartialLookupError):
+        client(server).lookup(tasks_of(3 * BATCH), now=NOW)
+    lines = sorted(record.getMessage() for record in caplog.records if record.name == "enrichstatus.client")
+    assert [line.removeprefix(f"{server.url}{PATH}: ").split(":")[0] for line in lines] == [
+        "batch 1 is given up",
+        "batch 3 is given up",
+    ]
+    assert all("No such token" in line and TOKEN not in line for line in lines)
 
 
 # Some answered, some not
@@ -1426,3 +1632,232 @@ def test_progress_is_shown_when_asked_for(serve: Serve, client: MakeClient, caps
     assert "100%" in err
     assert "|" in err
     pd.testing.assert_frame_equal(shown, silent)
+
+
+def test_progress_counts_what_was_answered(serve: Serve, client: MakeClient, capsys: pytest.CaptureFixture[str]):
+    """A batch that failed is not done: of three batches two fill two thirds of the bar."""
+    server = serve(choose=when(asks(0), bad.reply(404)))
+    with pytest.raises(es.PartialLookupError):
+        client(server, progress=True).lookup(tasks_of(3 * BATCH), now=NOW)
+    _, err = capsys.readouterr()
+    assert "400/600" in err
+    assert "600/600" not in err
+
+
+# What is left
+
+
+def handles() -> int:
+    """Count the files and sockets that this process has open."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not tell")
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+def test_a_client_that_is_dropped_leaves_nothing_open(serve: Serve, tmp_path: Path, secure: bool):
+    """Without ``close()`` too, the connections of a client go when it does, at once and not when memory is collected."""
+    options: dict[str, Any] = QUICK
+    tls = None
+    if secure:
+        tls, authority = bad.certified(tmp_path)
+        options = QUICK | {"verify": authority}
+    server = serve(tls=tls)
+    es.EnrichmentClient(server.url, **options).lookup(tasks_of(1), now=NOW)
+    server.settle()
+    before = handles()
+    gc.disable()
+    try:
+        for _ in range(20):
+            es.EnrichmentClient(server.url, **options).lookup(tasks_of(1), now=NOW)
+        server.settle()
+        assert handles() <= before + 1
+    finally:
+        gc.enable()
+
+
+def test_a_lane_is_collected_without_its_client(serve: Serve):
+    """What urllib3 keeps of a connection holds neither the session nor the pool, so that both can be collected."""
+    from enrichstatus.sources.session import Lane
+    from enrichstatus.sources.settings import Bearer, parse_settings
+
+    server = serve()
+    settings = parse_settings(
+        server.url,
+        workers=1,
+        timeout=5,
+        deadline=5,
+        retries=0,
+        backoff=0,
+        max_retry_after=1,
+        allow_http=False,
+        verify=None,
+    )
+    lane = Lane(settings, Bearer(TOKEN))
+    lane.session.post(settings.url, data=json.dumps(body_of(1)), timeout=5).close()
+    gone = weakref.ref(lane.session)
+    del lane
+    gc.collect()
+    assert gone() is None
+    server.settle()
+
+
+def test_no_more_lanes_are_kept_than_there_are_workers(serve: Serve, client: MakeClient):
+    """After six threads at once a client of two workers keeps two connections."""
+    together = threading.Barrier(6, timeout=10)
+
+    def gate(wire: Wire, request: Request) -> bool:
+        together.wait()
+        return bad.well(wire, request)
+
+    server = serve(then=gate)
+    asking = client(server, workers=2)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda n: asking.query({"tasks": [task(n)]}), range(6)))
+    server.settle(2)
+    asking.close()
+    server.settle()
+
+
+def test_close_leaves_a_lookup_of_another_thread_to_its_end(serve: Serve):
+    """A lookup under way when the client is closed is answered, and its connections are closed after it."""
+    closed = threading.Event()
+
+    def gate(wire: Wire, request: Request) -> bool:
+        closed.wait(10)
+        return bad.well(wire, request)
+
+    server = serve(then=gate)
+    asking = es.EnrichmentClient(server.url, workers=2, **QUICK)
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(asking.lookup, tasks_of(6 * BATCH), now=NOW)
+        server.wait_for(lambda: len(server.requests) == 2)
+        asking.close()
+        closed.set()
+        assert statuses(looking.result(20)) == ["finished"] * 6 * BATCH
+    server.settle()
+    with pytest.raises(es.EnrichStatusError, match="closed"):
+        asking.lookup(tasks_of(1), now=NOW)
+
+
+def test_a_closed_client_says_so(serve: Serve):
+    """After ``close()``, once or twice, every call is an EnrichStatusError that says what to do, and ``repr`` has it."""
+    server = serve()
+    with es.EnrichmentClient(server.url, **QUICK) as asking:
+        assert repr(asking) == f"EnrichmentClient({server.url!r}, workers=4)"
+    asking.close()
+    assert repr(asking) == f"EnrichmentClient({server.url!r}, closed)"
+    for ask in (lambda: asking.query(body_of(1)), lambda: asking.lookup(tasks_of(1)), lambda: asking.lookup([])):
+        with pytest.raises(es.EnrichStatusError, match=r"closed; make it again with EnrichmentClient\(…\)"):
+            ask()
+    assert server.requests == []
+
+
+# Errors that travel
+
+
+def same(error: Any, again: Any) -> None:
+    """Check that an exception is the same after a pickle."""
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.args == error.args
+    for name, value in vars(error).items():
+        if isinstance(value, pd.DataFrame):
+            pd.testing.assert_frame_equal(getattr(again, name), value)
+        elif name == "causes":
+            assert [(type(one), str(one), one.http_status) for one in again.causes] == [
+                (type(one), str(one), one.http_status) for one in value
+            ]
+        else:
+            assert getattr(again, name) == value
+
+
+PROBLEMS = pd.DataFrame({"row": [3], "column": ["field"], "value": ["fax"], "reason": ["is none"]})
+ERRORS_THAT_TRAVEL = [
+    es.EnrichStatusError("It went wrong."),
+    es.ValidationError("It is wrong.", PROBLEMS),
+    es.UnauthorizedError("No token."),
+    es.InternalError("The disk is full."),
+    es.ServiceError("It is down.", 503),
+    es.PartialLookupError(
+        "Some.", tasks_of(2), tasks_of(3), [es.ServiceError("It is down.", 503), es.InternalError("No.")]
+    ),
+    es.LookupInterrupted("Stopped.", tasks_of(2), tasks_of(3)),
+    es.StoreError("No file."),
+    es.StoreLockedError("Held."),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS_THAT_TRAVEL, ids=lambda error: type(error).__name__)
+def test_an_error_survives_a_pickle(error: BaseException):
+    """Every exception is itself again, with all that it carries, after a pickle and a copy."""
+    error.add_note("said later")
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        same(error, pickle.loads(pickle.dumps(error, protocol)))
+    same(error, copy.copy(error))
+
+
+def test_a_partial_answer_comes_through_a_pool_of_processes(serve: Serve, monkeypatch: pytest.MonkeyPatch):
+    """A client sent to another process asks there, and the error that has the rows comes back whole."""
+    monkeypatch.setenv("ENRICHSTATUS_TOKEN", TOKEN)
+    server = serve(choose=when(asks(BATCH), bad.reply(503)))
+    tasks = tasks_of(3 * BATCH)
+    pool = multiprocessing.get_context("spawn").Pool(1)
+    try:
+        with es.EnrichmentClient(server.url, **QUICK) as asking, pytest.raises(es.PartialLookupError) as caught:
+            pool.apply_async(asking.lookup, (tasks,), {"now": NOW}).get(60)
+    finally:
+        pool.terminate()
+        pool.join()
+    assert len(caught.value.result) == 2 * BATCH
+    pd.testing.assert_frame_equal(caught.value.failed, tasks[BATCH : 2 * BATCH])
+    assert [cause.http_status for cause in caught.value.causes] == [503] == [caught.value.http_status]
+
+
+# What a tool that shows the variables of a failed call can see
+
+
+def shown(error: BaseException) -> Iterator[str]:
+    """Show every variable of every frame of our package and of the libraries below, along the chain, as such tools do."""
+    link: BaseException | None = error
+    while link is not None:
+        for frame, _ in traceback.walk_tb(link.__traceback__):
+            if Path(frame.f_code.co_filename) != Path(__file__):
+                yield from (f"{name}={value!r}" for name, value in frame.f_locals.items())
+        link = link.__cause__ or link.__context__
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base_url": "ftp://example.com"},
+        {"token": TOKEN + " x"},
+        {"token": [TOKEN]},
+        {"workers": 0},
+        {"verify": False},
+        {"fields": ["a", "a"]},
+        {"max_processing_time": {"fax": 1}},
+        {"progress": 2},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_no_variable_of_a_failed_constructor_has_the_token(options: dict[str, Any]):
+    """No frame of it shows the token, and the client that was not made can be shown."""
+    with pytest.raises(es.EnrichStatusError) as caught:
+        es.EnrichmentClient(**{"base_url": "http://127.0.0.1:1", "token": TOKEN} | options)
+    variables = list(shown(caught.value))
+    assert "self=EnrichmentClient(not made)" in variables
+    assert not [variable for variable in variables if TOKEN in variable]
+    assert repr(es.EnrichmentClient.__new__(es.EnrichmentClient)) == "EnrichmentClient(not made)"
+
+
+@pytest.mark.parametrize(
+    "name", ["403", "closed", "half the headers", "half the body", "slow body", "garbage", "refused"]
+)
+def test_no_variable_of_a_failed_call_has_the_token(serve: Serve, client: MakeClient, name: str):
+    """Nor does a frame of the libraries that the error of a request came through."""
+    with ExitStack() as stack:
+        where = stack.enter_context(bad.Refusing()) if name == "refused" else serve(then=FAILURES[name])
+        with pytest.raises(es.ServiceError) as caught:
+            client(where, retries=1, timeout=(1, 0.3)).query(body_of(1))
+    assert not [variable for variable in shown(caught.value) if TOKEN in variable]

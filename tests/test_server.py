@@ -56,7 +56,7 @@ RECORDS = [
 
 
 @contextmanager
-def serving(store: es.EnrichmentStore, folder: Path, **settings: Any) -> Iterator[str]:
+def serving(store: es.EnrichmentStore, folder: Path) -> Iterator[str]:
     """Serve a store to TOKENS, its clock standing at NOW."""
     tokens = write_tokens(folder / "tokens.toml", TOKENS)
     with running(create_app(store, tokens, clock=lambda: MOMENT)) as base:

@@ -1,8 +1,11 @@
-"""Distinct tasks in full batches, and what a service answered to each."""
+"""Distinct tasks in full batches, what a service answered to each, and the database where these are put together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import duckdb
 import numpy as np
@@ -10,7 +13,53 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from enrichstatus import wire
+from enrichstatus.errors import EnrichStatusError
 from enrichstatus.schema import SCHEMA
+from enrichstatus.tasks import create_vocabularies
+
+#: With fewer batches nobody needs a progress bar.
+_MANY = 20
+
+
+class Tables:
+    """A database in memory with a cursor for each call, until it is closed; calls that have begun then still end."""
+
+    def __init__(self, fields: Sequence[str]):
+        self._con = duckdb.connect()
+        self._con.execute("set global TimeZone = 'UTC'")
+        create_vocabularies(self._con, fields)
+        self.closed = False
+        self._lock = threading.Lock()
+        #: the calls that are under way, and the owner until it closes
+        self._users = 1
+
+    @contextmanager
+    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend a call a cursor."""
+        with self._lock:
+            if self.closed:
+                raise EnrichStatusError("The client is closed; make it again with EnrichmentClient(…).")
+            self._users += 1
+            con = self._con.cursor()
+        try:
+            with con:
+                yield con
+        finally:
+            self._leave()
+
+    def close(self) -> None:
+        """Lend no more cursors."""
+        with self._lock:
+            before, self.closed = self.closed, True
+        if not before:
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            last = not self._users
+        if last:  # closed any earlier, the cursors of others would be closed with it
+            self._con.close()
 
 
 def bodies(con: duckdb.DuckDBPyConnection) -> list[str]:
@@ -35,6 +84,21 @@ def unanswered(con: duckdb.DuckDBPyConnection) -> npt.NDArray[np.int64]:
     """Tell the positions of the tasks whose batches are not among those of the relation ``reached``."""
     positions: npt.NDArray[np.int64] = con.sql(_LOST_SQL).to_arrow_table()["position"].to_numpy()
     return positions
+
+
+@contextmanager
+def bar(con: duckdb.DuckDBPyConnection, count: int, *, shown: bool | None) -> Iterator[Callable[[int], object]]:
+    """Show how many tasks have been answered; gives what is to be told the place of each batch that was."""
+    if shown is None:
+        shown = count >= _MANY and ("ipykernel" in sys.modules or sys.stderr.isatty())
+    if not shown:
+        yield lambda place: None
+        return
+    from tqdm.auto import tqdm
+
+    tasks: int = con.execute("select count(*) from keys").fetchall()[0][0]
+    with tqdm(total=tasks, unit="task", desc="enrichment status") as drawn:
+        yield lambda place: drawn.update(min(wire.BATCH_SIZE, tasks - place * wire.BATCH_SIZE))
 
 
 _BATCHES_SQL = f"""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,21 +22,17 @@ from enrichstatus.lookup import (
     Instant,
     PartialAnswer,
     look_up,
-    parse_duration,
     parse_instant,
     parse_limits,
 )
 from enrichstatus.schema import FIELDS
 from enrichstatus.sources import batches, replies
-from enrichstatus.sources.settings import Settings, parse_address, parse_number, parse_token
-from enrichstatus.tasks import check, create_vocabularies, parse_fields
-from enrichstatus.wire import BATCH_SIZE, PATH, tasks_of
+from enrichstatus.sources.settings import Bearer, parse_flag, parse_settings
+from enrichstatus.tasks import check, parse_fields
+from enrichstatus.wire import tasks_of
 
 if TYPE_CHECKING:
     from enrichstatus.sources.transport import Outcome
-
-#: With fewer batches nobody needs a progress bar.
-_MANY_BATCHES = 20
 
 
 class EnrichmentClient:
@@ -62,8 +58,9 @@ class EnrichmentClient:
         How long a ``Retry-After`` of the service is obeyed at most.
     allow_http : bool
         Send the token over plain http to another machine than this one.
-    verify : bool or str
-        Check the certificate (default), or the path of a bundle of authorities to check it with.
+    verify : str, optional
+        The path of a bundle (or a folder) of authorities to check the service's certificate with; unless given, those that are known.
+        It is always checked.
     fields : sequence of str
         The fields that the service knows.
     max_processing_time : str, timedelta, seconds, or a mapping of these by field
@@ -97,38 +94,37 @@ class EnrichmentClient:
         backoff: float = 0.5,
         max_retry_after: str | float | timedelta = "60s",
         allow_http: bool = False,
-        verify: bool | str = True,
+        verify: str | os.PathLike[str] | bool | None = None,
         fields: Sequence[str] = FIELDS,
         max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
         progress: bool | None = None,
     ):
+        bearer = Bearer(token)
+        del token  # from here on nothing that shows the variables of a failed call can show it
         #: for a copy in another process, which has a token of its own
-        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "token")}
-        from enrichstatus.sources.session import Bearer
+        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "bearer")}
         from enrichstatus.sources.transport import Transport  # HTTP, which a store never needs
 
-        self.base_url, loopback = parse_address(base_url, allow_http=allow_http)
+        parse_flag("progress", progress, optional=True)
+        settings = parse_settings(
+            base_url,
+            workers=workers,
+            timeout=timeout,
+            deadline=deadline,
+            retries=retries,
+            backoff=backoff,
+            max_retry_after=max_retry_after,
+            allow_http=allow_http,
+            verify=verify,
+        )
+        self.base_url, self._workers, self._progress = settings.address, settings.workers, progress
         self.fields = parse_fields(fields)
         self._limits = parse_limits(max_processing_time, self.fields)
-        self._progress = progress
-        connect, read = timeout if isinstance(timeout, (tuple, list)) and len(timeout) == 2 else (timeout, timeout)
-        settings = Settings(
-            url=self.base_url + PATH,
-            connect=parse_number("timeout", connect),
-            read=parse_number("timeout", read),
-            deadline=parse_duration(deadline, "deadline").total_seconds(),
-            retries=int(parse_number("retries", retries, least=0, whole=True)),
-            backoff=parse_number("backoff", backoff, least=0),
-            max_retry_after=parse_duration(max_retry_after, "max_retry_after").total_seconds(),
-            workers=int(parse_number("workers", workers, least=1, whole=True)),
-            verify=verify,
-            loopback=loopback,
-        )
-        self._transport = Transport(settings, Bearer(parse_token(token)))
-        # answers are put beside their tasks by the query that all sources share
-        self._con = duckdb.connect()
-        self._con.execute("set global TimeZone = 'UTC'")
-        create_vocabularies(self._con, self.fields)
+        bearer.check()
+        self._transport = Transport(settings, bearer)
+        # for a client that is dropped without having been closed
+        weakref.finalize(self, self._transport.close).atexit = False
+        self._tables = batches.Tables(self.fields)
 
     def lookup(
         self,
@@ -172,7 +168,7 @@ class EnrichmentClient:
         limits = pa.table(
             {"field": pa.array(self._limits, pa.string()), "pendingSince": pa.array(since, pa.timestamp("us", "UTC"))}
         )
-        with self._con.cursor() as con:
+        with self._tables.cursor() as con:
             return look_up(
                 con,
                 tasks,
@@ -209,7 +205,7 @@ class EnrichmentClient:
             found.extend(objects)
             return records
 
-        with self._con.cursor() as con:
+        with self._tables.cursor() as con:
             check(con, frames.read(tasks_of(body)))
             outcome = self._ask(con, read)
         if outcome.interrupted:
@@ -219,9 +215,9 @@ class EnrichmentClient:
         return found
 
     def close(self) -> None:
-        """Close the connections that are kept for the next call."""
+        """Close the connections that are kept for the next call; calls that are under way in other threads still end."""
         self._transport.close()
-        self._con.close()
+        self._tables.close()
 
     def __enter__(self) -> EnrichmentClient:
         return self
@@ -230,7 +226,9 @@ class EnrichmentClient:
         self.close()
 
     def __repr__(self) -> str:
-        return f"EnrichmentClient({self.base_url!r}, workers={self._transport.settings.workers})"
+        if "_tables" not in vars(self):
+            return "EnrichmentClient(not made)"
+        return f"EnrichmentClient({self.base_url!r}, {'closed' if self._tables.closed else f'workers={self._workers}'})"
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], EnrichmentClient], tuple[dict[str, Any]]]:
         return _again, (self._arguments,)
@@ -250,7 +248,7 @@ class EnrichmentClient:
     def _ask(self, con: duckdb.DuckDBPyConnection, read: Callable[[bytes], pa.Table]) -> Outcome[pa.Table]:
         """Post the distinct tasks of the table ``tasks`` in full batches; what was answered comes to stand in ``received``."""
         bodies = batches.bodies(con)
-        with self._bar(con, len(bodies)) as advance:
+        with batches.bar(con, len(bodies), shown=self._progress) as advance:
             outcome = self._transport.post(bodies, read, advance)
         for place, entity in batches.receive(con, outcome.answered).items():
             del outcome.answered[place]
@@ -277,21 +275,6 @@ class EnrichmentClient:
             return PartialLookupError(text, result, failed, causes)
 
         raise PartialAnswer(table, lost, error) from (causes[0] if causes else None)
-
-    @contextmanager
-    def _bar(self, con: duckdb.DuckDBPyConnection, count: int) -> Iterator[Callable[[int], object]]:
-        """Show how many tasks have been answered; gives what is to be told the place of each batch."""
-        shown = self._progress
-        if shown is None:
-            shown = count >= _MANY_BATCHES and ("ipykernel" in sys.modules or sys.stderr.isatty())
-        if not shown:
-            yield lambda place: None
-            return
-        from tqdm.auto import tqdm
-
-        tasks: int = con.execute("select count(*) from keys").fetchall()[0][0]
-        with tqdm(total=tasks, unit="task", desc="enrichment status") as bar:
-            yield lambda place: bar.update(min(BATCH_SIZE, tasks - place * BATCH_SIZE))
 
 
 def _again(arguments: dict[str, Any]) -> EnrichmentClient:

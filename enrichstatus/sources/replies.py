@@ -70,8 +70,8 @@ def _fits(found: list[dict[str, Any]], name: str) -> bool:
     return False
 
 
-def error_of(response: requests.Response, url: str, hide: Callable[[str], str]) -> EnrichStatusError:
-    """Make the exception of an answer that is not 200; its content has been read."""
+def error_of(response: requests.Response, content: bytes, url: str, hide: Callable[[str], str]) -> EnrichStatusError:
+    """Make the exception of an answer that is not 200, of its headers and what was read of its content."""
     status = response.status_code
     if response.is_redirect or 300 <= status < 400:
         target = hide(response.headers.get("Location", "nowhere"))[:200]
@@ -80,7 +80,7 @@ def error_of(response: requests.Response, url: str, hide: Callable[[str], str]) 
             "If that is the service, give it as base_url.",
             status,
         )
-    code, message = _code_and_message(response.content)
+    code, message = _code_and_message(content)
     message = hide(message)
     if status == 400:
         return ValidationError(message if code else f"{url} refused the request (400): {message}")
