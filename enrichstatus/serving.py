@@ -32,6 +32,7 @@ LAST_REQUESTS = 30
 LAST_REQUESTS_AT_EXIT = 1
 
 _OURS = "enrichstatus.server"
+_NO_START = "The application did not start; its log says why."
 
 
 def serve(app: Any, *, host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -56,10 +57,12 @@ def serve(app: Any, *, host: str, port: int, ready: Callable[[str], None]) -> No
     try:
         with listening, _logging(server), suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
-    except SystemExit as error:
-        raise EnrichStatusError("The application did not start; its log says why.") from error
+    except SystemExit as error:  # some versions of the server end so
+        raise EnrichStatusError(_NO_START) from error
     finally:
         gc.unfreeze()
+    if server.failed:  # and some only return
+        raise EnrichStatusError(_NO_START)
 
 
 @contextmanager
@@ -142,7 +145,7 @@ class Background:
         self._thread.start()
         while not started.wait(0.05):
             if not self._thread.is_alive():
-                raise EnrichStatusError("The application did not start; its log says why.")
+                raise EnrichStatusError(_NO_START)
         # a thread that still ran would keep what it serves from being taken down in order
         atexit.register(self._stop_at_exit)
 
@@ -184,9 +187,11 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         self._ready = ready
+        self.failed = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self.failed = not self.started
         if self.started:
             self._ready()
 
