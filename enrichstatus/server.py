@@ -43,6 +43,8 @@ MOST_BYTES = 1 << 20
 SLOWEST_BODY = 30.0
 #: Seconds between looks at whether the store's file or the tokens were replaced.
 WATCH = 0.5
+#: Seconds until a file that could not be taken up is tried again as it is.
+SECOND_LOOK = 60.0
 
 
 def create_app(
@@ -153,14 +155,20 @@ class _Endpoint:
     async def _watch(self) -> None:
         """Take up a store's file, or tokens, that were replaced; what cannot be used is told once, and the old goes on."""
         told = ""
+        refused, again = _stamp(None), 0.0
         while True:
             await asyncio.sleep(WATCH)
             try:
                 self._take_up_tokens()
-                if self._store.replaced():
+                stamp = _stamp(self._store.path)
+                # to read a large file only to refuse it is work, which the same one is not worth all the time
+                if self._store.replaced() and (stamp != refused or time.monotonic() > again):
+                    refused, again = stamp, time.monotonic() + SECOND_LOOK
                     await asyncio.to_thread(self._store.refresh)
+                    refused = _stamp(None)
                     _LOG.info(_line(event="reloaded", store=self._store.path))
-                told = ""
+                if stamp != refused:
+                    told = ""
             except Exception as error:
                 if told != str(error):
                     told = str(error)

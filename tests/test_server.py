@@ -1065,3 +1065,28 @@ def test_changed_tokens_hold_soon_and_broken_ones_do_not(tmp_path: Path, logged:
         assert [ask(base, token=token).status_code for token in (ONE, "new")] == [401, 200]
         put(TOKENS)
         until(lambda: [ask(base, token=token).status_code for token in (ONE, "new")] == [200, 401], 5)
+
+
+def test_a_file_that_was_refused_is_not_read_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: Collected
+):
+    """To read a large file only to refuse it is work: the same one is tried once, until it changes or a minute has passed."""
+    monkeypatch.setattr(server, "WATCH", 0.002)
+    tried = []
+    replace(path := tmp_path / "leads.duckdb", "v0")
+    good = path.read_bytes()
+    with es.EnrichmentStore(path, read_only=True) as store, serving(store, tmp_path) as base:
+        look, refresh = store.replaced, store.refresh
+        looks = []
+        monkeypatch.setattr(store, "replaced", lambda: looks.append(1) or look())
+        monkeypatch.setattr(store, "refresh", lambda: tried.append(1) or refresh())
+        (tmp_path / "broken").write_bytes(good[: len(good) // 2])
+        (tmp_path / "broken").replace(path)
+        until(lambda: logged.errors())
+        after = len(looks)
+        until(lambda: len(looks) > after + 20)
+        assert len(tried) == 1
+        assert version(base) == "v0"
+        replace(path, "v1")
+        until(lambda: version(base) == "v1")
+        assert len(tried) == 2
