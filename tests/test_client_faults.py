@@ -1075,11 +1075,12 @@ def test_an_answer_through_a_proxy_is_bounded_too(serve: Serve, client: MakeClie
 
 def test_a_service_that_is_down_costs_one_batchs_attempts(client: MakeClient, caplog: pytest.LogCaptureFixture):
     """When the first batch finds nobody, those that have not begun are given up with its cause; the log says so without the token."""
+    caplog.set_level(logging.INFO, "enrichstatus.client")
     with bad.Refusing() as url, within(3), pytest.raises(es.ServiceError, match="refused") as caught:
         client(url, retries=2, backoff=0.4).lookup(tasks_of(100 * BATCH), now=NOW)
     assert type(caught.value) is es.ServiceError
     lines = [record.getMessage() for record in caplog.records if record.name == "enrichstatus.client"]
-    assert {record.levelname for record in caplog.records if record.name == "enrichstatus.client"} == {"WARNING"}
+    assert {record.levelname for record in caplog.records if record.name == "enrichstatus.client"} == {"INFO"}
     assert 2 <= len(lines) <= 5  # of four workers a line each at the most, and one of the rest
     assert all(url in line and "refused" in line and TOKEN not in line for line in lines)
     assert any(line.startswith(f"{url}{PATH}: 96 batches more") for line in lines)
@@ -1126,6 +1127,7 @@ def test_a_service_that_answers_badly_is_asked_for_every_batch(serve: Serve, cli
 
 def test_every_batch_that_is_given_up_is_logged(serve: Serve, client: MakeClient, caplog: pytest.LogCaptureFixture):
     """A batch that failed for good is a line with the address and the cause, from which the token is taken out."""
+    caplog.set_level(logging.INFO, "enrichstatus.client")
     server = serve(choose=when(asks(0, 2 * BATCH), FAILURES["echo in a message"]))
     with pytest.raises(es.PartialLookupError):
         client(server).lookup(tasks_of(3 * BATCH), now=NOW)

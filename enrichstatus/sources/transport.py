@@ -85,7 +85,7 @@ class Transport:
             refused = next((error for error in outcome.failed.values() if isinstance(error, UnauthorizedError)), late)
             if rest := set(range(len(bodies))) - outcome.answered.keys() - outcome.failed.keys():
                 outcome.failed |= dict.fromkeys(rest, refused)
-                self._warn(f"{len(rest)} batches are given up unanswered", refused)
+                self._note(f"{len(rest)} batches are given up unanswered", refused)
         return outcome
 
     def hide(self, text: str) -> str:
@@ -160,13 +160,13 @@ class Transport:
                 except _OutOfTime:
                     return
                 except Exception as error:
-                    self._warn(f"batch {place + 1} is given up", error)
+                    self._note(f"batch {place + 1} is given up", error)
                     if isinstance(error, UnauthorizedError):
                         call.stopped.set()  # the others would be refused alike
                     with self._lock:
                         rest = [later for later, _ in todo] if call.counts(silent=_is_silence(error, lane)) else []
                     if rest:
-                        self._warn(
+                        self._note(
                             f"{len(rest)} batches more are given up before they began, for nothing answers", error
                         )
                     for lost in (place, *rest):
@@ -229,8 +229,9 @@ class Transport:
                 )
         return bytes(content)
 
-    def _warn(self, what: str, error: Exception) -> None:
-        _log.warning("%s: %s: %s", self.settings.url, what, self._bearer.hide(str(error)))
+    def _note(self, what: str, error: Exception) -> None:
+        # not a warning: what is raised tells it, and where nobody has set up logging a warning would be printed over the bar
+        _log.info("%s: %s: %s", self.settings.url, what, self._bearer.hide(str(error)))
 
     def _unreachable(self, error: Exception, status: int | None = None) -> ServiceError:
         """Say in a line why there is no usable answer."""
