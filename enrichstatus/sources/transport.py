@@ -57,27 +57,27 @@ class Transport:
         """Post every body, some at once; `read` turns an answer into a result, `done` is told the place of each that is answered."""
         outcome: Outcome[T] = Outcome()
         call = _Call(time.monotonic() + self.settings.deadline, self.settings.workers)
-        results: queue.SimpleQueue[tuple[int, T | Exception]] = queue.SimpleQueue()
+        ended: queue.SimpleQueue[int] = queue.SimpleQueue()
         todo = iter(enumerate(bodies))
+        interrupted = False
         with self._lanes(min(self.settings.workers, len(bodies)), call) as lanes:
             try:
                 for lane in lanes:
-                    lane.start(self._work, lane, todo, read, results, call)
+                    lane.start(self._work, lane, todo, read, outcome, ended, call)
                 for _ in bodies:
-                    place, result = self._next(results, lanes, call)
-                    if isinstance(result, Exception):
-                        outcome.failed[place] = result
-                    else:
-                        outcome.answered[place] = result
+                    place = self._next(ended, lanes, call)
+                    if place in outcome.answered:
                         done(place)
-                    if isinstance(result, UnauthorizedError):
+                    elif isinstance(outcome.failed[place], UnauthorizedError):
                         break
                 else:
                     call.complete = True
             except _OutOfTime:
                 pass
             except KeyboardInterrupt:
-                outcome.interrupted = True
+                interrupted = True
+        # a copy: a worker that does not end in time may still write into the other
+        outcome = Outcome(dict(outcome.answered), dict(outcome.failed), interrupted)
         if not outcome.interrupted:
             late = ServiceError(
                 f"{self.settings.url} did not answer within the deadline of {self.settings.deadline:g} s."
@@ -127,14 +127,12 @@ class Transport:
         for lane in free[room:]:
             lane.close()
 
-    def _next(
-        self, results: queue.SimpleQueue[tuple[int, T | Exception]], lanes: Sequence[Lane], call: _Call
-    ) -> tuple[int, T | Exception]:
+    def _next(self, ended: queue.SimpleQueue[int], lanes: Sequence[Lane], call: _Call) -> int:
         while True:
             for lane in lanes:
                 lane.line.cut(older_than=self.settings.read)
             with suppress(queue.Empty):
-                return results.get(timeout=max(0.0, min(_GLANCE, call.remaining())))
+                return ended.get(timeout=max(0.0, min(_GLANCE, call.remaining())))
             if call.remaining() <= 0:
                 raise _OutOfTime
 
@@ -143,7 +141,8 @@ class Transport:
         lane: Lane,
         todo: Iterator[tuple[int, str]],
         read: Callable[[bytes], T],
-        results: queue.SimpleQueue[tuple[int, T | Exception]],
+        outcome: Outcome[T],
+        ended: queue.SimpleQueue[int],
         call: _Call,
     ) -> None:
         try:
@@ -156,7 +155,9 @@ class Transport:
                     result = self._answer(lane, body, read, call)
                     with self._lock:
                         call.counts(silent=False)
-                    results.put((place, result))
+                    # kept here and now, so that an interrupt of the caller's thread can lose none that came
+                    outcome.answered[place] = result
+                    ended.put(place)
                 except _OutOfTime:
                     return
                 except Exception as error:
@@ -170,7 +171,8 @@ class Transport:
                             f"{len(rest)} batches more are given up before they began, for nothing answers", error
                         )
                     for lost in (place, *rest):
-                        results.put((lost, error))
+                        outcome.failed[lost] = error
+                        ended.put(lost)
         finally:
             with self._lock:
                 lane.free = True
