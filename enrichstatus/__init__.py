@@ -5,6 +5,8 @@ from enrichstatus.errors import (
     InternalError,
     LookupInterrupted,
     PartialLookupError,
+    PollDeadline,
+    PollInterrupted,
     ServiceError,
     StoreError,
     StoreLockedError,
@@ -12,12 +14,18 @@ from enrichstatus.errors import (
     ValidationError,
 )
 from enrichstatus.lookup import Source
+from enrichstatus.polling import as_completed, poll, wait
+from enrichstatus.schedules import Adaptive, Ask, Backoff
 from enrichstatus.sources.client import EnrichmentClient
 from enrichstatus.sources.loading import LoadReport
 from enrichstatus.sources.store import EnrichmentStore
 from enrichstatus.tasks import tasks_from_leads
+from enrichstatus.updates import Update
 
 __all__ = [
+    "Adaptive",
+    "Ask",
+    "Backoff",
     "EnrichStatusError",
     "EnrichmentClient",
     "EnrichmentStore",
@@ -25,11 +33,17 @@ __all__ = [
     "LoadReport",
     "LookupInterrupted",
     "PartialLookupError",
+    "PollDeadline",
+    "PollInterrupted",
     "ServiceError",
     "Source",
     "StoreError",
     "StoreLockedError",
     "UnauthorizedError",
+    "Update",
     "ValidationError",
+    "as_completed",
+    "poll",
     "tasks_from_leads",
+    "wait",
 ]

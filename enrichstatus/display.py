@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 from functools import partial
 from html import escape
 from itertools import accumulate
@@ -10,6 +11,9 @@ from itertools import accumulate
 import pandas as pd
 
 from enrichstatus.schema import KEY, STATUSES, listed
+
+#: Whether who asks shows the progress already, so that nobody below draws a bar of its own.
+progress_is_shown: ContextVar[bool] = ContextVar("progress_is_shown", default=False)
 
 
 def text(headline: str, counts: pd.DataFrame) -> str:

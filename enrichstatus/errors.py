@@ -8,11 +8,13 @@
     ├── InternalError        500 INTERNAL_ERROR     the query itself failed
     ├── ServiceError                                the remote service cannot be reached, or breaks the contract
     │   └── PartialLookupError                      some batches were answered, others were not
-    └── StoreError                                  the file behind a store cannot be used
-        └── StoreLockedError                        somebody else holds it
+    ├── StoreError                                  the file behind a store cannot be used
+    │   └── StoreLockedError                        somebody else holds it
+    └── PollDeadline                                a poll's time is up, with its last update
 
     KeyboardInterrupt
-    └── LookupInterrupted                           Ctrl-C, with what was answered until then
+    ├── LookupInterrupted                           Ctrl-C, with what was answered until then
+    └── PollInterrupted                             Ctrl-C, with the poll's last update
 
 The first three carry the ``code`` and the ``http_status`` of the wire contract. Errors of the engines underneath are wrapped, with the
 original as ``__cause__``; mistakes in a program (a misspelt argument, say) stay what Python makes of them.
@@ -86,11 +88,14 @@ class ServiceError(EnrichStatusError):
     ----------
     http_status : int or None
         What it answered with, if it did.
+    retry_after : float or None
+        Seconds that it asked to be left alone for (``Retry-After``), if it did.
     """
 
-    def __init__(self, message: str, http_status: int | None = None):
+    def __init__(self, message: str, http_status: int | None = None, retry_after: float | None = None):
         super().__init__(message)
         self.http_status = http_status
+        self.retry_after = retry_after
 
 
 class PartialLookupError(ServiceError):
@@ -107,7 +112,8 @@ class PartialLookupError(ServiceError):
     """
 
     def __init__(self, message: str, result: Any, failed: Any, causes: list[Exception]):
-        super().__init__(message, getattr(causes[0], "http_status", None))
+        asked = [cause.retry_after for cause in causes if isinstance(cause, ServiceError) and cause.retry_after]
+        super().__init__(message, getattr(causes[0], "http_status", None), max(asked, default=None))
         self.result = result
         self.failed = failed
         self.causes = causes
@@ -131,6 +137,37 @@ class StoreError(EnrichStatusError):
 
 class StoreLockedError(StoreError):
     """Another process, or another setting in this one, holds the file; the message says who and what to do."""
+
+
+class PollDeadline(EnrichStatusError):
+    """The time of a poll is up, and some tasks have not ended: they are pending, not failed.
+
+    Attributes
+    ----------
+    update : Update
+        The last one, with all tasks in its ``.frame``.
+    """
+
+    def __init__(self, message: str, update: Any):
+        super().__init__(message)
+        self.update = update
+
+
+class PollInterrupted(KeyboardInterrupt):
+    """A poll was interrupted (Ctrl-C).
+
+    Attributes
+    ----------
+    update : Update or None
+        The last one, with all tasks in its ``.frame``; None where nothing had been asked yet.
+    """
+
+    def __init__(self, message: str, update: Any):
+        super().__init__(message)
+        self.update = update
+
+    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, ...]]:
+        return _again, (type(self), self.args, vars(self))
 
 
 def _again(kind: type[BaseException], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
