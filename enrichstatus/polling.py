@@ -4,37 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
-from enrichstatus.display import progress_is_shown
-from enrichstatus.errors import (
-    EnrichStatusError,
-    LookupInterrupted,
-    PartialLookupError,
-    PollDeadline,
-    PollInterrupted,
-    UnauthorizedError,
-    ValidationError,
-)
-from enrichstatus.lookup import Errors, Source, choice, parse_duration
-from enrichstatus.schedules import Adaptive, Ask, Backoff
-from enrichstatus.schema import FIELDS
-from enrichstatus.tracking import Tracker
-from enrichstatus.updates import State, Update, requests_for
-from enrichstatus.wire import BATCH_SIZE
+from enrichstatus.asking import Duration, Run
+from enrichstatus.errors import EnrichStatusError, LookupInterrupted, PollDeadline, PollInterrupted, ValidationError
+from enrichstatus.lookup import Errors, Source, parse_duration
+from enrichstatus.schedules import Ask, Backoff
+from enrichstatus.updates import Update
 
 if TYPE_CHECKING:
-    from enrichstatus.sources.memory import Memory
     from enrichstatus.sources.store import EnrichmentStore
-
-#: With a memory, so many tasks are looked up at once: what is lost when the process is killed meanwhile is no more.
-_KEPT_EVERY = 10 * BATCH_SIZE
-
-Duration = str | float | timedelta
 
 
 def poll(
@@ -105,10 +84,8 @@ def poll(
     >>> update.frame["status"].item()
     'finished'
     """
-    run = _Run(source, tasks, into, missing_after, errors, prefix, clock)
-    steps = _steps(schedule)
-    end = None if deadline is None else parse_duration(deadline, "deadline").total_seconds()
-    return _updates(run, steps, end, sleep)
+    run = Run(source, tasks, into, missing_after, errors, prefix, clock)
+    return updates(run, schedule, deadline, sleep)
 
 
 def as_completed(source: Source, tasks: Any, **options: Any) -> Iterator[Any]:
@@ -128,8 +105,8 @@ def as_completed(source: Source, tasks: Any, **options: Any) -> Iterator[Any]:
     ...     print(leads["status"].tolist())
     ['finished']
     """
-    updates = poll(source, tasks, **options)
-    return (update.changed for update in updates if update.state.changed.any())
+    told = poll(source, tasks, **options)
+    return (update.changed for update in told if update.state.changed.any())
 
 
 def wait(source: Source, tasks: Any, *, progress: bool | None = None, **options: Any) -> Any:
@@ -181,13 +158,22 @@ def _interrupted(update: Update | None) -> PollInterrupted:
     return PollInterrupted(f"The poll was interrupted; {how}. .update has the last state; poll again to go on.", update)
 
 
+def updates(
+    run: Run, schedule: Iterable[float | Ask] | None, deadline: Duration | None, sleep: Callable[[float], object]
+) -> Iterator[Update]:
+    """Check when to ask, and give the updates of a run."""
+    end = None if deadline is None else parse_duration(deadline, "deadline").total_seconds()
+    return _updates(run, _steps(schedule), end, sleep)
+
+
 def _updates(
-    run: _Run, steps: Iterator[float | Ask], end: float | None, sleep: Callable[[float], object]
+    run: Run, steps: Iterator[float | Ask], end: float | None, sleep: Callable[[float], object]
 ) -> Iterator[Update]:
     """Ask, tell, wait, and again."""
     update: Update | None = None
     troubles = Backoff()
     ask, delay = Ask(0.0), 0.0
+    run.begin()
     try:
         while True:
             error = run.ask(ask)
@@ -211,7 +197,7 @@ def _updates(
             due = max(now + (delay if error is None else max(delay, next(troubles))), earliest)
             if end is not None:
                 due = min(due, end)
-            update = run.update(outlook, error, due - now)
+            update = run.update(outlook, error, due - now, held=max(earliest - now, 0.0))
             yield update
             if (left := due - run.now()) > 0:
                 sleep(left)
@@ -257,97 +243,3 @@ def _late(update: Update, end: float) -> PollDeadline:
         "not failed: poll again to go on.",
         update,
     )
-
-
-class _Run:
-    """One poll: whom it asks, what it knows, and what it has spent."""
-
-    def __init__(
-        self,
-        source: Source,
-        tasks: Any,
-        into: EnrichmentStore | None,
-        missing_after: Duration,
-        errors: Errors,
-        prefix: str,
-        clock: Callable[[], float],
-    ):
-        if not callable(getattr(source, "lookup", None)):
-            raise ValidationError(
-                f"source= is an EnrichmentClient, or any object with its lookup, not {type(source).__name__}."
-            )
-        choice("errors", errors, ("raise", "coerce"))
-        if into is not None and into is source:
-            raise ValidationError("into= is the source itself; leave it out, or name a store beside it.")
-        self._source, self._clock = source, clock
-        self._start, self._wall = clock(), datetime.now(UTC)
-        self._requests = 0
-        self._asked = 0
-        self.memory: Memory | None = None
-        self.tracker = Tracker(
-            tasks,
-            fields=getattr(source, "fields", FIELDS),
-            errors=errors,
-            prefix=prefix,
-            missing_after=parse_duration(missing_after, "missing_after").total_seconds(),
-            wall=self._wall.timestamp(),
-        )
-        self._before = self.tracker.status.copy()
-        if into is not None:
-            from enrichstatus.sources.memory import Memory
-
-            self.memory = Memory(into)
-            self.tracker.recall(self.memory.recall(self.tracker.tasks), self.memory.history(self.tracker.tasks))
-
-    def now(self) -> float:
-        """Seconds since the start."""
-        return self._clock() - self._start
-
-    def ask(self, ask: Ask) -> Exception | None:
-        """Ask for the unfinished tasks that `ask` names; gives what went wrong, if it may pass."""
-        chosen = self.tracker.pick(ask.fields, ask.samples)
-        size = len(chosen) if self.memory is None else _KEPT_EVERY
-        self._asked = len(chosen)
-        for at in range(0, len(chosen), max(size, 1)):
-            if error := self._look_up(chosen.iloc[at : at + size]):
-                return error
-        return None
-
-    def _look_up(self, tasks: pd.DataFrame) -> Exception | None:
-        names: Literal["all"] | tuple[str, ...] = (
-            "all" if self.memory else ("status", "dataFound", "createdAt", "updatedAt")
-        )
-        self._requests += requests_for(len(tasks))
-        quiet = progress_is_shown.set(True)
-        failure: Exception | None = None
-        try:
-            answers = self._source.lookup(tasks, columns=names)
-        except PartialLookupError as error:
-            answers, failure = error.result, error
-        except LookupInterrupted as interrupt:
-            self._take(interrupt.result)
-            raise
-        except (ValidationError, UnauthorizedError):
-            raise  # which asking again will not mend
-        except (EnrichStatusError, OSError) as error:
-            return error
-        finally:
-            progress_is_shown.reset(quiet)
-        self._take(answers)
-        return failure
-
-    def _take(self, answers: pd.DataFrame) -> None:
-        now = self.now()
-        if self.memory:  # first: what has been told must not be forgotten
-            self.memory.remember(answers, self._wall + timedelta(seconds=now))
-        self.tracker.absorb(answers, now)
-
-    def update(self, outlook: Any, error: Exception | None, next_in: float | None) -> Update:
-        """Say how things stand."""
-        state = State.of(self.tracker, self._before)
-        self._before = state.status
-        done = not np.any(self.tracker.unfinished)
-        return Update(state, self._requests, self.now(), next_in, outlook, error, self._asked, done)
-
-
-__all__ = ["Adaptive", "Backoff", "as_completed", "poll", "wait"]

@@ -159,6 +159,12 @@ class Tracker:
         own = pa.table({"field": names.take(pa.array(self.field[known])), "seconds": seconds, "ended": ended})
         return own if self._history is None else pa.concat_tables([own, self._history])
 
+    def shift(self, seconds: float) -> None:
+        """Count the times from so much later."""
+        self._wall += seconds
+        for times in (self._began, self._first, self._asked):
+            times -= seconds
+
     def close(self) -> None:
         """Let go of the engine."""
         self._con.close()

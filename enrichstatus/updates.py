@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -105,6 +105,10 @@ class Update:
         Seconds until half, and 90 %, of the unfinished are expected to have ended; None where there is too little to tell.
     error : Exception or None
         Why this ask was not answered, or not in full; the poll goes on.
+    held : float
+        Seconds for which the source asked to be left alone; ``next_in`` is never less.
+    asked : int
+        Distinct tasks asked this time.
     done : bool
         Whether all have ended.
     """
@@ -115,8 +119,9 @@ class Update:
     next_in: float | None
     outlook: Outlook
     error: Exception | None = None
+    held: float = 0.0
     asked: int = 0
-    done: bool = field(default=False)
+    done: bool = False
 
     @cached_property
     def frame(self) -> Any:

@@ -1,0 +1,133 @@
+"""One poll as far as it asks: whom, for what, what it has been told and what that has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from enrichstatus.display import progress_is_shown
+from enrichstatus.errors import (
+    EnrichStatusError,
+    LookupInterrupted,
+    PartialLookupError,
+    UnauthorizedError,
+    ValidationError,
+)
+from enrichstatus.learning import Outlook
+from enrichstatus.lookup import Errors, Source, choice, parse_duration
+from enrichstatus.schedules import Ask
+from enrichstatus.schema import FIELDS
+from enrichstatus.tracking import Tracker
+from enrichstatus.updates import State, Update, requests_for
+from enrichstatus.wire import BATCH_SIZE
+
+if TYPE_CHECKING:
+    from enrichstatus.sources.memory import Memory
+    from enrichstatus.sources.store import EnrichmentStore
+
+#: With a memory, so many tasks are looked up at once: what is lost when the process is killed meanwhile is no more.
+_KEPT_EVERY = 10 * BATCH_SIZE
+
+Duration: TypeAlias = str | float | timedelta
+
+
+class Run:
+    """One poll: whom it asks, what it knows, and what it has spent."""
+
+    def __init__(
+        self,
+        source: Source,
+        tasks: Any,
+        into: EnrichmentStore | None,
+        missing_after: Duration,
+        errors: Errors,
+        prefix: str,
+        clock: Callable[[], float],
+    ):
+        if not callable(getattr(source, "lookup", None)):
+            raise ValidationError(
+                f"source= is an EnrichmentClient, or any object with its lookup, not {type(source).__name__}."
+            )
+        choice("errors", errors, ("raise", "coerce"))
+        if into is not None and into is source:
+            raise ValidationError("into= is the source itself; leave it out, or name a store beside it.")
+        self._source, self._clock = source, clock
+        self._start, self._wall = clock(), datetime.now(UTC)
+        self._requests = 0
+        self._asked = 0
+        self.memory: Memory | None = None
+        self.tracker = Tracker(
+            tasks,
+            fields=getattr(source, "fields", FIELDS),
+            errors=errors,
+            prefix=prefix,
+            missing_after=parse_duration(missing_after, "missing_after").total_seconds(),
+            wall=self._wall.timestamp(),
+        )
+        self._before = self.tracker.status.copy()
+        if into is not None:
+            from enrichstatus.sources.memory import Memory
+
+            self.memory = Memory(into)
+            self.tracker.recall(self.memory.recall(self.tracker.tasks), self.memory.history(self.tracker.tasks))
+
+    def begin(self) -> None:
+        """Count the time from now on; a run may have been made earlier than it begins."""
+        passed = self.now()
+        self._start += passed
+        self._wall += timedelta(seconds=passed)
+        self.tracker.shift(passed)
+
+    def now(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._start
+
+    def ask(self, ask: Ask) -> Exception | None:
+        """Ask for the unfinished tasks that `ask` names; gives what went wrong, if it may pass."""
+        chosen = self.tracker.pick(ask.fields, ask.samples)
+        size = len(chosen) if self.memory is None else _KEPT_EVERY
+        self._asked = len(chosen)
+        for at in range(0, len(chosen), max(size, 1)):
+            if error := self._look_up(chosen.iloc[at : at + size]):
+                return error
+        return None
+
+    def _look_up(self, tasks: pd.DataFrame) -> Exception | None:
+        names: Literal["all"] | tuple[str, ...] = (
+            "all" if self.memory else ("status", "dataFound", "createdAt", "updatedAt")
+        )
+        self._requests += requests_for(len(tasks))
+        quiet = progress_is_shown.set(True)
+        failure: Exception | None = None
+        try:
+            answers = self._source.lookup(tasks, columns=names)
+        except PartialLookupError as error:
+            answers, failure = error.result, error
+        except LookupInterrupted as interrupt:
+            self._take(interrupt.result)
+            raise
+        except (ValidationError, UnauthorizedError):
+            raise  # which asking again will not mend
+        except (EnrichStatusError, OSError) as error:
+            return error
+        finally:
+            progress_is_shown.reset(quiet)
+        self._take(answers)
+        return failure
+
+    def _take(self, answers: pd.DataFrame) -> None:
+        now = self.now()
+        if self.memory:  # first: what has been told must not be forgotten
+            self.memory.remember(answers, self._wall + timedelta(seconds=now))
+        self.tracker.absorb(answers, now)
+
+    def update(self, outlook: Outlook, error: Exception | None, next_in: float | None, *, held: float = 0.0) -> Update:
+        """Say how things stand."""
+        state = State.of(self.tracker, self._before)
+        self._before = state.status
+        done = not np.any(self.tracker.unfinished)
+        return Update(state, self._requests, self.now(), next_in, outlook, error, held, self._asked, done)
