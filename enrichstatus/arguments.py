@@ -109,7 +109,9 @@ def _serve(commands: Any) -> None:
     what = serve.add_mutually_exclusive_group(required=True)
     what.add_argument("--store", metavar="FILE", help="the store to serve; a file put in its place is taken up")
     what.add_argument(
-        "--simulate", action="store_true", help="serve records of --tasks that start pending and end over time"
+        "--simulate",
+        action="store_true",
+        help="serve records that start pending and end over time, of --tasks or of what is triggered at it",
     )
     serve.add_argument(
         "--tokens", metavar="FILE", help="who may ask: see token new (simulated: the token is simulated)"
@@ -130,7 +132,9 @@ def _serve(commands: Any) -> None:
     )
     simulated = serve.add_argument_group("simulated service")
     simulated.add_argument(
-        "--tasks", metavar="TASKS", help="what was triggered: tasks, or a lead list with --entity-id"
+        "--tasks",
+        metavar="TASKS",
+        help="what was triggered before it starts: tasks, or a lead list with --entity-id (default: nothing)",
     )
     simulated.add_argument(
         "--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID"
@@ -141,7 +145,7 @@ def _serve(commands: Any) -> None:
         "--speed", type=float, help="so many times faster than life, 0.001 to 1,000,000 (default: 1)"
     )
     simulated.add_argument(
-        "--fault-rate", type=float, help="the share of requests that meet a fault, 0 to 1 (default: 0)"
+        "--fault-rate", type=float, help="the share of queries that meet a fault, 0 to 1 (default: 0)"
     )
     simulated.add_argument("--faults", metavar="FAULT,…", help="with --fault-rate: which (default: 429,500,slow,cut)")
 

@@ -12,6 +12,7 @@ from enrichstatus.options import bad_rows, fields, names, opened, refuse_stray, 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from enrichstatus.simulation import SimulatedStore
     from enrichstatus.sources.store import EnrichmentStore
 
 #: The token of a simulated service that was given no tokens: it protects nothing.
@@ -22,22 +23,20 @@ def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Serve a store, or a simulated service, until Ctrl-C; `say` is told where."""
     _check(options)
     try:
-        from enrichstatus import serving
-        from enrichstatus.server import create_app
+        from enrichstatus import server, serving
     except ImportError as error:
         raise EnrichStatusError(str(error)) from error
-    with _simulated(options) if options.simulate else _stored(options) as store:
-        app = create_app(store, options.tokens or {SIMULATED: store.org_id})
-        what = options.store
-        if options.simulate:
-            _make_faulty(app, options)
-            what = f"a simulated service over {options.tasks}" + ("" if options.tokens else f", token {SIMULATED}")
-        serving.serve(
-            app,
-            host=options.host,
-            port=options.port,
-            ready=lambda url: say(f"serving {what} at {url} (Ctrl-C stops)"),
-        )
+
+    def ready(url: str) -> None:
+        say(f"serving {_what(options)} at {url} (Ctrl-C stops)")
+
+    if options.simulate:
+        with _simulated(options) as simulated:
+            serving.serve(_simulated_app(simulated, options), host=options.host, port=options.port, ready=ready)
+    else:
+        with _stored(options) as store:
+            app = server.create_app(store, options.tokens)
+            serving.serve(app, host=options.host, port=options.port, ready=ready)
 
 
 def token(options: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -61,7 +60,7 @@ def _check(options: argparse.Namespace) -> None:
         "--store; a simulated service has the time of --speed, and no file",
     )
     if not options.tasks:
-        raise ValidationError("--simulate needs --tasks: what was triggered.")
+        refuse_stray({"--entity-id": options.entity_id}, "--tasks, which names the lead list that was triggered")
     if not options.entity_id:
         refuse_stray({"--fields": options.fields}, "--entity-id, which names the column of a lead list's ids")
     if options.fault_rate is None:
@@ -74,7 +73,7 @@ def _stored(options: argparse.Namespace) -> EnrichmentStore:
     return opened(store_file(options.store), max_processing_time=limits, read_only=alone, preload=alone)
 
 
-def _simulated(options: argparse.Namespace) -> EnrichmentStore:
+def _simulated(options: argparse.Namespace) -> SimulatedStore:
     from enrichstatus.schema import FIELDS
     from enrichstatus.simulation import SimulatedStore
     from enrichstatus.tasks import tasks_from_leads
@@ -92,13 +91,21 @@ def _simulated(options: argparse.Namespace) -> EnrichmentStore:
         raise bad_rows(error.problems, options.entity_id, len(triggered), "Mend them.") from None
 
 
-def _make_faulty(app: Starlette, options: argparse.Namespace) -> None:
-    """Put the faults innermost, so that they have a line in the log and an id as other answers do."""
-    from starlette.middleware import Middleware
+def _simulated_app(store: SimulatedStore, options: argparse.Namespace) -> Starlette:
+    from enrichstatus.simulation import FAULTS, create_simulated_app
 
-    from enrichstatus.simulation import FAULTS, Faults
+    return create_simulated_app(
+        store,
+        options.tokens or {SIMULATED: store.org_id},
+        fault_rate=options.fault_rate or 0.0,
+        faults=FAULTS if options.faults is None else names(options.faults),
+        seed=options.seed or 0,
+    )
 
-    kinds = FAULTS if options.faults is None else names(options.faults)
-    app.user_middleware.append(Middleware(Faults, rate=options.fault_rate or 0.0, kinds=kinds, seed=options.seed or 0))
-    # now, and not at the first request: what is wrong with the faults is said before the service runs
-    app.middleware_stack = app.build_middleware_stack()
+
+def _what(options: argparse.Namespace) -> str:
+    """Say what is served, and who may ask where no tokens were given."""
+    if not options.simulate:
+        return str(options.store)
+    what = f"over {options.tasks}" if options.tasks else "that waits to be triggered"
+    return f"a simulated service {what}" + ("" if options.tokens else f", token {SIMULATED}")

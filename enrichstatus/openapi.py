@@ -12,6 +12,9 @@ from msgspec import Meta, Struct
 from enrichstatus.schema import ENTITY_TYPES, FIELDS
 from enrichstatus.wire import BATCH_SIZE, PATH
 
+#: The path at which a simulated service is triggered, and how many entities one request may name.
+TRIGGER_PATH, TRIGGER_SIZE = PATH.removesuffix("/query"), 100
+
 _EXAMPLE = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
 _UUID = {"format": "uuid", "examples": [_EXAMPLE]}
 _INSTANT = {"format": "date-time", "examples": ["2025-01-13T10:30:00.000Z"]}
@@ -25,6 +28,7 @@ class Types(NamedTuple):
 
     request: Any
     answer: Any
+    trigger: Any
 
 
 class Problem(Struct):
@@ -49,6 +53,8 @@ def types(fields: Sequence[str] = FIELDS) -> Types:
     )
     tasks = Annotated[list[task], Meta(min_length=1, max_length=BATCH_SIZE)]  # type: ignore[valid-type]
     request = msgspec.defstruct("Request", [("tasks", tasks)])
+    persons = Annotated[list[Uuid], Meta(min_length=1, max_length=TRIGGER_SIZE)]
+    trigger = msgspec.defstruct("Trigger", [("personIds", persons), ("field", field)])
     enrichment = msgspec.defstruct(
         "Enrichment",
         [
@@ -70,29 +76,27 @@ def types(fields: Sequence[str] = FIELDS) -> Types:
             ("creditTransactionId", str | None),
         ],
     )
-    return Types(request, list[enrichment])  # type: ignore[valid-type]
+    return Types(request, list[enrichment], trigger)  # type: ignore[valid-type]
 
 
-def document(types: Types) -> dict[str, Any]:
-    """Describe the service in OpenAPI 3.1."""
-    (request, answer, error), schemas = msgspec.json.schema_components(
-        (types.request, types.answer, Error), ref_template="#/components/schemas/{name}"
+def document(types: Types, *, triggers: bool = False) -> dict[str, Any]:
+    """Describe the service in OpenAPI 3.1; one that is simulated can be triggered too."""
+    (request, answer, trigger, error), schemas = msgspec.json.schema_components(
+        (types.request, types.answer, types.trigger, Error), ref_template="#/components/schemas/{name}"
     )
-    refusals = {
-        "400": "The body breaks the contract, or the token has no organization.",
-        "401": "There is no token, or a wrong one.",
-        "500": "The query failed on the server.",
-    }
+    if not triggers:
+        del schemas["Trigger"]
     ask = {
         "operationId": "queryEnrichments",
         "summary": "The status of up to 200 enrichment tasks",
         "description": "One object for each distinct task that has a record, in the order of first appearance.",
-        "security": [{"bearer": []}],
-        "requestBody": {"required": True, "content": _json(request)},
-        "responses": {
-            "200": {"description": "The records there are.", "content": _json(answer)},
-            **{status: {"description": text, "content": _json(error)} for status, text in refusals.items()},
-        },
+        **_asked(request, "The records there are.", answer, error),
+    }
+    begin = {
+        "operationId": "triggerEnrichments",
+        "summary": f"Enrich a field of up to {TRIGGER_SIZE} persons",
+        "description": "One object for each distinct person; what is pending or has finished is not bought again.",
+        **_asked(trigger, "The records, new ones among them.", answer, error),
     }
     plain = {"type": "object"}
     return {
@@ -100,6 +104,7 @@ def document(types: Types) -> dict[str, Any]:
         "info": {"title": "Batch enrichment status", "version": version("enrichstatus")},
         "paths": {
             PATH: {"post": ask},
+            **({TRIGGER_PATH: {"post": begin}} if triggers else {}),
             "/healthz": {
                 "get": {
                     "operationId": "health",
@@ -119,6 +124,23 @@ def document(types: Types) -> dict[str, Any]:
             },
         },
         "components": {"schemas": schemas, "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _asked(body: Any, told: str, answer: Any, error: Any) -> dict[str, Any]:
+    """Describe what is the same for every request with a body and a token."""
+    refusals = {
+        "400": "The body breaks the contract, or the token has no organization.",
+        "401": "There is no token, or a wrong one.",
+        "500": "The query failed on the server.",
+    }
+    return {
+        "security": [{"bearer": []}],
+        "requestBody": {"required": True, "content": _json(body)},
+        "responses": {
+            "200": {"description": told, "content": _json(answer)},
+            **{status: {"description": text, "content": _json(error)} for status, text in refusals.items()},
+        },
     }
 
 

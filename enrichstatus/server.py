@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -34,11 +34,16 @@ except ImportError as error:
 from enrichstatus import openapi
 
 TokensFile: TypeAlias = str | os.PathLike[str]
+Tokens: TypeAlias = TokensFile | Mapping[str, str | None]
+Clock: TypeAlias = Callable[[], datetime]
+#: Gives what an organization and the body of its request are answered with.
+Ask: TypeAlias = Callable[[str, Any], Awaitable[Any]]
 
 _LOG = logging.getLogger("enrichstatus.server")
 
 #: A body that is longer is refused: 200 tasks need some 25 kB.
 MOST_BYTES = 1 << 20
+_TOO_LONG = f"The body is longer than {MOST_BYTES:,} bytes."
 #: Seconds that a body may take to arrive.
 SLOWEST_BODY = 30.0
 #: Seconds between looks at whether the store's file or the tokens were replaced.
@@ -47,12 +52,7 @@ WATCH = 0.5
 SECOND_LOOK = 60.0
 
 
-def create_app(
-    store: EnrichmentStore,
-    tokens: TokensFile | Mapping[str, str | None],
-    *,
-    clock: Callable[[], datetime] | None = None,
-) -> Starlette:
+def create_app(store: EnrichmentStore, tokens: Tokens, *, clock: Clock | None = None) -> Starlette:
     """Make the application that serves the contract's endpoint over a store.
 
     Besides the endpoint itself it has ``GET /openapi.json`` and ``GET /healthz``. When another file takes the place of the store's
@@ -76,12 +76,21 @@ def create_app(
     ImportError
         The extra ``server`` is not installed.
     """
-    endpoint = _Endpoint(store, tokens, clock)
+    return application(store, tokens, clock)
+
+
+def application(
+    store: EnrichmentStore, tokens: Tokens, clock: Clock | None = None, trigger: Ask | None = None
+) -> Starlette:
+    """Make the application; that of a simulated service, and no other, has something to `trigger` and a route for it."""
+    endpoint = _Endpoint(store, tokens, clock, trigger)
+    triggered = [Route(openapi.TRIGGER_PATH, endpoint.trigger, methods=["POST"])] if trigger else []
     app = Starlette(
         routes=[
             Route(PATH, endpoint.query, methods=["POST"]),
             Route("/openapi.json", endpoint.openapi),
             Route("/healthz", endpoint.health),
+            *triggered,
         ],
         middleware=[Middleware(_Logged)],
         exception_handlers={EnrichStatusError: _refused, HTTPException: _no_route},
@@ -92,23 +101,26 @@ def create_app(
 
 
 class _Endpoint:
-    def __init__(
-        self,
-        store: EnrichmentStore,
-        tokens: TokensFile | Mapping[str, str | None],
-        clock: Callable[[], datetime] | None,
-    ) -> None:
+    def __init__(self, store: EnrichmentStore, tokens: Tokens, clock: Clock | None, trigger: Ask | None) -> None:
         self._store = store
         self._clock = clock
         self._tokens_file = None if isinstance(tokens, Mapping) else tokens
         self._tokens_seen = self._tokens_read = _stamp(self._tokens_file)
         self._tokens = digests(tokens) if isinstance(tokens, Mapping) else read_tokens(tokens)
-        types = openapi.types(store.fields)
-        self._request = types.request
-        self._document = msgspec.json.encode(openapi.document(types))
+        self._types = openapi.types(store.fields)
+        self._document = msgspec.json.encode(openapi.document(self._types, triggers=trigger is not None))
+        self._trigger = trigger
         self._batcher = Batcher(self._answer)
 
     async def query(self, request: Request) -> Response:
+        return await self._asked(request, self._types.request, "tasks", self._batcher.ask)
+
+    async def trigger(self, request: Request) -> Response:
+        assert self._trigger
+        return await self._asked(request, self._types.trigger, "personIds", self._trigger)
+
+    async def _asked(self, request: Request, kind: Any, member: str, ask: Ask) -> Response:
+        """Answer with what `ask` gives a body that is of this type; of its member the log has the length."""
         note = request.scope["enrichstatus"]
         note["org"] = org_id = organization(self._tokens, request.headers.get("authorization"))
         if org_id is None or not org_id.strip():
@@ -116,14 +128,14 @@ class _Endpoint:
         try:
             # read first and then checked: of members that come twice the last speaks, and what is ignored is JSON too
             body = msgspec.json.decode(await _body(request))
-            msgspec.convert(body, self._request)
+            msgspec.convert(body, kind)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             if isinstance(error, EnrichStatusError):
                 raise
             what = "breaks the contract" if isinstance(error, msgspec.ValidationError) else "is no JSON"
             raise ValidationError(f"The body {what}: {error}. GET /openapi.json describes it.") from None
-        note["tasks"] = len(body["tasks"])
-        return _json(await self._batcher.ask(org_id, body))
+        note["tasks"] = len(body[member])
+        return _json(await ask(org_id, body))
 
     async def openapi(self, request: Request) -> Response:
         return Response(self._document, media_type="application/json")
@@ -190,22 +202,18 @@ async def _body(request: Request) -> bytes:
     """Read a body that is not too long and does not take too long."""
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > MOST_BYTES:
-        raise _too_long()
+        raise ValidationError(_TOO_LONG)
     parts, size = [], 0
     try:
         async with asyncio.timeout(SLOWEST_BODY):
             async for part in request.stream():
                 size += len(part)
                 if size > MOST_BYTES:
-                    raise _too_long()
+                    raise ValidationError(_TOO_LONG)
                 parts.append(part)
     except TimeoutError:
         raise HTTPException(408, headers={"Connection": "close"}) from None
     return b"".join(parts)
-
-
-def _too_long() -> ValidationError:
-    return ValidationError(f"The body is longer than {MOST_BYTES:,} bytes.")
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -265,11 +273,8 @@ class _Logged:
         finally:
             if _LOG.isEnabledFor(logging.INFO):
                 spent = round((time.perf_counter() - start) * 1e3, 1)
-                _LOG.info(
-                    _line(
-                        request=request_id, method=scope["method"], path=scope["path"], status=status, ms=spent, **note
-                    )
-                )
+                asked = {"request": request_id, "method": scope["method"], "path": scope["path"]}
+                _LOG.info(_line(**asked, status=status, ms=spent, **note))
 
 
 def _line(**members: Any) -> str:

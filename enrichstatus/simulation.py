@@ -1,152 +1,91 @@
-"""A service that only pretends: records that start pending and end over time, and the faults of a bad day."""
+"""A service that only pretends: its records start pending and end over time, and it has the faults of a bad day."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
-import threading
-import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from datetime import UTC
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import duckdb
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-import pyarrow as pa
-
-from enrichstatus import frames
 from enrichstatus.errors import ValidationError
-from enrichstatus.lookup import MAX_PROCESSING_TIME
-from enrichstatus.schema import FIELDS, listed
-from enrichstatus.sources.store import EnrichmentStore
-from enrichstatus.tasks import check, create_vocabularies
+from enrichstatus.schema import listed
+from enrichstatus.simulated import FAILS, NEVER, PROFILES, SIGMA, SimulatedStore
 from enrichstatus.wire import PATH
 
-#: By field: the median time to completion in seconds, and the share that is found; any other field is like the last.
-PROFILES = {"emails": (25.0, 0.62), "phones": (60.0, 0.25), "summary": (12.0, 0.90)}
-#: The spread of the completion times, which are lognormal.
-SIGMA = 0.8
-#: The shares that never end, until the timeout rule ends them, and that fail.
-NEVER, FAILS = 0.03, 0.02
-#: Times beyond these are no longer times that a clock, or a timestamp, can tell.
-SLOWEST, FASTEST = 0.001, 1_000_000
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+__all__ = ["FAILS", "FAULTS", "NEVER", "PROFILES", "SIGMA", "Faults", "SimulatedStore", "create_simulated_app"]
+
 FAULTS = ("429", "500", "slow", "cut")
 
 
-class SimulatedStore(EnrichmentStore):
-    """A store in memory that is a service at work: every task has a record, pending at first, that ends in its time.
+def create_simulated_app(
+    store: SimulatedStore,
+    tokens: str | os.PathLike[str] | Mapping[str, str | None],
+    *,
+    fault_rate: float = 0.0,
+    faults: Sequence[str] = FAULTS,
+    seed: int = 0,
+) -> Starlette:
+    """Make the application of a simulated service: the contract's endpoint, and ``POST /api/v1/operations/enrichment/batch``.
 
-    What becomes of a task, and when, depends on the seed and on the task alone.
+    That one triggers a field of 1 to 100 persons, ``{"personIds": […], "field": "phones"}``, as `SimulatedStore.trigger` does. The
+    faults are those of the query alone, and can be changed while it runs: ``app.state.faults.rate = 1.0`` is an outage (see `Faults`).
 
     Parameters
     ----------
-    tasks : DataFrame, Arrow table, DuckDB relation, list of dicts or path
-        What has been triggered just now.
+    store : SimulatedStore
+        What is asked, and triggered, on behalf of the organization of each request's token.
+    tokens : path or mapping
+        As for `enrichstatus.server.create_app`.
+    fault_rate : float
+        The share of queries that meet a fault, from 0 to 1.
+    faults : sequence of str
+        Which: some of ``429``, ``500``, ``slow`` and ``cut``.
     seed : int
-        Another seed is another course of events.
-    org_id : str
-        Whose records they are.
-    speed : float
-        How many times faster than life, from 0.001 to 1,000,000; the maximum processing time shrinks alike.
-    fields : sequence of str
-        The fields of the service.
-    clock : callable
-        Gives seconds that only grow, on which the events take place.
+        Another seed is another course of faults.
 
     Raises
     ------
     ValidationError
-        Bad tasks, or an argument is unusable.
+        The tokens file cannot be read, or the rate or a fault is none.
+    ImportError
+        The extra ``server`` is not installed.
 
     Examples
     --------
-    >>> import enrichstatus as es
-    >>> from enrichstatus.simulation import SimulatedStore
-    >>> seconds = 0.0
-    >>> tasks = [{"entityId": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "field": "emails"}]
-    >>> service = SimulatedStore(tasks, seed=7, clock=lambda: seconds)
-    >>> service.lookup(tasks)["status"].item()
-    'pending'
-    >>> seconds = 300.0
-    >>> service.lookup(tasks)["status"].item()
-    'finished'
+    >>> import requests
+    >>> from enrichstatus.serving import Background
+    >>> from enrichstatus.simulation import SimulatedStore, create_simulated_app
+    >>> app = create_simulated_app(SimulatedStore(seed=7, speed=20), {"simulated": "org_simulated"})
+    >>> with Background(app) as service:
+    ...     answer = requests.post(
+    ...         service.url + "/api/v1/operations/enrichment/batch",
+    ...         json={"personIds": ["f81d4fae-7dec-11d0-a765-00a0c91e6bf6"], "field": "phones"},
+    ...         headers={"Authorization": "Bearer simulated"},
+    ...     )
+    >>> [enrichment["status"] for enrichment in answer.json()]
+    ['pending']
     """
+    from starlette.middleware import Middleware
 
-    def __init__(
-        self,
-        tasks: Any,
-        *,
-        seed: int = 0,
-        org_id: str = "org_simulated",
-        speed: float = 1.0,
-        fields: Sequence[str] = FIELDS,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        if not SLOWEST <= speed <= FASTEST:  # nor is NaN
-            raise ValidationError(f"speed= is from {SLOWEST} to {FASTEST:,}, not {speed!r}.")
-        super().__init__(org_id=org_id, max_processing_time=MAX_PROCESSING_TIME / speed, fields=fields)
-        self._clock = clock
-        self._advancing = threading.Lock()
-        self._ended = 0
-        pending, self._ends, self._seconds = _course(tasks, seed, speed, self.fields)
-        self._start = clock()
-        self.load(pending)
+    from enrichstatus.server import application
 
-    def _look_up(self, tasks: Any, question: pa.Table, **options: Any) -> Any:
-        with self._advancing:
-            due = int(np.searchsorted(self._seconds, self._clock() - self._start, side="right"))
-            if due > self._ended:
-                self.load(self._ends[self._ended : due])
-                self._ended = due
-        return super()._look_up(tasks, question, **options)
+    def trigger(org_id: str, body: Any) -> Awaitable[Any]:
+        return asyncio.to_thread(store.trigger, body["personIds"], body["field"], org_id=org_id)
 
+    def faulty(app: App) -> Faults:
+        service.state.faults = Faults(app, rate=fault_rate, kinds=faults, seed=seed)
+        return service.state.faults  # type: ignore[no-any-return]
 
-def _course(
-    tasks: Any, seed: int, speed: float, fields: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame, npt.NDArray[np.float64]]:
-    """Decide the course of events: the records at the start, their ends in the order of time, and after how many seconds."""
-    with duckdb.connect() as con:
-        create_vocabularies(con, fields)
-        check(con, frames.read(tasks))
-        keys = con.sql(_KEYS_SQL, params={"seed": str(seed)}).to_arrow_table().to_pandas()
-    name = keys["entityId"] + keys["entityType"] + keys["field"]
-    profile = keys["field"].map(lambda field: PROFILES.get(field, PROFILES["summary"]))
-    normal = np.sqrt(-2 * np.log(_draw(name, seed, "a"))) * np.cos(2 * np.pi * _draw(name, seed, "b"))
-    seconds = profile.str[0].to_numpy(dtype=float) * np.exp(SIGMA * normal) / speed
-    found = _draw(name, seed, "c") < profile.str[1].to_numpy(dtype=float)
-    fate = _draw(name, seed, "d")
-    failed = fate < FAILS
-    start = pd.Timestamp.now(UTC).floor("ms")
-    pending = keys.assign(createdAt=start, updatedAt=start, status="pending", createdBy="user_simulated")
-    ends = pending.assign(
-        # later than the start, however fast: of two versions of a record the newer one counts
-        updatedAt=pd.Series(start + pd.to_timedelta(seconds, unit="s")).dt.ceil("ms"),
-        status=np.where(failed, "failed", "finished"),
-        error=pd.Series("The provider did not answer.", keys.index).where(failed),
-        dataFound=found & ~failed,
-        creditTransactionId=keys["id"].where(found & ~failed),
-    )
-    order = np.argsort(seconds, kind="stable")
-    order = order[fate[order] < 1 - NEVER]
-    return pending, ends.iloc[order].reset_index(drop=True), seconds[order]
-
-
-_KEYS_SQL = """
-select distinct
-    entityId::varchar as entityId,
-    entityType::varchar as entityType,
-    field::varchar as field,
-    md5($seed || entityId || entityType || field)::uuid::varchar as id
-from tasks
-"""
-
-
-def _draw(names: pd.Series[str], seed: int, salt: str) -> npt.NDArray[np.float64]:
-    """Draw evenly from between 0 and 1: for the same name, seed and salt the same."""
-    drawn = pd.util.hash_array((names + salt).to_numpy(dtype=object), hash_key=f"{seed:016d}"[-16:])
-    return (drawn.astype(np.float64) + 1) / 2.0**64
+    service = application(store, tokens, trigger=trigger)
+    # innermost, so that the faults have a line in the log and an id as other answers do
+    service.user_middleware.append(Middleware(faulty))
+    # now, and not at the first request: what is wrong with the faults is said before the service runs
+    service.middleware_stack = service.build_middleware_stack()
+    return service
 
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -160,20 +99,44 @@ class Faults:
 
     ``429`` and ``500`` answer so, the first with ``Retry-After: 1``; ``slow`` takes its time; ``cut`` breaks off in the answer's middle.
     It goes around an application, or into one as its innermost middleware, where the application's log sees the faults too.
+    While it runs its ``rate``, ``kinds`` and ``pause`` can be set: ``faults.rate = 1.0`` is an outage, ``0.0`` the end of it.
+
+    Raises
+    ------
+    ValidationError
+        The rate is none, or a kind, at the start or where one is set.
     """
 
     def __init__(self, app: App, *, rate: float, kinds: Sequence[str] = FAULTS, seed: int = 0, pause: float = 3.0):
+        self._app = app
+        self.rate = rate
+        self.kinds = kinds
+        self.pause = pause
+        self._random = random.Random(seed)
+
+    @property
+    def rate(self) -> float:
+        """The share of requests that meet a fault, from 0 to 1."""
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
         if not 0 <= rate <= 1:
             raise ValidationError(f"The rate of faults is from 0 to 1, not {rate!r}.")
+        self._rate = rate
+
+    @property
+    def kinds(self) -> Sequence[str]:
+        """The faults there are: some of ``429``, ``500``, ``slow`` and ``cut``."""
+        return self._kinds
+
+    @kinds.setter
+    def kinds(self, kinds: Sequence[str]) -> None:
         strange = [kind for kind in kinds if kind not in FAULTS]
         if strange or not kinds:
             found = listed(map(repr, strange)) if strange else "none at all"
             raise ValidationError(f"Faults are some of {listed(FAULTS)}, not {found}.")
-        self._app = app
-        self._rate = rate
-        self._kinds = list(kinds)
-        self._pause = pause
-        self._random = random.Random(seed)
+        self._kinds = tuple(kinds)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve a request, well or badly."""
@@ -191,7 +154,7 @@ class Faults:
             await send({"type": "http.response.body", "body": body})
             return
         if kind == "slow":
-            await asyncio.sleep(self._pause)
+            await asyncio.sleep(self.pause)
             await self._app(scope, receive, send)
             return
 

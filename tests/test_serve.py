@@ -26,6 +26,7 @@ import requests
 import enrichstatus as es
 from enrichstatus import serving
 from enrichstatus.cli import main
+from enrichstatus.openapi import TRIGGER_PATH
 from enrichstatus.server import create_app
 from enrichstatus.serving import Background
 from enrichstatus.tokens import read_tokens
@@ -72,6 +73,20 @@ def test_the_simulated_service_is_served_and_asked_at_the_command_line(
     assert out.startswith(f"4,000 tasks answered by {url}\n")
     assert re.search(r"emails  2,000 +[\d,]+", out)
     assert "pending" in out
+
+
+def test_a_simulated_service_without_tasks_is_triggered():
+    """``serve --simulate`` alone starts empty, and answers what has been triggered at it since."""
+    with command("--simulate", "--seed", "7") as url, es.EnrichmentClient(url, token="simulated") as client:
+        assert client.lookup([task(0)])["status"].isna().all()
+        answer = requests.post(
+            url + TRIGGER_PATH,
+            json={"personIds": [uid(0)], "field": "emails"},
+            headers={"Authorization": "Bearer simulated"},
+            timeout=20,
+        )
+        assert [one["status"] for one in answer.json()] == ["pending"]
+        assert client.lookup([task(0)], columns=["id"])["id"].tolist() == [answer.json()[0]["id"]]
 
 
 def test_a_store_is_served_with_tokens_of_the_command_line(
@@ -131,7 +146,6 @@ def test_serve_and_token_say_what_is_wrong(
         store.load([record(0)])
     stored = ["serve", "--store", str(tmp_path / "s.duckdb")]
     cases = [
-        (["serve", "--simulate"], "--tasks"),
         (["serve", "--simulate", "--tasks", str(ROOT / "data" / "leads.csv")], "need the column entityId"),
         (stored, "--tokens"),
         ([*stored, "--tokens", str(tmp_path / "none.toml")], "cannot be read"),
@@ -190,6 +204,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "time of a simulation": ((*SIMULATED, "--max-processing-time", "5s"), "--max-processing-time goes with --store"),
     "writing a simulation": ((*SIMULATED, "--writable"), "--writable goes with --store"),
+    "leads of no list": (("serve", "--simulate", "--entity-id", "lead_id"), "--entity-id goes with --tasks"),
+    "fields of no list": (("serve", "--simulate", "--fields", "emails"), "--fields goes with --entity-id"),
     "fields of tasks": ((*SIMULATED, "--fields", "emails"), "--fields goes with --entity-id"),
     "faults without a rate": ((*SIMULATED, "--faults", "cut"), "--faults goes with --fault-rate"),
     "time of a service": ((*REMOTE, "--max-processing-time", "5s"), "--max-processing-time goes with --now"),
@@ -232,6 +248,24 @@ def test_a_mistake_is_one_line_in_the_words_of_the_command_line(name: str, capsy
     assert message in err
     assert not re.search(r"--base-url|_http|=True|Choose another", err), err
     assert sorted(Path().iterdir()) == before
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (STORED, "s.duckdb"),
+        (SIMULATED, "a simulated service over tasks.csv, token simulated"),
+        ((*SIMULATED, "--tokens", "tokens.toml"), "a simulated service over tasks.csv"),
+        (("serve", "--simulate"), "a simulated service that waits to be triggered, token simulated"),
+    ],
+)
+def test_what_is_served_is_said(
+    arguments: tuple[str, ...], what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The one line tells what is served, and the token where none were given."""
+    monkeypatch.setattr(serving, "serve", lambda app, *, host, port, ready: ready("URL"))
+    assert run(capsys, *arguments) == (0, f"serving {what} at URL (Ctrl-C stops)\n", "")
 
 
 @pytest.mark.usefixtures("folder")
