@@ -26,7 +26,7 @@ _FEW = 10
 _RECENT = 0.4
 #: Times and ages are rounded to this share of the longest: nobody waits by the thousandth.
 _GRAIN = 1 / 2000
-#: How far ahead an estimate looks, as a multiple of the age of the oldest.
+#: How far ahead an estimate looks, as a multiple of the age of the oldest, and of what is known.
 _FAR = 50
 
 
@@ -40,8 +40,9 @@ class Curve:
     """
 
     def __init__(self, ages: Numbers, pending: Numbers, at_risk: npt.NDArray[np.int64], longest: float):
-        sure = (at_risk >= _FEW) & (pending > 0)
-        ages, hazard = ages[sure], -np.log(pending[sure])
+        sure = at_risk >= _FEW
+        # where many end last of all, at the same time, the share is taken for half of one, not for none
+        ages, hazard = ages[sure], -np.log(np.maximum(pending[sure], 0.5 / at_risk.max(initial=1)))
         last = hazard[-1] if len(hazard) else 0.0
         known = float(ages[-1]) if len(ages) else 0.0
         # where all have ended nothing is known of later; where some are pending, that none has ended since is known too
@@ -136,8 +137,9 @@ class Outlook:
     @cached_property
     def _ahead(self) -> tuple[Numbers, Numbers]:
         """Seconds from now, and the share of the unfinished that is expected to have ended by then."""
-        oldest = max((float((one.age + one.since).max()) for one in self.fields.values()), default=0.0)
-        seconds = np.r_[0.0, np.geomspace(0.1, max(oldest, 1.0) * _FAR, 240)]
+        ages = [float((one.age + one.since).max()) for one in self.fields.values()]
+        ages += [one.curve.end for one in self.fields.values() if one.curve]
+        seconds = np.r_[0.0, np.geomspace(0.1, max([*ages, 1.0]) * _FAR, 240)]
         count = sum(one.count for one in self.fields.values())
         ended = sum((one.ended(seconds) for one in self.fields.values() if one.curve), np.zeros(len(seconds)))
         return seconds, ended / max(count, 1)

@@ -218,6 +218,7 @@ class Adaptive:
 
 
 def _check(name: str, value: object, least: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:  # nor is NaN
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not least <= value <= most or value == math.inf:  # type: ignore[operator]  # nor is NaN
         upper = f" to {most:g}" if most < math.inf else " up"
         raise ValidationError(f"{name}= is a number from {least:g}{upper}, not {value!r}.")
