@@ -13,6 +13,11 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.sources import answering
+from tests.browser import chromium as chromium
+from tests.browser import lab as lab
+from tests.browser import lab_server as lab_server
+from tests.browser import voila as voila
+from tests.browser import voila_server as voila_server
 from tests.factory import ORG
 from tests.serving import running
 
