@@ -10,12 +10,16 @@ from typing import Any
 def parser() -> argparse.ArgumentParser:
     """Make the parser; what it gives has the ``command`` (of ``token``: ``token_command``) and its options."""
     whole = argparse.ArgumentParser(
-        prog="enrichstatus", description="The status of lead enrichment, for a whole list at once."
+        prog="enrichstatus",
+        description="The status of lead enrichment, for a whole list at once.",
+        epilog="Exit codes: 0 done; 1 failed; 2 bad input; 3 the deadline of poll, at which some are pending; 130 Ctrl-C; "
+        "143 poll was told to stop (SIGTERM).",
     )
     whole.add_argument("--version", action="version", version=f"enrichstatus {version('enrichstatus')}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _load(commands)
     _lookup(commands)
+    _poll(commands)
     _serve(commands)
     _token(commands)
     return whole
@@ -65,9 +69,7 @@ def _lookup(commands: Any) -> None:
         default=None,
         help="with --url: send the token over plain http to another machine",
     )
-    lookup.add_argument("--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID")
-    lookup.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields to ask for (default: all)")
-    lookup.add_argument("--entity-type", metavar="TYPE", help="with --entity-id: person (default) or company")
+    _leads(lookup)
     lookup.add_argument(
         "--columns",
         default="status,dataFound",
@@ -81,12 +83,7 @@ def _lookup(commands: Any) -> None:
         default="left",
         help="keep tasks without a record (default), or not",
     )
-    lookup.add_argument(
-        "--errors",
-        choices=["raise", "coerce"],
-        default="raise",
-        help="on bad tasks stop (default), or give them no status",
-    )
+    _bad_tasks(lookup)
     lookup.add_argument(
         "--now", metavar="INSTANT", help="judge the timeout rule at this instant (default: the clock's)"
     )
@@ -96,12 +93,77 @@ def _lookup(commands: Any) -> None:
         metavar="[FIELD=]TIME",
         help="pending for longer is a timeout, e.g. 800s (default) or phones=30min; can be repeated (with --url: and --now)",
     )
-    lookup.add_argument("-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson")
+    _output(lookup)
     lookup.add_argument(
         "--failed",
         metavar="FILE",
         help="with --url and -o: where a service answers only some tasks, write those to -o and the others here (exit code 1)",
     )
+
+
+def _poll(commands: Any) -> None:
+    poll = commands.add_parser(
+        "poll",
+        help="ask a service until all tasks have ended",
+        description="Ask a service until all tasks have ended, only for those that have not, and ever less often. At a terminal a "
+        "bar shows how far it is, in a log a line for each time that it asked.",
+        epilog="Exit codes: 0 all have ended; 3 the deadline has come, what has not ended is pending and the output is written all "
+        "the same; 130 Ctrl-C and 143 SIGTERM, of which the store has kept what was answered; 2 bad input; 1 failed otherwise.",
+    )
+    poll.add_argument("tasks", metavar="TASKS", help="tasks (entityId, field), or a lead list with --entity-id")
+    poll.add_argument(
+        "--url",
+        required=True,
+        metavar="URL",
+        help="the service to ask; its token is ENRICHSTATUS_TOKEN in the environment",
+    )
+    poll.add_argument(
+        "--allow-http", action="store_true", help="send the token over plain http to another machine than this one"
+    )
+    poll.add_argument(
+        "--store",
+        metavar="FILE",
+        help="remember each answer there, and do not ask again what has ended; made where there is none",
+    )
+    poll.add_argument("--org", metavar="ORG", help="with --store: the organization whose records the answers are")
+    _leads(poll)
+    poll.add_argument(
+        "--deadline", metavar="TIME", help="stop waiting after so long, e.g. 90s, 30min or 2h (default: never)"
+    )
+    poll.add_argument(
+        "--missing-after",
+        default="60s",
+        metavar="TIME",
+        help="a task without a record is waited for so long, then it counts as having none (default: 60s)",
+    )
+    poll.add_argument(
+        "--schedule",
+        choices=["backoff", "adaptive"],
+        default="backoff",
+        help="ask after 1, 2, 4 … 60 s (default), or when enough are expected to have ended, learned from those before",
+    )
+    _bad_tasks(poll)
+    poll.add_argument("--prefix", default="", help="put before status and dataFound, the columns that are added")
+    _output(poll)
+
+
+def _leads(command: Any) -> None:
+    command.add_argument("--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID")
+    command.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields to ask for (default: all)")
+    command.add_argument("--entity-type", metavar="TYPE", help="with --entity-id: person (default) or company")
+
+
+def _bad_tasks(command: Any) -> None:
+    command.add_argument(
+        "--errors",
+        choices=["raise", "coerce"],
+        default="raise",
+        help="on bad tasks stop (default), or give them no status",
+    )
+
+
+def _output(command: Any) -> None:
+    command.add_argument("-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson")
 
 
 def _serve(commands: Any) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``enrichstatus load``, ``lookup``, ``serve`` and ``token``."""
+"""The command line: ``enrichstatus load``, ``lookup``, ``poll``, ``serve`` and ``token``."""
 
 from __future__ import annotations
 
@@ -11,26 +11,38 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from enrichstatus import cli_serve
+from enrichstatus import cli_poll, cli_serve
 from enrichstatus.arguments import parser
 from enrichstatus.errors import (
     EnrichStatusError,
     LookupInterrupted,
     PartialLookupError,
-    UnauthorizedError,
+    PollDeadline,
     ValidationError,
 )
-from enrichstatus.options import bad_rows, fields, names, opened, pair, refuse_empty, refuse_stray, store_file, times
+from enrichstatus.options import (
+    asked_tasks,
+    check_leads,
+    names,
+    opened,
+    pair,
+    refuse_empty,
+    refuse_stray,
+    service,
+    store_file,
+    times,
+    write,
+)
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from enrichstatus.sources.client import EnrichmentClient
     from enrichstatus.sources.store import EnrichmentStore
 
 _BAD_INPUT = 2
 _FAILED = 1
+_DEADLINE = 3
 _INTERRUPTED = 130
+_TERMINATED = 143
 
 #: What Python calls otherwise than the command line, beyond the arguments that are options under their own names.
 _WORDS = {
@@ -41,6 +53,8 @@ _WORDS = {
     "token= is text": "ENRICHSTATUS_TOKEN is text",
     "a line end from a file, perhaps: token.strip() takes it off": "a line end from a file, perhaps: take it off",
     "becomes tasks with tasks_from_leads(leads, entity_id=…, fields=[…])": "takes --entity-id COLUMN",
+    "but into= is the store of": "but --org says",
+    "open it with org_id=": "pass --org ",
     "have everybody open it with read_only=True": "have everybody only read it",
     ", timedelta(minutes=5) or seconds": "",
     "columns= renames": "--column renames",
@@ -64,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _load(options)
             case "lookup":
                 _lookup(options)
+            case "poll":
+                cli_poll.poll(options, _say)
             case "serve":
                 cli_serve.serve(options, _say)
             case _:
@@ -71,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except ValidationError as error:
         return _complain(error, _BAD_INPUT)
+    except PollDeadline as error:
+        return _complain(error, _DEADLINE)
     except (EnrichStatusError, OSError, MemoryError, UnicodeError) as error:
         if isinstance(error, BrokenPipeError):
             # the reader of a pipe has seen enough; what is left must not be complained of at exit either
@@ -78,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _FAILED
         return _complain(error, _FAILED)
     except KeyboardInterrupt as error:
-        return _complain(str(error) or "interrupted; nothing was written", _INTERRUPTED)
+        code = _TERMINATED if isinstance(error, cli_poll.Terminated) else _INTERRUPTED
+        return _complain(str(error) or "interrupted; nothing was written", code)
     return 0
 
 
@@ -124,7 +143,6 @@ def _load(options: argparse.Namespace) -> None:
 def _lookup(options: argparse.Namespace) -> None:
     from enrichstatus import display
     from enrichstatus.lookup import asked, parse_instant
-    from enrichstatus.tasks import tasks_from_leads
 
     _check(options)
     columns = asked(options.columns if options.columns == "all" else names(options.columns))
@@ -134,25 +152,15 @@ def _lookup(options: argparse.Namespace) -> None:
     now = None if options.url and not options.now else parse_instant(options.now)
     extra = [options.prefix + name for name in needed if name not in columns]
     with _source(options) as source:
-        wanted = fields(options, source.fields)
-        tasks = options.tasks
-        if wanted:
-            tasks = tasks_from_leads(
-                tasks, entity_id=options.entity_id, fields=wanted, entity_type=options.entity_type or "person"
-            )
         try:
-            status = source.lookup(
-                tasks, columns=needed, how=options.how, errors=options.errors, now=now, prefix=options.prefix
-            )
-        except ValidationError as error:
-            if error.problems is None or not wanted:
-                raise
-            remedy = "Mend them, or pass --errors coerce to give them no status."
-            raise bad_rows(error.problems, options.entity_id, len(wanted), remedy) from None
+            with asked_tasks(options, source.fields) as tasks:
+                status = source.lookup(
+                    tasks, columns=needed, how=options.how, errors=options.errors, now=now, prefix=options.prefix
+                )
         except (PartialLookupError, LookupInterrupted) as error:
             raise _in_part(options, error, extra) from None
     if options.output:
-        _write(status.drop(columns=extra), options.output)
+        write(status.drop(columns=extra), options.output)
     whose = f"answered by {options.url}" if options.url else f"of {options.org}"
     print(f"{len(status):,} tasks {whose}" + (f", judged at {now:%Y-%m-%d %H:%M:%S} UTC\n" if now else "\n"))
     width = shutil.get_terminal_size((100, 24)).columns
@@ -177,11 +185,7 @@ def _check(options: argparse.Namespace) -> None:
             )
     if options.output is None:
         refuse_stray({"--failed": options.failed}, "-o, which takes the rows that were answered")
-    if options.entity_id is None:
-        refuse_stray(
-            {"--fields": options.fields, "--entity-type": options.entity_type},
-            "--entity-id, which names the column of a lead list's ids",
-        )
+    check_leads(options)
     for path in filter(None, (options.output, options.failed)):
         files.writable(path)
     others = [os.path.realpath(path) for path in (options.output, options.tasks) if path]
@@ -202,8 +206,8 @@ def _in_part(
     cause = str(error.causes[0]).rstrip(".") if isinstance(error, PartialLookupError) else ""
     if options.failed:
         # first the rest: answered rows without it would pass for all
-        _write(error.failed, options.failed)
-        _write(error.result.drop(columns=extra), options.output)
+        write(error.failed, options.failed)
+        write(error.result.drop(columns=extra), options.output)
         text += f": {cause}. " if cause else ". "
         text += f"The answered rows are in {options.output}, the others in {options.failed}"
     else:
@@ -215,25 +219,10 @@ def _in_part(
     return EnrichStatusError(text)
 
 
-def _write(frame: pd.DataFrame, path: str) -> None:
-    import pyarrow as pa
-
-    from enrichstatus import files
-
-    files.write(pa.Table.from_pandas(frame, preserve_index=False), path)
-
-
 def _source(options: argparse.Namespace) -> EnrichmentStore | EnrichmentClient:
-    from enrichstatus.sources.client import EnrichmentClient
-
     limits = times(options.max_processing_time)
     if options.url is not None:
-        try:
-            return EnrichmentClient(options.url, allow_http=bool(options.allow_http), max_processing_time=limits)
-        except UnauthorizedError:
-            raise ValidationError(
-                "There is no ENRICHSTATUS_TOKEN in the environment: put the token of the service there."
-            ) from None
+        return service(options, max_processing_time=limits)
     stored = options.store is not None
     path = store_file(options.store) if stored else ":memory:"
     store = opened(path, org_id=options.org, max_processing_time=limits, read_only=stored)

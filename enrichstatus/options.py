@@ -1,17 +1,19 @@
-"""What the options of the command line name: columns, pairs, durations, fields and stores, refused where they name none."""
+"""What the options of the command line name: columns, tasks, services, stores and files, refused where they name none."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from enrichstatus.errors import StoreError, StoreLockedError, ValidationError
+from enrichstatus.errors import StoreError, StoreLockedError, UnauthorizedError, ValidationError
 from enrichstatus.schema import listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from enrichstatus.sources.client import EnrichmentClient
     from enrichstatus.sources.store import EnrichmentStore
 
 
@@ -19,7 +21,7 @@ def refuse_empty(options: argparse.Namespace) -> None:
     """Refuse an option whose text is empty: it would pass for one that was not given."""
     for name, value in vars(options).items():
         if name != "prefix" and (value == "" or (isinstance(value, list) and "" in value)):
-            positional = (options.command, name) in (("load", "records"), ("lookup", "tasks"))
+            positional = (options.command, name) in (("load", "records"), ("lookup", "tasks"), ("poll", "tasks"))
             called = name.upper() if positional else f"--{name.replace('_', '-')}"
             raise ValidationError(f"{called} is empty; what it takes is text (is a variable of the shell not set?).")
 
@@ -60,6 +62,56 @@ def fields(options: argparse.Namespace, known: Sequence[str]) -> Sequence[str]:
     if unknown := [name for name in chosen if name not in known]:
         raise ValidationError(f"--fields names {listed(unknown)}; the fields are {listed(known)}.")
     return chosen
+
+
+def check_leads(options: argparse.Namespace) -> None:
+    """Refuse what is said of a lead list where tasks are given."""
+    if options.entity_id is None:
+        refuse_stray(
+            {"--fields": options.fields, "--entity-type": options.entity_type},
+            "--entity-id, which names the column of a lead list's ids",
+        )
+
+
+@contextmanager
+def asked_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[Any]:
+    """Give the tasks, or those made of a lead list; what is found to be bad in them meanwhile is told by its place there."""
+    wanted = fields(options, known)
+    tasks = options.tasks
+    if wanted:
+        from enrichstatus.tasks import tasks_from_leads
+
+        tasks = tasks_from_leads(
+            tasks, entity_id=options.entity_id, fields=wanted, entity_type=options.entity_type or "person"
+        )
+    try:
+        yield tasks
+    except ValidationError as error:
+        if error.problems is None or not wanted:
+            raise
+        remedy = "Mend them, or pass --errors coerce to give them no status."
+        raise bad_rows(error.problems, options.entity_id, len(wanted), remedy) from None
+
+
+def service(options: argparse.Namespace, **settings: Any) -> EnrichmentClient:
+    """Make a client of the service that is asked, with the token of the environment."""
+    from enrichstatus.sources.client import EnrichmentClient
+
+    try:
+        return EnrichmentClient(options.url, allow_http=bool(options.allow_http), **settings)
+    except UnauthorizedError:
+        raise ValidationError(
+            "There is no ENRICHSTATUS_TOKEN in the environment: put the token of the service there."
+        ) from None
+
+
+def write(frame: pd.DataFrame, path: str) -> None:
+    """Write rows to a file, in the format that its ending names."""
+    import pyarrow as pa
+
+    from enrichstatus import files
+
+    files.write(pa.Table.from_pandas(frame, preserve_index=False), path)
 
 
 def opened(path: str, **settings: Any) -> EnrichmentStore:
