@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from enrichstatus.errors import PartialLookupError
-from enrichstatus.updates import Update, spoken
+from enrichstatus.updates import Update, cost, reason, spoken
 
 #: Seconds between two drawings.
 _TICK = 0.5
@@ -133,20 +132,6 @@ def _parts(update: Update, passed: float | None, *, whole: bool) -> list[tuple[i
     parts.append((_COST, cost(update)))
     parts.append((_ELAPSED, _clock(update.elapsed + (passed or 0))))
     return parts
-
-
-def cost(update: Update) -> str:
-    """Say how many requests it took, and how many it did not."""
-    made = f"{update.requests:,} request{'' if update.requests == 1 else 's'}"
-    return made + (f" ({update.saved:,} saved)" if update.saved else "")
-
-
-def reason(error: Exception) -> str:
-    """Say in one line why there is no answer."""
-    text = str(error)
-    if isinstance(error, PartialLookupError):
-        text = f"{len(error.failed):,} of the tasks asked: {error.causes[0]}"
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def _columns() -> int | None:

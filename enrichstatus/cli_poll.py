@@ -148,7 +148,7 @@ def _noted(updates: Iterable[Update], last: deque[Update]) -> Iterator[Update]:
 
 def _logged(updates: Iterable[Update]) -> Iterator[Update]:
     """Write a line to the log for each update, and give them on."""
-    from enrichstatus.bars import reason
+    from enrichstatus.updates import reason
 
     for update in updates:
         line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {replace(update, error=None)}"

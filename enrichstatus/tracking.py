@@ -96,7 +96,7 @@ class Tracker:
     def absorb(self, answers: pd.DataFrame, now: float) -> None:
         """Take answers: tasks with their place as ``task``, ``status``, ``dataFound`` and, where a source has them, the record's times."""
         places = self._places_of(answers)
-        answered = pa.array(answers["status"], pa.string(), from_pandas=True).dictionary_encode()
+        answered = _whole(answers["status"]).cast(pa.string()).dictionary_encode()
         for name in answered.dictionary.to_pylist():  # a few words, not tasks
             if name not in self.vocabulary:
                 self.vocabulary.append(name)
@@ -110,7 +110,7 @@ class Tracker:
         # a clock that is ahead of ours is no reason for a negative age
         began = np.fmin(np.where(np.isnan(created), first, created), now)
         self.status[places] = np.where(recorded, codes, missing)
-        found = pc.cast(pa.array(answers["dataFound"], from_pandas=True), pa.bool_()).cast(pa.int8())
+        found = _whole(answers["dataFound"]).cast(pa.bool_()).cast(pa.int8())
         self.found[places] = found.fill_null(-1).to_numpy()
         # the record of one that timed out was last written when it began: when it ended is known only if it was pending before
         observed = np.where(np.isnan(self._asked[places]), np.nan, now - began)
@@ -168,6 +168,12 @@ class Tracker:
     def close(self) -> None:
         """Let go of the engine."""
         self._con.close()
+
+
+def _whole(column: pd.Series) -> pa.Array:
+    """Give a column in one piece; put together from several, or from none, it is in as many."""
+    values = pa.array(column, from_pandas=True)
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
 _DISTINCT_SQL = """

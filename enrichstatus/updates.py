@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from enrichstatus.errors import PartialLookupError
 from enrichstatus.frames import Frame
 from enrichstatus.learning import Outlook
 from enrichstatus.tracking import NO_RECORD, Codes, Places, Tracker
@@ -175,9 +176,9 @@ class Update:
         parts += [", ".join(f"{count:,} {name}" for name, count in counts.items() if count and name != "finished")]
         if self.half_in is not None and not self.done:
             parts.append(f"half of the rest in {spoken(self.half_in)}, 90 % in {_or_later(self.most_in)}")
-        parts.append(f"{self.requests:,} requests" + (f" ({self.saved:,} saved)" if self.saved else ""))
+        parts.append(cost(self))
         if self.error is not None:
-            parts.append(f"not answered: {self.error}")
+            parts.append(f"not answered: {reason(self.error)}")
         if self.next_in is not None:
             parts.append(f"asks again in {spoken(self.next_in)}")
         return "; ".join(filter(None, parts))
@@ -193,6 +194,20 @@ def spoken(seconds: float) -> str:
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
+
+
+def cost(update: Update) -> str:
+    """Say how many requests it took, and how many it did not."""
+    made = f"{update.requests:,} request{'' if update.requests == 1 else 's'}"
+    return made + (f" ({update.saved:,} saved)" if update.saved else "")
+
+
+def reason(error: Exception) -> str:
+    """Say in one line why there is no answer."""
+    text = str(error)
+    if isinstance(error, PartialLookupError):
+        text = f"{len(error.failed):,} of the tasks asked: {error.causes[0]}"
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def _or_later(seconds: float | None) -> str:

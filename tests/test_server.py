@@ -961,17 +961,20 @@ def test_a_replaced_store_is_served_without_a_gap(tmp_path: Path):
     """A new file over the store's is served soon; every request meanwhile is answered, from the old or the new, never back again."""
     replace(path := tmp_path / "leads.duckdb", "v0")
     stop, patience = threading.Event(), 5.0  # about a second is promised; the rest is for a busy machine
+    begun = threading.Barrier(4)
     with es.EnrichmentStore(path, read_only=True) as store, serving(store, tmp_path) as base:
 
         def client() -> list[str]:
-            seen = []
+            seen = [version(base)]
+            begun.wait(patience)
             while not stop.is_set():
                 seen.append(version(base))
-            return seen
+            return [*seen, version(base)]
 
         with ThreadPoolExecutor(3) as pool:
             clients = [pool.submit(client) for _ in range(3)]
             try:
+                begun.wait(patience)
                 for new in ("v1", "v2", "v3"):
                     replace(path, new)
                     until(lambda new=new: version(base) == new, patience)

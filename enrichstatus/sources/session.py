@@ -90,12 +90,16 @@ class Retries(urllib3.Retry):
         return error
 
     def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
-        """Read ``Retry-After`` as seconds, up to the longest that is obeyed; nonsense is none."""
+        """Read ``Retry-After`` as seconds, up to the longest that is obeyed."""
+        seconds = self.asked_for(response)
+        return None if seconds is None else min(seconds, self.settings.max_retry_after)
+
+    def asked_for(self, response: urllib3.BaseHTTPResponse) -> float | None:
+        """Read ``Retry-After`` as seconds; nonsense is none."""
         try:
-            seconds = super().get_retry_after(response)
+            return super().get_retry_after(response)
         except (InvalidHeader, ValueError, OverflowError):
             return None
-        return None if seconds is None else min(seconds, self.settings.max_retry_after)
 
     def get_backoff_time(self) -> float:
         """Seconds to wait where the service asked for none."""
@@ -110,7 +114,11 @@ class Retries(urllib3.Retry):
         if pause > self.call.remaining():
             last = self.history[-1]
             what = f"it answered {last.status}" if last.status else brief(last.error)
-            raise ServiceError(f"The deadline leaves no time for another attempt after the last: {what}", last.status)
+            raise ServiceError(
+                f"The deadline leaves no time for another attempt after the last: {what}",
+                last.status,
+                self.asked_for(response) if response else None,
+            )
         self.call.sleep(pause)
 
 
@@ -243,6 +251,9 @@ def _drain(response: urllib3.BaseHTTPResponse) -> None:
 
 def brief(reason: object) -> str:
     """Cut an error of the libraries below to what a person can use."""
+    arguments = getattr(reason, "args", ())
+    if len(arguments) == 2 and isinstance(arguments[1], Exception):
+        reason = f"{str(arguments[0]).rstrip('.')}: {arguments[1]}"
     text = re.sub(r"<[^<>]*>: |HTTPS?Connection(Pool)?\([^()]*\): ", "", " ".join(str(reason).split()))
     return text[:300]
 

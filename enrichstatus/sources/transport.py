@@ -204,7 +204,10 @@ class Transport:
                 try:
                     content = self._content(response)
                     if response.status_code != 200:
-                        raise error_of(response, content, self.settings.url, self._bearer.hide)
+                        failure = error_of(response, content, self.settings.url, self._bearer.hide)
+                        if isinstance(failure, ServiceError):
+                            failure.retry_after = retries.asked_for(response.raw)
+                        raise failure
                     return read(content)
                 except (requests.RequestException, HTTPError, Unreadable) as error:
                     cause = scrubbed(error)
