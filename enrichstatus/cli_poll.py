@@ -10,7 +10,6 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -148,28 +147,23 @@ def _noted(updates: Iterable[Update], last: deque[Update]) -> Iterator[Update]:
 
 def _logged(updates: Iterable[Update]) -> Iterator[Update]:
     """Write a line to the log for each update, and give them on."""
-    from enrichstatus.updates import reason
-
     for update in updates:
-        line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {replace(update, error=None)}"
-        if update.error is not None:
-            line += f"; not answered: {reason(update.error)}"
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {update}\n")
         sys.stderr.flush()
         yield update
 
 
 def _report(options: argparse.Namespace, update: Update, say: Callable[[str], None]) -> None:
     """Write the rows, then say what came out."""
-    from enrichstatus import bars, display
-    from enrichstatus.updates import spoken
+    from enrichstatus import display
+    from enrichstatus.updates import cost, spoken
 
     frame = update.frame
     if options.output:
         write(frame, options.output)
     say(
         f"{update.ended:,} of {update.total:,} tasks have ended, answered by {options.url} "
-        f"with {bars.cost(update)} in {spoken(update.elapsed)}\n"
+        f"with {cost(update)} in {spoken(update.elapsed)}\n"
     )
     width = shutil.get_terminal_size((100, 24)).columns
     added = [options.prefix + name for name in ("status", "dataFound")]

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from enrichstatus import frames
 from enrichstatus.errors import EnrichStatusError, ValidationError

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http.client import HTTPException
 from typing import Any, Protocol
@@ -251,7 +251,7 @@ def _drain(response: urllib3.BaseHTTPResponse) -> None:
 
 def brief(reason: object) -> str:
     """Cut an error of the libraries below to what a person can use."""
-    arguments = getattr(reason, "args", ())
+    arguments: Sequence[object] = getattr(reason, "args", ())
     if len(arguments) == 2 and isinstance(arguments[1], Exception):
         reason = f"{str(arguments[0]).rstrip('.')}: {arguments[1]}"
     text = re.sub(r"<[^<>]*>: |HTTPS?Connection(Pool)?\([^()]*\): ", "", " ".join(str(reason).split()))
