@@ -1,5 +1,6 @@
 """The status of lead enrichment, for a whole list at once: in a notebook, in ETL, at the command line."""
 
+from enrichstatus.dashboard import Dashboard
 from enrichstatus.errors import (
     EnrichStatusError,
     InternalError,
@@ -26,6 +27,7 @@ __all__ = [
     "Adaptive",
     "Ask",
     "Backoff",
+    "Dashboard",
     "EnrichStatusError",
     "EnrichmentClient",
     "EnrichmentStore",

@@ -251,7 +251,9 @@ def test_an_outage_is_a_part_of_the_line_and_heals(service: Service):
     service.outage(on=True)
     with process(service) as polling:
         line = read_until(polling, "not answered")
-        assert re.search(r" 0 of 450 ended; .* requests.*; asks again in \d s; not answered: .*A simulated fault", line)
+        assert re.search(
+            r" 0 of 450 ended; .* requests.*; not answered: .*A simulated fault.*; asks again in \d s", line
+        )
         service.outage(on=False)
         assert LINE.fullmatch(read_until(polling, "450 of 450 ended").rstrip("\n"))
         out, err = polling.communicate()

@@ -1,0 +1,301 @@
+"""How a poll stands, as HTML: for a page that is light or dark, that may be saved, and that obeys nothing it is shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from enrichstatus.schema import KEY
+from enrichstatus.updates import Update, cost, reason, spoken
+from enrichstatus.watching import Progress
+
+#: What can have become of a task, in the order in which it is drawn, in colours that the colour-blind tell apart (Okabe and Ito).
+_COLOURS = {
+    "with data": "#009E73",
+    "no data": "#56B4E9",
+    "failed": "#D55E00",
+    "timeout": "#E69F00",
+    "no record": "#CC79A7",
+    "bad row": "#F0E442",
+    "pending": "rgba(128,128,128,.35)",
+}
+#: A status that the contract does not have.
+_OTHER = "#0072B2"
+
+STYLE = """
+.enrichstatus{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5;max-width:860px;
+color:var(--jp-ui-font-color1,inherit)}
+.enrichstatus .soft{opacity:.72}
+.enrichstatus .big{font-size:15px;font-weight:600}
+.enrichstatus .bar{display:flex;height:20px;border-radius:4px;overflow:hidden;margin:6px 0 4px}
+.enrichstatus .bar>span{height:100%}
+.enrichstatus .legend>span{margin-right:14px;white-space:nowrap}
+.enrichstatus i{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px}
+.enrichstatus .trouble{border-left:3px solid #D55E00;padding:2px 8px;margin:4px 0}
+.enrichstatus .side{display:flex;flex-wrap:wrap;gap:8px 28px;align-items:flex-start}
+.enrichstatus table{border-collapse:collapse;margin:6px 0;font-variant-numeric:tabular-nums;font-size:13px}
+.enrichstatus th,.enrichstatus td{padding:2px 8px;text-align:right;font-weight:400;border:0;background:none;color:inherit}
+.enrichstatus thead th{font-weight:600;border-bottom:1px solid rgba(128,128,128,.5)}
+.enrichstatus th[scope=row]{text-align:left;font-weight:600}
+.enrichstatus caption,.enrichstatus .title{text-align:left;opacity:.72;font-size:12px;caption-side:top;padding:0}
+.enrichstatus svg text{fill:currentColor;font-size:11px}
+.enrichstatus ul{list-style:none;margin:0;padding:0}
+.enrichstatus summary{cursor:pointer}
+"""
+
+
+def phase(progress: Progress) -> str:
+    """Say what it does: what a screen reader says when it changes."""
+    update = progress.update
+    left = update.total - update.ended
+    said = {
+        "ready": "Ready",
+        "paused": "Paused",
+        "stopped": "Stopped",
+        "done": "Done: all have ended" if update.total else "Done: there are no tasks",
+        "deadline": f"The deadline came: {left:,} still pending",
+        "failed": "Given up",
+    }.get(progress.phase, "Polling")
+    if said == "Polling" and progress.wanted != "run":
+        said = "Polling, then pauses" if progress.wanted == "pause" else "Polling, then stops"
+    return f'<div role="status" class="big">{said}</div>'
+
+
+def line(progress: Progress, *, live: bool) -> str:
+    """Say in numbers how it stands, and what came out or comes next; a page that does not live on tells no countdown."""
+    update = progress.update
+    share = math.floor(100 * update.ended / update.total) if update.total else 100
+    parts = [f"<b>{share} %</b>", f"{update.ended:,} of {update.total:,} ended"]
+    if progress.phase == "done":
+        came = {name: count for name, count in _parts(update).items() if count}
+        parts = (
+            ["<b>" + escape(", ".join(f"{count:,} {name}" for name, count in came.items())) + "</b>"] if came else []
+        )
+        parts.append(f"{update.total:,} tasks in {spoken(update.elapsed)}")
+    elif not live:
+        pass
+    elif progress.phase in ("asking", "waiting"):
+        if update.half_in is not None:
+            most = "" if update.most_in is None else f", 90 % in {spoken(update.most_in)}"
+            parts.append(f"half of the rest in {spoken(update.half_in)}{most}")
+        wait = progress.next_in
+        parts.append("asking" if wait is None else f"asks in {spoken(max(wait, 1))}")
+    else:
+        parts.append("Start goes on" if update.requests else "Start begins")
+    parts.append(cost(update))
+    return f"<div>{' · '.join(parts)}</div>"
+
+
+def trouble(progress: Progress) -> str:
+    """Say why there was no answer, and what will happen next; nothing where there was one."""
+    error = progress.failure if progress.phase == "failed" else progress.update.error
+    if error is None or progress.phase in ("done", "deadline"):
+        return ""
+    why = escape(reason(error))
+    if progress.phase == "failed":
+        then = "Asking again does not mend this by itself; Start tries once more."
+    elif progress.phase in ("asking", "waiting"):
+        then = "The poll goes on and asks again by itself; Ask now does so at once."
+    else:
+        then = "Start asks again."
+    return f'<div class="trouble" role="alert">{"Ended" if progress.phase == "failed" else "Not answered"}: {why}<br>{then}</div>'
+
+
+def bar(update: Update) -> str:
+    """Draw what has become of the tasks as a bar of all of them, with a legend."""
+    parts = _parts(update)
+    whole = max(update.total, 1)
+    spans = "".join(
+        f'<span style="width:{100 * count / whole:.3f}%;background:{_colour(name)}" title="{escape(name)}: {count:,}"></span>'
+        for name, count in parts.items()
+        if count
+    )
+    legend = "".join(
+        f'<span><i style="background:{_colour(name)}"></i>{escape(name)} <b>{count:,}</b>'
+        f' <span class="soft">{_share(count, update.total)}</span></span>'
+        for name, count in parts.items()
+        if count or name in ("with data", "pending")
+    )
+    said = escape(", ".join(f"{count:,} {name}" for name, count in parts.items() if count), quote=True)
+    return (
+        f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="{update.total}" '
+        f'aria-valuenow="{update.ended}" aria-valuetext="{said}" aria-label="tasks that have ended">{spans}</div>'
+        f'<div class="legend">{legend}</div>'
+    )
+
+
+def table(update: Update) -> str:
+    """Lay out tasks by field and status, with shares; a cell is the deeper the larger its share of the field."""
+    counts = _by_status(update.counts)
+    if counts.empty:
+        return ""
+    if len(counts) > 1:
+        counts.loc["all"] = counts.sum()
+    names = [name for name in counts.columns if counts[name].any() or name in ("with data", "pending")]
+    tasks = update.counts["tasks"].reindex(counts.index).fillna(update.counts["tasks"].sum()).astype(int)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(str(field))}</th><td>{tasks[field]:,}</td>'
+        + "".join(_cell(int(counts.at[field, name]), int(tasks[field])) for name in names)
+        + "</tr>"
+        for field in counts.index
+    )
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in ["tasks", *names])
+    return (
+        "<table><caption>tasks by field and status</caption>"
+        f"<thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def picture(progress: Progress) -> str:
+    """Draw how many had ended by when, and how many are expected to, as a dashed line."""
+    update = progress.update
+    if not update.total:
+        return ""
+    points = np.array([*progress.points, (update.elapsed, update.ended)], dtype=float)
+    far = update.most_in if update.most_in is not None and progress.phase not in ("done", "deadline") else None
+    span = max(update.elapsed + (far or 0.0) * 1.15, 5.0)
+    ahead = ""
+    if far is not None and update.ended < update.total:
+        seconds = np.linspace(0, span - update.elapsed, 60)
+        ended = update.ended + update.outlook.ahead(seconds) * (update.total - update.ended)
+        path = _path(np.stack([update.elapsed + seconds, ended], axis=1), span, update.total)
+        ahead = f'<path d="M{path}" fill="none" stroke="currentColor" stroke-opacity=".65" stroke-dasharray="4 4"/>'
+    course = _path(points, span, update.total)
+    right, bottom = _place(np.array([[update.elapsed, 0.0]]), span, update.total)[0]
+    area = f'<path d="M{course}L{right:.1f} {bottom:.1f}L{_LEFT} {bottom:.1f}Z" fill="#009E73" fill-opacity=".18"/>'
+    told = f"{update.ended:,} of {update.total:,} had ended after {spoken(update.elapsed)}"
+    if far is not None:
+        told += f"; 90 % of the rest are expected within {spoken(far)}"
+    return (
+        '<div><div class="title">ended over time, and the estimate ahead</div>'
+        f'<svg role="img" aria-label="{told}" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}">'
+        f"<title>{told}</title>{_axes(span, update.total)}{area}"
+        f'<path d="M{course}" fill="none" stroke="#009E73" stroke-width="2"/>{ahead}</svg></div>'
+    )
+
+
+def changes(progress: Progress) -> str:
+    """List the latest tasks that have ended."""
+    names = progress.update.state.names
+    rows = "".join(
+        f'<tr><td class="soft">{when:%H:%M:%S}</td>'
+        + "".join(f"<td>{cell}</td>" for cell in _change(row, names))
+        + "</tr>"
+        for when, row in progress.changes
+    )
+    return f'<div class="title">latest to end</div><table><tbody>{rows}</tbody></table>' if rows else ""
+
+
+def body(progress: Progress) -> str:
+    """Draw what changes with an update."""
+    return (
+        trouble(progress)
+        + bar(progress.update)
+        + f'<div class="side">{table(progress.update)}{picture(progress)}</div>'
+        + changes(progress)
+    )
+
+
+def page(progress: Progress) -> str:
+    """Put all of it together, as it stays in a notebook that is saved."""
+    return phase(progress) + line(progress, live=False) + body(progress)
+
+
+def frame(inner: str, *, extra: str = "", style: str = "") -> str:
+    """Put something into the box that the style is for; `extra` is a class of its own."""
+    return f'<style>{STYLE}{style}</style><div class="enrichstatus {extra}">{inner}</div>'
+
+
+def _by_status(counts: pd.DataFrame) -> pd.DataFrame:
+    """Give counts by what can have become of a task: a finished one came with data or without."""
+    finished = counts["finished"]
+    data = np.minimum(counts["with data"], finished)
+    told = counts.drop(columns=["tasks", "ended", "finished", "with data"])
+    told.insert(0, "with data", data)
+    told.insert(1, "no data", finished - data)
+    rank = {name: place for place, name in enumerate(_COLOURS)}
+    # one that nobody knows stands before those that are still to come
+    return told[sorted(told.columns, key=lambda name: rank.get(str(name), rank["bad row"]))]
+
+
+def _parts(update: Update) -> dict[str, int]:
+    sums = _by_status(update.counts).sum()
+    parts = {str(name): int(count) for name, count in sums.items()}
+    pending = parts.pop("pending")
+    # a row that cannot be asked has neither field nor status
+    return {**parts, "bad row": update.total - pending - sum(parts.values()), "pending": pending}
+
+
+def _colour(name: str) -> str:
+    return _COLOURS.get(name, _OTHER)
+
+
+def _share(count: int, whole: int) -> str:
+    if not whole or not count:
+        return ""
+    share = 100 * count / whole
+    return "&lt;1 %" if share < 1 else f"{share:.0f} %" if share < 99 or count == whole else "99 %"
+
+
+def _cell(count: int, tasks: int) -> str:
+    deep = 0.35 * count / max(tasks, 1)
+    share = f' <span class="soft">{_share(count, tasks)}</span>' if count else ""
+    return f'<td style="background:rgba(0,114,178,{deep:.2f})">{count:,}{share}</td>'
+
+
+def _change(row: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """Give a row's cells: by what a person knows it, else its id; its field, and what became of it."""
+    status, found = (row[name] for name in names)
+    own = [name for name in row if name not in (*KEY, *names) and isinstance(row[name], str)][:2] or ["entityId"]
+    became = "finished with data" if status == "finished" and found else status
+    became = "finished without data" if status == "finished" and not found else became
+    if pd.isna(status):
+        became = "no record"
+    key = "no record" if pd.isna(status) else {"finished": "with data" if found else "no data"}.get(status, status)
+    told = [escape(str(row[name])[:60]) for name in own]
+    return [*told, escape(str(row["field"])), f'<i style="background:{_colour(key)}"></i>{escape(str(became))}']
+
+
+#: The picture's size, and the room beside and below its axes, in pixels.
+_WIDTH, _HEIGHT = 400, 170
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 8, 22
+
+
+def _place(points: Any, span: float, total: int) -> Any:
+    """Give the pixels of seconds and numbers of tasks."""
+    size = np.array([_WIDTH - _LEFT - _RIGHT, -(_HEIGHT - _TOP - _BOTTOM)])
+    return np.array([_LEFT, _HEIGHT - _BOTTOM]) + points / np.array([span, total]) * size
+
+
+def _path(points: Any, span: float, total: int) -> str:
+    return "L".join(f"{x:.1f} {y:.1f}" for x, y in _place(points, span, total))
+
+
+def _axes(span: float, total: int) -> str:
+    """Draw a line for each round number, with the number."""
+    unit, name = (1.0, "s") if span < 180 else (60.0, "min") if span < 3 * 3600 else (3600.0, "h")
+    drawn = []
+    for count in _round(total, 3):
+        _, y = _place(np.array([[0.0, count]]), span, total)[0]
+        drawn.append(
+            f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" stroke-opacity=".18"/>'
+        )
+        drawn.append(f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{count:,.0f}</text>')
+    for value in _round(span / unit, 5):
+        x, _ = _place(np.array([[value * unit, 0.0]]), span, total)[0]
+        drawn.append(
+            f'<text x="{x:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{value:g}{f" {name}" if value else ""}</text>'
+        )
+    return "".join(drawn)
+
+
+def _round(whole: float, most: int) -> Iterable[float]:
+    """Give round numbers from 0 up to that one, about so many."""
+    step = 10.0 ** math.floor(math.log10(whole / most)) if whole else 1.0
+    step *= next((times for times in (1, 2, 5, 10) if whole / (step * times) <= most), 10)
+    return np.arange(0, whole * (1 + 1e-9), step if most > 3 and step < 1 else max(step, 1)).tolist()
