@@ -28,7 +28,7 @@ _COLOURS = {
 _OTHER = "#0072B2"
 
 STYLE = """
-.enrichstatus{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5;max-width:860px;
+.enrichstatus{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5;max-width:920px;
 color:var(--jp-ui-font-color1,inherit)}
 .enrichstatus .soft{opacity:.72}
 .enrichstatus .big{font-size:15px;font-weight:600}
@@ -43,6 +43,7 @@ color:var(--jp-ui-font-color1,inherit)}
 .enrichstatus thead th{font-weight:600;border-bottom:1px solid rgba(128,128,128,.5)}
 .enrichstatus th[scope=row]{text-align:left;font-weight:600}
 .enrichstatus caption,.enrichstatus .title{text-align:left;opacity:.72;font-size:12px;caption-side:top;padding:0}
+.enrichstatus .latest td{text-align:left}
 .enrichstatus svg text{fill:currentColor;font-size:11px}
 .enrichstatus ul{list-style:none;margin:0;padding:0}
 .enrichstatus summary{cursor:pointer}
@@ -136,13 +137,12 @@ def table(update: Update) -> str:
         return ""
     if len(counts) > 1:
         counts.loc["all"] = counts.sum()
-    names = [name for name in counts.columns if counts[name].any() or name in ("with data", "pending")]
-    tasks = update.counts["tasks"].reindex(counts.index).fillna(update.counts["tasks"].sum()).astype(int)
+    names = [str(name) for name in counts.columns if counts[name].any() or name in ("with data", "pending")]
     rows = "".join(
-        f'<tr><th scope="row">{escape(str(field))}</th><td>{tasks[field]:,}</td>'
-        + "".join(_cell(int(counts.at[field, name]), int(tasks[field])) for name in names)
+        f'<tr><th scope="row">{escape(str(field))}</th><td>{sum(row.values()):,}</td>'
+        + "".join(_cell(row[name], sum(row.values())) for name in names)
         + "</tr>"
-        for field in counts.index
+        for field, row in counts.to_dict("index").items()
     )
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in ["tasks", *names])
     return (
@@ -163,7 +163,9 @@ def picture(progress: Progress) -> str:
     if far is not None and update.ended < update.total:
         seconds = np.linspace(0, span - update.elapsed, 60)
         ended = update.ended + update.outlook.ahead(seconds) * (update.total - update.ended)
-        path = _path(np.stack([update.elapsed + seconds, ended], axis=1), span, update.total)
+        # it begins above the course: some have ended unseen since they were last asked
+        way = np.stack([update.elapsed + seconds, ended], axis=1)
+        path = _path(np.concatenate([points[-1:], way]), span, update.total)
         ahead = f'<path d="M{path}" fill="none" stroke="currentColor" stroke-opacity=".65" stroke-dasharray="4 4"/>'
     course = _path(points, span, update.total)
     right, bottom = _place(np.array([[update.elapsed, 0.0]]), span, update.total)[0]
@@ -188,7 +190,7 @@ def changes(progress: Progress) -> str:
         + "</tr>"
         for when, row in progress.changes
     )
-    return f'<div class="title">latest to end</div><table><tbody>{rows}</tbody></table>' if rows else ""
+    return f'<div class="title">latest to end</div><table class="latest"><tbody>{rows}</tbody></table>' if rows else ""
 
 
 def body(progress: Progress) -> str:
@@ -262,7 +264,7 @@ def _change(row: dict[str, Any], names: Sequence[str]) -> list[str]:
 
 
 #: The picture's size, and the room beside and below its axes, in pixels.
-_WIDTH, _HEIGHT = 400, 170
+_WIDTH, _HEIGHT = 360, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 8, 22
 
 

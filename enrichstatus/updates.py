@@ -20,7 +20,7 @@ from enrichstatus.tracking import NO_RECORD, Codes, Places, Tracker
 from enrichstatus.wire import BATCH_SIZE
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class State:
     """The state of all tasks at one moment, by distinct task; what a poll does later does not change it."""
 
@@ -80,7 +80,7 @@ class State:
         return table
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class Update:
     """What is known after an ask.
 
