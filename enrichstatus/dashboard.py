@@ -234,8 +234,8 @@ class _Widgets:
         self._go.on_click(lambda _: watch.pause() if watch.progress.wanted == "run" else watch.start())
         self._now.on_click(lambda _: watch.ask_now())
         self._end.on_click(lambda _: watch.stop())
-        buttons = ipywidgets.HBox([self._go, self._now, self._end])
-        self.box = ipywidgets.VBox([self._phase, self._line, buttons, self._main])
+        self._buttons = ipywidgets.HBox([self._go, self._now, self._end])
+        self.box = ipywidgets.VBox([self._phase, self._line, self._buttons, self._main])
 
     @property
     def reference(self) -> dict[str, Any]:
@@ -246,17 +246,17 @@ class _Widgets:
         # what has not changed is not sent again: the second hand moves one line
         self._phase.value = drawing.frame(drawing.phase(progress), extra=self.name)
         self._line.value = drawing.frame(drawing.line(progress, live=True))
-        drawn = (progress.update, progress.phase in ("asking", "waiting"), progress.phase)
-        if not self._drawn or any(new is not old for new, old in zip(drawn[:2], self._drawn[:2], strict=True)):
+        drawn = (progress.update, drawing.phase(progress))
+        if drawn != self._drawn:
             self._main.value = drawing.frame(drawing.body(progress))
         self._drawn = drawn
         running = progress.wanted == "run" and progress.phase not in OVER
         self._go.description = "Pause" if running else "Start"
         self._go.tooltip = "Ask no more until started again" if running else "Ask until all have ended"
-        over = progress.phase == "done"
-        self._go.disabled = over
         self._now.disabled = progress.phase not in ("ready", "waiting", "paused", "stopped")
-        self._end.disabled = over or progress.phase in ("stopped", "deadline", "failed")
+        self._end.disabled = progress.phase in OVER
+        if progress.phase == "done":  # there is nothing left to press them for
+            self._buttons.layout.display = "none"
 
 
 class _Html:

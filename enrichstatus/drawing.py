@@ -158,7 +158,8 @@ def picture(progress: Progress) -> str:
         return ""
     points = np.array([*progress.points, (update.elapsed, update.ended)], dtype=float)
     far = update.most_in if update.most_in is not None and progress.phase not in ("done", "deadline") else None
-    span = max(update.elapsed + (far or 0.0) * 1.15, 5.0)
+    # a long tail ahead must not squeeze what has been
+    span = max(update.elapsed + min((far or 0.0) * 1.15, max(update.elapsed, 30.0)), 5.0)
     ahead = ""
     if far is not None and update.ended < update.total:
         seconds = np.linspace(0, span - update.elapsed, 60)
@@ -190,7 +191,9 @@ def changes(progress: Progress) -> str:
         + "</tr>"
         for when, row in progress.changes
     )
-    return f'<div class="title">latest to end</div><table class="latest"><tbody>{rows}</tbody></table>' if rows else ""
+    if not rows:
+        return ""
+    return f'<div><div class="title">latest to end</div><table class="latest"><tbody>{rows}</tbody></table></div>'
 
 
 def body(progress: Progress) -> str:
@@ -198,8 +201,8 @@ def body(progress: Progress) -> str:
     return (
         trouble(progress)
         + bar(progress.update)
-        + f'<div class="side">{table(progress.update)}{picture(progress)}</div>'
-        + changes(progress)
+        + table(progress.update)
+        + f'<div class="side">{picture(progress)}{changes(progress)}</div>'
     )
 
 
