@@ -248,7 +248,7 @@ class _Widgets:
         self._line.value = drawing.frame(drawing.line(progress, live=True))
         drawn = (progress.update, drawing.phase(progress))
         if drawn != self._drawn:
-            self._main.value = drawing.frame(drawing.body(progress))
+            self._main.value = drawing.frame(drawing.body(progress, live=True))
         self._drawn = drawn
         running = progress.wanted == "run" and progress.phase not in OVER
         self._go.description = "Pause" if running else "Start"

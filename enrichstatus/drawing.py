@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -26,16 +27,20 @@ _COLOURS = {
 }
 #: A status that the contract does not have.
 _OTHER = "#0072B2"
+#: Lines and text of a picture that is shown on whatever it is shown on.
+_GREY = "#888888"
+#: In a page they have the colour of its text.
+_COLOUR = 'color="currentColor"'
+
+# Without the style sheet, and without pictures drawn in the page: that is what is left of a saved notebook where it is not trusted.
+_BAR = "display:flex;height:20px;border-radius:4px;overflow:hidden;margin:6px 0 4px"
+_MARK = "display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px"
 
 STYLE = """
 .enrichstatus{font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:13px;line-height:1.5;max-width:920px;
 color:var(--jp-ui-font-color1,inherit)}
 .enrichstatus .soft{opacity:.72}
 .enrichstatus .big{font-size:15px;font-weight:600}
-.enrichstatus .bar{display:flex;height:20px;border-radius:4px;overflow:hidden;margin:6px 0 4px}
-.enrichstatus .bar>span{height:100%}
-.enrichstatus .legend>span{margin-right:14px;white-space:nowrap}
-.enrichstatus i{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px}
 .enrichstatus .trouble{border-left:3px solid #D55E00;padding:2px 8px;margin:4px 0}
 .enrichstatus .side{display:flex;flex-wrap:wrap;gap:8px 28px;align-items:flex-start}
 .enrichstatus table{border-collapse:collapse;margin:6px 0;font-variant-numeric:tabular-nums;font-size:13px}
@@ -44,7 +49,6 @@ color:var(--jp-ui-font-color1,inherit)}
 .enrichstatus th[scope=row]{text-align:left;font-weight:600}
 .enrichstatus caption,.enrichstatus .title{text-align:left;opacity:.72;font-size:12px;caption-side:top;padding:0}
 .enrichstatus .latest td{text-align:left}
-.enrichstatus svg text{fill:currentColor;font-size:11px}
 .enrichstatus ul{list-style:none;margin:0;padding:0}
 .enrichstatus summary{cursor:pointer}
 """
@@ -112,21 +116,21 @@ def bar(update: Update) -> str:
     parts = _parts(update)
     whole = max(update.total, 1)
     spans = "".join(
-        f'<span style="width:{100 * count / whole:.3f}%;background:{_colour(name)}" title="{escape(name)}: {count:,}"></span>'
+        f'<span style="width:{100 * count / whole:.3f}%;height:20px;background:{_colour(name)}" title="{escape(name)}: {count:,}"></span>'
         for name, count in parts.items()
         if count
     )
     legend = "".join(
-        f'<span><i style="background:{_colour(name)}"></i>{escape(name)} <b>{count:,}</b>'
+        f'<span style="margin-right:14px;white-space:nowrap">{_mark(name)}{escape(name)} <b>{count:,}</b>'
         f' <span class="soft">{_share(count, update.total)}</span></span>'
         for name, count in parts.items()
         if count or name in ("with data", "pending")
     )
     said = escape(", ".join(f"{count:,} {name}" for name, count in parts.items() if count), quote=True)
     return (
-        f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="{update.total}" '
+        f'<div class="bar" style="{_BAR}" role="progressbar" aria-valuemin="0" aria-valuemax="{update.total}" '
         f'aria-valuenow="{update.ended}" aria-valuetext="{said}" aria-label="tasks that have ended">{spans}</div>'
-        f'<div class="legend">{legend}</div>'
+        f"<div>{legend}</div>"
     )
 
 
@@ -151,7 +155,7 @@ def table(update: Update) -> str:
     )
 
 
-def picture(progress: Progress) -> str:
+def picture(progress: Progress, *, live: bool) -> str:
     """Draw how many had ended by when, and how many are expected to, as a dashed line."""
     update = progress.update
     if not update.total:
@@ -174,12 +178,16 @@ def picture(progress: Progress) -> str:
     told = f"{update.ended:,} of {update.total:,} had ended after {spoken(update.elapsed)}"
     if far is not None:
         told += f"; 90 % of the rest are expected within {spoken(far)}"
-    return (
-        '<div><div class="title">ended over time, and the estimate ahead</div>'
-        f'<svg role="img" aria-label="{told}" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}">'
+    image = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{told}" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-size="11" font-family="sans-serif" fill="currentColor" {_COLOUR}>'
         f"<title>{told}</title>{_axes(span, update.total)}{area}"
-        f'<path d="M{course}" fill="none" stroke="#009E73" stroke-width="2"/>{ahead}</svg></div>'
+        f'<path d="M{course}" fill="none" stroke="#009E73" stroke-width="2"/>{ahead}</svg>'
     )
+    if not live:
+        content = base64.b64encode(image.replace(_COLOUR, f'color="{_GREY}"').encode()).decode()
+        image = f'<img alt="{told}" src="data:image/svg+xml;base64,{content}"/>'
+    return f'<div><div class="title">ended over time, and the estimate ahead</div>{image}</div>'
 
 
 def changes(progress: Progress) -> str:
@@ -196,19 +204,19 @@ def changes(progress: Progress) -> str:
     return f'<div><div class="title">latest to end</div><table class="latest"><tbody>{rows}</tbody></table></div>'
 
 
-def body(progress: Progress) -> str:
+def body(progress: Progress, *, live: bool) -> str:
     """Draw what changes with an update."""
     return (
         trouble(progress)
         + bar(progress.update)
         + table(progress.update)
-        + f'<div class="side">{picture(progress)}{changes(progress)}</div>'
+        + f'<div class="side">{picture(progress, live=live)}{changes(progress)}</div>'
     )
 
 
 def page(progress: Progress) -> str:
     """Put all of it together, as it stays in a notebook that is saved."""
-    return phase(progress) + line(progress, live=False) + body(progress)
+    return phase(progress) + line(progress, live=False) + body(progress, live=False)
 
 
 def frame(inner: str, *, extra: str = "", style: str = "") -> str:
@@ -240,6 +248,10 @@ def _colour(name: str) -> str:
     return _COLOURS.get(name, _OTHER)
 
 
+def _mark(name: str) -> str:
+    return f'<i style="{_MARK};background:{_colour(name)}"></i>'
+
+
 def _share(count: int, whole: int) -> str:
     if not whole or not count:
         return ""
@@ -256,14 +268,18 @@ def _cell(count: int, tasks: int) -> str:
 def _change(row: dict[str, Any], names: Sequence[str]) -> list[str]:
     """Give a row's cells: by what a person knows it, else its id; its field, and what became of it."""
     status, found = (row[name] for name in names)
-    own = [name for name in row if name not in (*KEY, *names) and isinstance(row[name], str)][:2] or ["entityId"]
+    # what says no more than the id, does not say more to a person
+    own = [
+        name for name, value in row.items() if name not in names and isinstance(value, str) and value != row["entityId"]
+    ]
+    own = [name for name in own if name not in KEY][:2] or ["entityId"]
     became = "finished with data" if status == "finished" and found else status
     became = "finished without data" if status == "finished" and not found else became
     if pd.isna(status):
         became = "no record"
     key = "no record" if pd.isna(status) else {"finished": "with data" if found else "no data"}.get(status, status)
     told = [escape(str(row[name])[:60]) for name in own]
-    return [*told, escape(str(row["field"])), f'<i style="background:{_colour(key)}"></i>{escape(str(became))}']
+    return [*told, escape(str(row["field"])), _mark(key) + escape(str(became))]
 
 
 #: The picture's size, and the room beside and below its axes, in pixels.

@@ -104,7 +104,8 @@ class Watch:
         self._updates: Iterator[Update] = updates(run, self._schedule, self._deadline, lambda seconds: None)
         #: when the next ask is due, and before when the service wants none
         self._due = self._earliest = -math.inf
-        self.progress = Progress(run.update(Outlook({}), None, None))
+        update = run.update(Outlook({}), None, None)
+        self.progress = Progress(update, points=[(0.0, update.ended)])
 
     def start(self) -> None:
         """Begin, or go on: after a pause or a stop where it was, after a deadline or a failure with all that has not ended."""
