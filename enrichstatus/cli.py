@@ -66,7 +66,10 @@ _WORDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; exit code 0, 2 for bad input, 1 for what failed otherwise, each with one line on stderr."""
+    """Run the command; what goes wrong is told in one line on stderr.
+
+    Exit code 0, 2 for bad input, 3 where a poll's deadline came, 130 after Ctrl-C, 143 after SIGTERM, 1 for what failed otherwise.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name, or our bars, that the terminal has no letters for
             stream.reconfigure(errors="replace")

@@ -42,13 +42,14 @@ color:var(--jp-ui-font-color1,inherit)}
 .enrichstatus .soft{opacity:.72}
 .enrichstatus .big{font-size:15px;font-weight:600}
 .enrichstatus .trouble{border-left:3px solid #D55E00;padding:2px 8px;margin:4px 0}
-.enrichstatus .side{display:flex;flex-wrap:wrap;gap:8px 28px;align-items:flex-start}
+.enrichstatus .side{display:flex;flex-wrap:wrap;gap:8px 20px;align-items:flex-start}
 .enrichstatus table{border-collapse:collapse;margin:6px 0;font-variant-numeric:tabular-nums;font-size:13px}
 .enrichstatus th,.enrichstatus td{padding:2px 8px;text-align:right;font-weight:400;border:0;background:none;color:inherit}
 .enrichstatus thead th{font-weight:600;border-bottom:1px solid rgba(128,128,128,.5)}
 .enrichstatus th[scope=row]{text-align:left;font-weight:600}
 .enrichstatus caption,.enrichstatus .title{text-align:left;opacity:.72;font-size:12px;caption-side:top;padding:0}
-.enrichstatus .latest td{text-align:left}
+.enrichstatus .latest{font-size:12px}
+.enrichstatus .latest td{text-align:left;padding:1px 6px}
 .enrichstatus ul{list-style:none;margin:0;padding:0}
 .enrichstatus summary{cursor:pointer}
 """
@@ -273,15 +274,19 @@ def _change(row: dict[str, Any], names: Sequence[str]) -> list[str]:
         name for name, value in row.items() if name not in names and isinstance(value, str) and value != row["entityId"]
     ]
     own = [name for name in own if name not in KEY][:2] or ["entityId"]
-    became = "finished with data" if status == "finished" and found else status
-    became = "finished without data" if status == "finished" and not found else became
-    if pd.isna(status):
-        became = "no record"
-    key = "no record" if pd.isna(status) else {"finished": "with data" if found else "no data"}.get(status, status)
-    told = [escape(str(row[name])[:60]) for name in own]
-    return [*told, escape(str(row["field"])), _mark(key) + escape(str(became))]
+    became = "no record" if pd.isna(status) else status
+    if status == "finished":
+        became = "with data" if found is not pd.NA and found else "no data"
+    told = [escape(_short(str(row[name]))) for name in own]
+    return [*told, escape(str(row["field"])), _mark(became) + escape(became)]
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+#: Characters of a cell among the latest changes: a UUID has 36.
+_LONGEST = 36
 #: The picture's size, and the room beside and below its axes, in pixels.
 _WIDTH, _HEIGHT = 360, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 8, 22
