@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+from enrichstatus.display import in_notebook
 from enrichstatus.updates import Update, cost, reason, spoken
 
 #: Seconds between two drawings.
@@ -25,7 +26,7 @@ _ENDED, _NEXT, _ERROR, _LATEST, _STATUS, _COST, _PENDING, _ELAPSED = range(8)
 
 def follow(updates: Iterable[Update], *, shown: bool | None) -> Iterator[Update]:
     """Draw a bar of the tasks that have ended, and give the updates on; unless `shown` says, in a notebook or at a terminal."""
-    if not (shown if shown is not None else "ipykernel" in sys.modules or sys.stderr.isatty()):
+    if not (shown if shown is not None else in_notebook() or sys.stderr.isatty()):
         yield from updates
         return
     bar = _Bar()
@@ -136,7 +137,7 @@ def _parts(update: Update, passed: float | None, *, whole: bool) -> list[tuple[i
 
 def _columns() -> int | None:
     """Give the width of the terminal, None where there is none."""
-    if "ipykernel" in sys.modules:
+    if in_notebook():
         return None
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80

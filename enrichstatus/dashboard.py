@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from enrichstatus import drawing
 from enrichstatus.asking import Duration
+from enrichstatus.display import in_notebook
 from enrichstatus.lookup import Errors, Source, choice
 from enrichstatus.schedules import Ask
 from enrichstatus.updates import Update
@@ -174,7 +175,7 @@ class Dashboard:
     def _kind(self) -> str:
         if self._how != "auto":
             return self._how
-        if not _in_kernel():
+        if not in_notebook():
             return "lines"
         return "widgets" if importlib.util.find_spec("ipywidgets") else "html"
 
@@ -191,13 +192,6 @@ class Dashboard:
                 except Exception:  # of whatever shows it: no reason to ask no more
                     _log.exception("a view of the dashboard cannot be drawn, and is given up")
                     self._views.remove(view)
-
-
-def _in_kernel() -> bool:
-    """Tell whether there is a notebook that takes what is displayed."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return getattr(shell, "kernel", None) is not None
 
 
 def _display(bundle: dict[str, Any], **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextvars import ContextVar
 from functools import partial
@@ -14,6 +15,13 @@ from enrichstatus.schema import KEY, STATUSES, listed
 
 #: Whether who asks shows the progress already, so that nobody below draws a bar of its own.
 progress_is_shown: ContextVar[bool] = ContextVar("progress_is_shown", default=False)
+
+
+def in_notebook() -> bool:
+    """Tell whether there is a notebook's kernel around us, which takes what is displayed."""
+    ipython = sys.modules.get("IPython")  # whoever is in one has loaded it
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None
 
 
 def text(headline: str, counts: pd.DataFrame) -> str:

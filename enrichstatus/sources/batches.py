@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from enrichstatus import wire
-from enrichstatus.display import progress_is_shown
+from enrichstatus.display import in_notebook, progress_is_shown
 from enrichstatus.errors import EnrichStatusError
 from enrichstatus.schema import SCHEMA
 from enrichstatus.tasks import create_vocabularies
@@ -91,7 +91,7 @@ def unanswered(con: duckdb.DuckDBPyConnection) -> npt.NDArray[np.int64]:
 def bar(con: duckdb.DuckDBPyConnection, count: int, *, shown: bool | None) -> Iterator[Callable[[int], object]]:
     """Show how many tasks have been answered; gives what is to be told the place of each batch that was."""
     if shown is None:
-        shown = count >= _MANY and not progress_is_shown.get() and ("ipykernel" in sys.modules or sys.stderr.isatty())
+        shown = count >= _MANY and not progress_is_shown.get() and (in_notebook() or sys.stderr.isatty())
     if not shown:
         yield lambda place: None
         return
