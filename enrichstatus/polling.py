@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.asking import Duration, Run
@@ -160,15 +160,15 @@ def _interrupted(update: Update | None) -> PollInterrupted:
 
 def updates(
     run: Run, schedule: Iterable[float | Ask] | None, deadline: Duration | None, sleep: Callable[[float], object]
-) -> Iterator[Update]:
-    """Check when to ask, and give the updates of a run."""
+) -> Generator[Update, Ask | None]:
+    """Check when to ask, and give the updates of a run; it can be sent what to ask next, instead of what the schedule says."""
     end = None if deadline is None else parse_duration(deadline, "deadline").total_seconds()
     return _updates(run, _steps(schedule), end, sleep)
 
 
 def _updates(
     run: Run, steps: Iterator[float | Ask], end: float | None, sleep: Callable[[float], object]
-) -> Iterator[Update]:
+) -> Generator[Update, Ask | None]:
     """Ask, tell, wait, and again."""
     update: Update | None = None
     troubles = Backoff()
@@ -198,7 +198,7 @@ def _updates(
             if end is not None:
                 due = min(due, end)
             update = run.update(outlook, error, due - now, held=max(earliest - now, 0.0))
-            yield update
+            ask = (yield update) or ask
             if (left := due - run.now()) > 0:
                 sleep(left)
             while (left := min(earliest, due) - run.now()) > 0:  # the service asked for so much

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -101,7 +101,11 @@ class Watch:
         """Make a run; what is wrong with the arguments is told here."""
         run = self._make()
         # the waiting is ours: what is left of it for the poll is nothing
-        self._updates: Iterator[Update] = updates(run, self._schedule, self._deadline, lambda seconds: None)
+        self._updates: Generator[Update, Ask | None] = updates(
+            run, self._schedule, self._deadline, lambda seconds: None
+        )
+        #: what is asked instead of what the schedule would
+        self._ask: Ask | None = None
         #: when the next ask is due, and before when the service wants none
         self._due = self._earliest = -math.inf
         update = run.update(Outlook({}), None, None)
@@ -184,7 +188,7 @@ class Watch:
         """Wait and ask, until there is no more to wait for."""
         try:
             while self._due_now():
-                self._take(next(self._updates))
+                self._take(self._updates.send(self._ask))
         except StopIteration:
             self._leave("done")
         except PollDeadline as late:
@@ -197,15 +201,19 @@ class Watch:
         while True:
             with self._news:
                 progress = self.progress
-                if progress.wanted != "run" and not self._hurry:
+                if progress.wanted != "run" and not self._hurry and not progress.update.done:
                     # in one breath: who starts it again finds either a thread that stays or none
                     self._thread = None
                     progress.phase, progress.next_in = _IDLE[progress.wanted], None
                     self._news.notify_all()
+                    due = False
                     break
                 left = (self._earliest if self._hurry else self._due) - self._clock()
                 if left <= 0:
+                    # a person asks for all, which a schedule may not; the first ask is for all anyhow
+                    self._ask = Ask(0.0) if self._hurry and progress.update.requests else None
                     self._hurry = False
+                    due = True
                     progress.phase, progress.next_in = "asking", None
                     break
                 progress.phase, progress.next_in = "waiting", left
@@ -213,7 +221,7 @@ class Watch:
             with self._news:
                 self._news.wait(min(_TICK, left))
         self._changed()
-        return self.progress.phase == "asking"
+        return due  # not what the phase is by now: another thread may be at work
 
     def _take(self, update: Update) -> None:
         now = self._clock()
