@@ -181,14 +181,15 @@ class Dashboard:
 
     def _add(self, view: _View) -> None:
         with self._lock:
-            view.draw(self._watch.progress)
+            view.draw(self._watch.look())
             self._views.append(view)
 
     def _draw(self) -> None:
         with self._lock:
+            progress = self._watch.look()
             for view in list(self._views):
                 try:
-                    view.draw(self._watch.progress)
+                    view.draw(progress)
                 except Exception:  # of whatever shows it: no reason to ask no more
                     _log.exception("a view of the dashboard cannot be drawn, and is given up")
                     self._views.remove(view)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -35,7 +35,7 @@ _IDLE: dict[Wish, Phase] = {"pause": "paused", "stop": "stopped"}
 #: Seconds between two looks at a countdown.
 _TICK = 1.0
 #: Points of the picture that are kept, and changes that are listed.
-_POINTS, _CHANGES = 400, 8
+_POINTS, _CHANGES = 250, 8
 
 
 @dataclass
@@ -110,6 +110,11 @@ class Watch:
         self._due = self._earliest = -math.inf
         update = run.update(Outlook({}), None, None)
         self.progress = Progress(update, points=[(0.0, update.ended)])
+
+    def look(self) -> Progress:
+        """Give how it stands at one moment: what goes on meanwhile does not change it."""
+        with self._news:
+            return replace(self.progress, points=self.progress.points.copy(), changes=self.progress.changes.copy())
 
     def start(self) -> None:
         """Begin, or go on: after a pause or a stop where it was, after a deadline or a failure with all that has not ended."""

@@ -71,6 +71,7 @@ def test_it_asks_until_all_have_ended_and_lets_its_thread_go(clock: Clock):
     service = Service(clock, {0: 0, 1: 15})
     watch = Watch(service, numbered(0, 1), schedule=[10], clock=clock)
     assert (watch.progress.phase, watch.progress.wanted, threads()) == ("ready", "pause", [])
+    before = watch.look()
     assert (watch.progress.update.total, watch.progress.update.ended) == (2, 0)
     watch.start()
     until(lambda: watch.progress.phase == "waiting" and watch.progress.next_in == 10)
@@ -84,6 +85,7 @@ def test_it_asks_until_all_have_ended_and_lets_its_thread_go(clock: Clock):
     assert watch.progress.points == [(0, 0), (0, 1), (10, 1), (20, 2)]
     assert [row["entityId"] for _, row in watch.progress.changes] == numbered(1, 0)["entityId"].tolist()
     assert watch.wait() is watch.progress.update
+    assert (before.phase, before.points, list(before.changes)) == ("ready", [(0, 0)], [])
     watch.start()
     watch.ask_now()
     watch.pause()
