@@ -24,6 +24,11 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
+def plain(text: str) -> str:
+    """Make one line of a text that came from elsewhere, and of its signs those that a terminal does not obey."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
 def text(headline: str, counts: pd.DataFrame) -> str:
     """Lay out counts (``orgId``, ``field``, ``status``, ``records``) under a headline, for a fixed-width font."""
     if counts.empty:

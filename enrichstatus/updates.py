@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from enrichstatus.display import plain
 from enrichstatus.errors import PartialLookupError
 from enrichstatus.frames import Frame
 from enrichstatus.learning import Outlook
@@ -207,7 +208,7 @@ def reason(error: Exception) -> str:
     text = str(error)
     if isinstance(error, PartialLookupError):
         text = f"{len(error.failed):,} of the tasks asked: {error.causes[0]}"
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    return plain(text)
 
 
 def _or_later(seconds: float | None) -> str:

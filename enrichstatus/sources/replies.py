@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from enrichstatus.display import plain
 from enrichstatus.errors import EnrichStatusError, InternalError, ServiceError, UnauthorizedError, ValidationError
 from enrichstatus.schema import SCHEMA, listed
 
@@ -99,19 +100,15 @@ def _code_and_message(content: bytes) -> tuple[str, str]:
         return "", str(error)
     inner = body.get("error", body) if isinstance(body, dict) else body
     if isinstance(inner, dict):
-        return str(inner.get("code", "")), _plain(str(inner.get("message", "") or inner))
-    return "", _plain(str(inner))
+        return str(inner.get("code", "")), plain(str(inner.get("message", "") or inner))[:500]
+    return "", plain(str(inner))[:500]
 
 
 def _excerpt(content: bytes) -> str:
     """The beginning of a text without its markup."""
     text = content[:4000].decode("utf-8", "replace")
     text = re.sub(r"(?is)<(script|style|head)\b.*?(</\1>|$)|<[^>]*(>|$)", " ", text)
-    return _plain(html.unescape(text))[:100]
-
-
-def _plain(text: str) -> str:
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:500]
+    return plain(html.unescape(text))[:100]
 
 
 def _kind(value: Any) -> str:

@@ -19,6 +19,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, InvalidHeader, ProtocolError, ReadTimeoutError
 
+from enrichstatus.display import plain
 from enrichstatus.errors import ServiceError
 from enrichstatus.sources.settings import Bearer, Settings
 
@@ -254,7 +255,7 @@ def brief(reason: object) -> str:
     arguments: Sequence[object] = getattr(reason, "args", ())
     if len(arguments) == 2 and isinstance(arguments[1], Exception):
         reason = f"{str(arguments[0]).rstrip('.')}: {arguments[1]}"
-    text = re.sub(r"<[^<>]*>: |HTTPS?Connection(Pool)?\([^()]*\): ", "", " ".join(str(reason).split()))
+    text = re.sub(r"<[^<>]*>: |HTTPS?Connection(Pool)?\([^()]*\): ", "", plain(str(reason)))
     return text[:300]
 
 
