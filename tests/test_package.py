@@ -49,7 +49,13 @@ def test_the_sample_data_are_what_their_script_makes(tmp_path: Path):
     assert sum(path.stat().st_size for path in (ROOT / "data").iterdir()) < 3_000_000
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+NOTEBOOKS = [
+    pytest.param(path, id=path.name, marks=pytest.mark.slow if path.name == "02-poll.ipynb" else ())
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS)
 def test_a_notebook_runs_and_its_outputs_are_kept(path: Path):
     """Every notebook runs from top to bottom, and is kept with its outputs, free of errors."""
     nbclient = pytest.importorskip("nbclient")

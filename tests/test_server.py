@@ -867,6 +867,7 @@ def looked_up(store: es.EnrichmentStore, keys: list[Key]) -> dict[Key, list[dict
     return known
 
 
+@pytest.mark.slow
 def test_10_000_random_bodies_are_200_or_400(base: str, filled: es.EnrichmentStore):
     """Ten thousand bodies, valid, nearly so, or neither: each is answered as json and `query` judge it, and no connection breaks."""
     bodies = [mutated(random.Random(n)) for n in range(10_000)]

@@ -115,6 +115,7 @@ def test_the_documents_fields_are_the_stores(tmp_path: Path):
             )
 
 
+@pytest.mark.slow
 def test_the_server_does_what_the_document_says(tmp_path: Path):
     """Schemathesis, with all its checks and phases, finds nothing; and it met records, refusals, and wrong methods."""
     tokens = write_tokens(tmp_path / "tokens.toml", TOKENS)
