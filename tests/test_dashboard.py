@@ -229,7 +229,7 @@ def test_the_buttons_do_what_they_say(make: Make):
     until(lambda: dashboard.phase == "waiting" and "50 %" in said())
     until(lambda: buttons() == [("Pause", True), ("Ask now", True), ("Stop", True)])
     assert said().startswith("Polling 50 % · 1 of 2 ended")
-    assert "asks in 60 s" in said()
+    assert re.search(r"asks in (60|5\d) s", said())
     go.click()
     settled(dashboard, "paused")
     assert buttons() == [("Start", True), ("Ask now", True), ("Stop", True)]

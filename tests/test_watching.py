@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -283,7 +282,7 @@ def test_wait_starts_it_and_gives_up_waiting_in_time(clock: Clock):
     service = Service(clock, {0: 0, 1: 15})
     watch = Watch(service, numbered(0, 1), schedule=[10], clock=clock)
     assert watch.wait(0.05) is None
-    assert watch.progress.phase == "waiting"
+    until(lambda: watch.progress.phase == "waiting" and service.asks)
     assert len(threads()) == 1
     clock.seconds += 20
     last = watch.wait()
@@ -365,13 +364,20 @@ def test_an_outage_does_not_end_it(clock: Clock):
     assert watch.progress.update.error is None
 
 
-def test_an_interrupt_of_who_waits_stops_it(clock: Clock):
+def test_an_interrupt_of_who_waits_stops_it(clock: Clock, monkeypatch: pytest.MonkeyPatch):
     """Ctrl-C ends the wait and the poll, with what is known; a start goes on."""
     service = Service(clock, {0: 0, 1: 15})
     watch = Watch(service, numbered(0, 1), schedule=[10], clock=clock)
     watch.start()
     until(lambda: watch.progress.update.ended == 1)
-    threading.Timer(0.05, _thread.interrupt_main).start()
+    wait = watch._news.wait
+
+    def interrupted(seconds: float) -> bool:
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return wait(seconds)
+
+    monkeypatch.setattr(watch._news, "wait", interrupted)
     with pytest.raises(PollInterrupted, match="The poll was interrupted; 1 of 2 tasks had ended") as told:
         watch.wait()
     assert told.value.update.ended == 1
@@ -449,8 +455,7 @@ def test_two_that_remember_in_one_store_do_not_disturb_each_other(clock: Clock):
         two.start()
         until(lambda: one.progress.update.ended == two.progress.update.ended == 5)
         one.stop()
-        until(lambda: one.progress.phase == "stopped")
-        assert len(threads()) == 1
+        until(lambda: one.progress.phase == "stopped" and len(threads()) == 1)
         clock.seconds += 20
         last = two.wait()
         assert last is not None
