@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from enrichstatus.display import progress_is_shown
 from enrichstatus.errors import (
@@ -20,7 +21,7 @@ from enrichstatus.errors import (
 from enrichstatus.learning import Outlook
 from enrichstatus.lookup import Errors, Source, choice, parse_duration
 from enrichstatus.schedules import Ask
-from enrichstatus.schema import FIELDS
+from enrichstatus.schema import COLUMNS, FIELDS
 from enrichstatus.tracking import Tracker
 from enrichstatus.updates import State, Update, requests_for
 from enrichstatus.wire import BATCH_SIZE
@@ -102,11 +103,11 @@ class Run:
         )
         self._requests += requests_for(len(tasks))
         quiet = progress_is_shown.set(True)
-        failure: Exception | None = None
         try:
             answers = self._source.lookup(tasks, columns=names)
         except PartialLookupError as error:
-            answers, failure = error.result, error
+            self._take(error.result)
+            return error
         except LookupInterrupted as interrupt:
             self._take(interrupt.result)
             raise
@@ -116,14 +117,30 @@ class Run:
             return error
         finally:
             progress_is_shown.reset(quiet)
-        self._take(answers)
-        return failure
+        self._take(answers, of=tasks)
+        return None
 
-    def _take(self, answers: pd.DataFrame) -> None:
+    def _take(self, answers: pd.DataFrame, of: pd.DataFrame | None = None) -> None:
+        """Take in what was answered; of those asked, a task that is not among the answers has no record."""
         now = self.now()
-        if self.memory:  # first: what has been told must not be forgotten
+        try:
+            places = self.tracker.places_of(answers, COLUMNS if self.memory else ())
+            if of is not None and len(of) > len(places):
+                answers = pd.concat([answers, of[~of["task"].isin(places)]], ignore_index=True)
+            self.tracker.absorb(answers, now)
+        except (pa.ArrowException, TypeError, ValueError, LookupError, AttributeError) as error:
+            if isinstance(error, EnrichStatusError):
+                raise
+            raise EnrichStatusError(
+                f"The source's lookup gave back what cannot be read ({type(error).__name__}: {error}): it gives the tasks as "
+                "they came, with the asked columns added."
+            ) from error
+        if self.memory:
             self.memory.remember(answers, self._wall + timedelta(seconds=now))
-        self.tracker.absorb(answers, now)
+
+    def last(self) -> Update:
+        """Say how things stand when nobody asks any more."""
+        return self.update(self.tracker.outlook(self.now()), None, None)
 
     def update(self, outlook: Outlook, error: Exception | None, next_in: float | None, *, held: float = 0.0) -> Update:
         """Say how things stand."""

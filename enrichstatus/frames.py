@@ -188,12 +188,15 @@ class _Polars:
         return frame.lazy() if self.lazy else frame
 
 
+def _unchanged(answer: pa.Table) -> pa.Table:
+    """Give it as it is; unlike a lambda it can be pickled."""
+    return answer
+
+
 class _Arrow:
     objects = False
 
-    def __init__(
-        self, table: pa.Table, restore: Callable[[pa.Table], Any] = lambda answer: answer, *, caseless: bool = False
-    ):
+    def __init__(self, table: pa.Table, restore: Callable[[pa.Table], Any] = _unchanged, *, caseless: bool = False):
         self.table = table
         self.caseless = caseless
         self.restore = restore

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.asking import Duration, Run
@@ -166,13 +169,18 @@ def updates(
     return _updates(run, _steps(schedule), end, sleep)
 
 
+#: Seconds; less than this is no time, and may be less than a clock can add.
+_MOMENT = 1e-6
+
+
 def _updates(
     run: Run, steps: Iterator[float | Ask], end: float | None, sleep: Callable[[float], object]
 ) -> Generator[Update, Ask | None]:
     """Ask, tell, wait, and again."""
     update: Update | None = None
+    delay: float | None = None
     troubles = Backoff()
-    ask, delay = Ask(0.0), 0.0
+    ask = Ask(0.0)
     run.begin()
     try:
         while True:
@@ -195,22 +203,24 @@ def _updates(
             delay = ask.after
             # an ask that came to nothing is not repeated sooner each time, whatever the schedule
             due = max(now + (delay if error is None else max(delay, next(troubles))), earliest)
-            if end is not None:
-                due = min(due, end)
+            if end is not None and due >= end:
+                # the last one, which is to tell of all
+                due, ask = end, Ask(end)
             update = run.update(outlook, error, due - now, held=max(earliest - now, 0.0))
             ask = (yield update) or ask
             if (left := due - run.now()) > 0:
                 sleep(left)
-            while (left := min(earliest, due) - run.now()) > 0:  # the service asked for so much
+            while (left := min(earliest, due) - run.now()) > _MOMENT:  # the service asked for so much
                 sleep(left)
             if earliest > due:
                 raise _late(update, end or 0.0)
     except KeyboardInterrupt as interrupt:
         if isinstance(interrupt, LookupInterrupted):
-            update = run.update(run.tracker.outlook(run.now()), None, None)
+            update = run.last()
         raise _interrupted(update) from interrupt
     except EnrichStatusError as error:
-        vars(error).setdefault("update", update)  # nothing that is known is lost
+        if "update" not in vars(error):
+            vars(error)["update"] = run.last()  # nothing that is known is lost
         raise
     finally:
         run.tracker.close()
@@ -226,14 +236,16 @@ def _steps(schedule: Iterable[float | Ask] | None) -> Iterator[float | Ask]:
     return iter(schedule)
 
 
-def _next(steps: Iterator[float | Ask], last: float) -> Ask:
+def _next(steps: Iterator[float | Ask], last: float | None) -> Ask:
     """Take the schedule's next step; one that has no more goes on with the last."""
-    step = next(steps, last or Backoff().maximum)
-    if isinstance(step, Ask):
-        return step
-    if not isinstance(step, (int, float)) or not step >= 0:  # nor is NaN
-        raise ValidationError(f"schedule= gives seconds from 0 up, not {step!r}.")
-    return Ask(float(step))
+    step = next(steps, Backoff().maximum if last is None else last)
+    ask = step if isinstance(step, Ask) else Ask(step)
+    after: object = ask.after  # whatever a schedule of the user's own gives
+    if (
+        isinstance(after, Real) and not isinstance(after, bool) and 0 <= (seconds := float(after)) < math.inf
+    ):  # nor is NaN
+        return replace(ask, after=seconds)
+    raise ValidationError(f"schedule= gives seconds from 0 up, not {step!r}.")
 
 
 def _late(update: Update, end: float) -> PollDeadline:

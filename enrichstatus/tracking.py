@@ -76,7 +76,9 @@ class Tracker:
         """Give the unfinished tasks of some fields (None: of all), and samples of others, with the place of each as ``task``."""
         open_ = self.unfinished
         wanted = np.isin(self.field, [self.fields.index(name) for name in fields or () if name in self.fields])
-        chosen = np.flatnonzero(open_ if fields is None else open_ & wanted)
+        # those that no answer has come for are asked anyway: nobody can tell when to
+        unknown = np.isnan(self._asked)
+        chosen = np.flatnonzero(open_ if fields is None else open_ & (wanted | unknown))
         parts = [chosen]
         for name, size in samples.items():  # a few fields, not tasks
             if name in self.fields:
@@ -94,8 +96,11 @@ class Tracker:
 
     def absorb(self, answers: pd.DataFrame, now: float) -> None:
         """Take answers: tasks with their place as ``task``, ``status``, ``dataFound`` and, where a source has them, the record's times."""
-        places = self._places_of(answers)
-        answered = _whole(answers["status"]).cast(pa.string()).dictionary_encode()
+        places = self.places_of(answers)
+        answered = _texts(_whole(answers["status"])).dictionary_encode()
+        found = _whole(answers["dataFound"]).cast(pa.bool_()).cast(pa.int8()).fill_null(-1).to_numpy()
+        created, updated = (self._seconds(answers, name) for name in ("createdAt", "updatedAt"))
+        # all of it has been read: from here on nothing can be wrong with it
         for name in answered.dictionary.to_pylist():  # a few words, not tasks
             if name not in self.vocabulary:
                 self.vocabulary.append(name)
@@ -105,26 +110,29 @@ class Tracker:
         first = np.fmin(self._first[places], now)
         missing = np.where(now - first >= self._missing_after, NO_RECORD, PENDING)
         self._first[places] = first
-        created, updated = (self._seconds(answers, name) for name in ("createdAt", "updatedAt"))
-        # a clock that is ahead of ours is no reason for a negative age
-        began = np.fmin(np.where(np.isnan(created), first, created), now)
+        # of a clock that is ahead of ours it is not to be told when a record began
+        began = np.where(created <= now, created, first)
         self.status[places] = np.where(recorded, codes, missing)
-        found = _whole(answers["dataFound"]).cast(pa.bool_()).cast(pa.int8())
-        self.found[places] = found.fill_null(-1).to_numpy()
+        self.found[places] = found
         # the record of one that timed out was last written when it began: when it ended is known only if it was pending before
         observed = np.where(np.isnan(self._asked[places]), np.nan, now - began)
         took = np.where(updated > created, updated - created, observed)
         self._took[places] = np.where(recorded & (codes != PENDING), took, np.nan)
         self._began[places], self._asked[places] = began, now
 
-    def _places_of(self, answers: pd.DataFrame) -> Places:
-        wanted = {"task", "status", "dataFound"} - set(getattr(answers, "columns", ()))
-        if wanted:
+    def places_of(self, answers: pd.DataFrame, names: Sequence[str] = ()) -> Places:
+        """Check that these are answers, with the columns of these names, and give the places of their tasks."""
+        columns = set(answers.columns) if isinstance(answers, pd.DataFrame) else None
+        wanted = set() if columns is None else {"task", "status", "dataFound"} - columns or set(names) - columns
+        if wanted or columns is None:
+            lack = f" without {listed(sorted(wanted))}" if wanted else ""
             raise EnrichStatusError(
-                f"The source's lookup gave back {type(answers).__name__} without {listed(sorted(wanted))}: it gives the "
-                "tasks as they came, with the asked columns added."
+                f"The source's lookup gave back {type(answers).__name__}{lack}: it gives the tasks as they came, with the "
+                "asked columns added."
             )
         places: Places = answers["task"].to_numpy(dtype=np.int64)
+        if len(places) and not 0 <= places.min() <= places.max() < len(self.status):
+            raise EnrichStatusError("The source's lookup gave back tasks that it was not asked for.")
         return places
 
     def _seconds(self, answers: pd.DataFrame, name: str) -> Numbers:
@@ -167,6 +175,19 @@ class Tracker:
     def close(self) -> None:
         """Let go of the engine."""
         self._con.close()
+
+
+def _texts(values: pa.Array) -> pa.Array:
+    """Give texts as texts, of whatever Arrow type they are; what is no text, also where it could be written as one, is a TypeError."""
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if not (
+        pa.types.is_null(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+    ):
+        raise TypeError(f"status is {kind}")
+    return values.cast(pa.string())
 
 
 def _whole(column: pd.Series) -> pa.Array:

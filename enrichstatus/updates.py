@@ -20,6 +20,9 @@ from enrichstatus.learning import Outlook
 from enrichstatus.tracking import NO_RECORD, Codes, Places, Tracker
 from enrichstatus.wire import BATCH_SIZE
 
+#: Columns of the counts that are no status.
+_OURS = ("tasks", "ended", "with data")
+
 
 @dataclass(frozen=True, repr=False, eq=False)
 class State:
@@ -71,7 +74,8 @@ class State:
         table = pd.DataFrame(
             pairs.reshape(len(self.fields), size).astype(np.int64),
             index=list(self.fields),
-            columns=list(self.vocabulary),
+            # a service may have any word for a status, one of ours too
+            columns=[f"{name} (status)" if name in _OURS else name for name in self.vocabulary],
         )
         table = table[[name for name in table.columns if name != "no record"] + ["no record"]]
         data = np.bincount(self.field[good], self.found[good] == 1, minlength=len(self.fields)).astype(np.int64)
@@ -172,7 +176,7 @@ class Update:
         return f"Update({self})"
 
     def __str__(self) -> str:
-        counts = self.counts.drop(columns=["tasks", "ended", "with data"]).sum()
+        counts = self.counts.drop(columns=list(_OURS)).sum()
         parts = [f"{self.ended:,} of {self.total:,} ended"]
         parts += [", ".join(f"{count:,} {name}" for name, count in counts.items() if count and name != "finished")]
         if self.half_in is not None and not self.done:

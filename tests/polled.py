@@ -98,7 +98,7 @@ class Service:
         return answer if trouble is None else trouble(tasks, answer)
 
     def answer(self, tasks: pd.DataFrame, now: float) -> pd.DataFrame:
-        names = tasks["entityId"] + tasks["field"]
+        names = (tasks["entityId"] + tasks["field"]).astype(str)  # of no tasks, too
         course = self.course.reindex(names)
         known = (course["appears"] <= now).to_numpy()
         ended = known & (course["ends"] <= now).to_numpy()
