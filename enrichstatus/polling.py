@@ -9,6 +9,8 @@ from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from enrichstatus.asking import Duration, Run
 from enrichstatus.errors import EnrichStatusError, LookupInterrupted, PollDeadline, PollInterrupted, ValidationError
 from enrichstatus.lookup import Errors, Source, parse_duration
@@ -240,11 +242,9 @@ def _next(steps: Iterator[float | Ask], last: float | None) -> Ask:
     """Take the schedule's next step; one that has no more goes on with the last."""
     step = next(steps, Backoff().maximum if last is None else last)
     ask = step if isinstance(step, Ask) else Ask(step)
-    after: object = ask.after  # whatever a schedule of the user's own gives
-    if (
-        isinstance(after, Real) and not isinstance(after, bool) and 0 <= (seconds := float(after)) < math.inf
-    ):  # nor is NaN
-        return replace(ask, after=seconds)
+    number: object = ask.after  # whatever a schedule of the user's own gives
+    if isinstance(number, Real) and not np.issubdtype(type(number), bool) and 0 <= (after := float(number)) < math.inf:
+        return replace(ask, after=after)
     raise ValidationError(f"schedule= gives seconds from 0 up, not {step!r}.")
 
 
