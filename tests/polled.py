@@ -111,18 +111,19 @@ class Service:
         text = pd.Series(names.to_numpy(), names).where(known)
         found = pd.array(np.where(words == "finished", names.str[7] < "b", False), dtype="boolean")
         found[~ended] = None
+        nothing = pd.array([None] * len(names), dtype="str")
         return pd.DataFrame(
             {
                 "id": [str(uuid.uuid5(uuid.NAMESPACE_OID, name)) for name in names],
                 "createdAt": created.where(known).array,
                 "updatedAt": updated.where(known).array,
                 "status": pd.Series(words, names).where(known).array,
-                "error": None,
+                "error": nothing,
                 "dataFound": found,
-                "createdBy": None,
+                "createdBy": nothing,
                 "orgId": pd.Series(self._org, names).where(known).array,
                 "globalEnrichmentId": text.array,
-                "creditTransactionId": None,
+                "creditTransactionId": nothing,
             },
             index=names,
         )
