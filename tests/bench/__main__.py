@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from tests.bench import endpoint, lookup
+from tests.bench import endpoint, lookup, poll
 
-_BENCHMARKS = {"endpoint": endpoint, "lookup": lookup}
+_BENCHMARKS = {"endpoint": endpoint, "lookup": lookup, "poll": poll}
 
 
 def main() -> None:
