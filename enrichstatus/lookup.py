@@ -12,11 +12,12 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Rows
-from enrichstatus.schema import COLUMNS, KEY, SCHEMA, listed
+from enrichstatus.schema import COLUMNS, EXPLANATION, KEY, SCHEMA, listed
 from enrichstatus.tasks import check, taken_names
 
 #: THE query, over the relations ``tasks``, ``records`` and ``asker``; its head says what they hold.
@@ -45,6 +46,10 @@ class Source(Protocol):
         prefix: str = "",
     ) -> Any:
         """Answer tasks of any kind and number with the same frame and the asked columns; see `EnrichmentStore.lookup`."""
+
+
+_ANSWERS = pa.schema([*SCHEMA, *EXPLANATION])
+_INSTANT = SCHEMA.field("createdAt").type
 
 
 def look_up(
@@ -81,15 +86,19 @@ def look_up(
     # the join keeps no order, so the answers are put in the order of the tasks here: row i is task i
     place = np.full(len(frame), -1)
     place[table["position"].to_numpy()] = np.arange(table.num_rows)
-    answered = frame
+    answered, reached = frame, np.arange(len(frame))
     if how == "inner":
         found = np.flatnonzero(place >= 0)
         answered, place = frame.take(found), place[found]
     elif partial:
         reached = np.setdiff1d(np.arange(len(frame)), partial.lost)
         answered, place = frame.take(reached), place[reached]
-    schema = pa.schema([SCHEMA.field(name) for name in names])
+    schema = pa.schema([_ANSWERS.field(name) for name in names])
     ordered = table.select(names).take(pa.array(place, mask=place < 0)).cast(schema)
+    if "reason" in names and how == "left":
+        unknown = np.isin(reached, con.execute("select position from tasks").fetchnumpy()["position"])
+        reasons = pc.fill_null(ordered["reason"], pc.if_else(pa.array(unknown), "no_record", "invalid"))
+        ordered = ordered.set_column(names.index("reason"), "reason", reasons)
     result = answered.assign(ordered.rename_columns([prefix + name for name in names]))
     if partial:
         raise partial.error(result, frame.take(partial.lost).assign(pa.table({}))) from partial.__cause__
@@ -107,19 +116,26 @@ class PartialAnswer(Exception):
 
 
 def asker(org_id: str | None, limits: Mapping[str, timedelta], now: Instant) -> pa.Table:
-    """Make the relation ``asker`` of the query: who asks, and by field since when a record that is pending has timed out."""
+    """Make the relation ``asker`` of the query: who asks, when, and by field since when a record that is pending has timed out."""
     if org_id is None or not parse_org(org_id).strip():
         raise ValidationError("Organization ID is missing")
+    table = timing_out(limits, now)
+    return table.add_column(0, "orgId", pa.repeat(pa.scalar(org_id, pa.string()), len(table)))
+
+
+def timing_out(limits: Mapping[str, timedelta], now: Instant, *, judged: bool = True) -> pa.Table:
+    """Say by field since when a record that is pending has timed out (null where that is not for us to judge), and of what instant."""
     moment = parse_instant(now)
     try:
-        since = [moment - limit for limit in limits.values()]
+        since = [moment - limit if judged else None for limit in limits.values()]
     except OverflowError as error:
         raise ValidationError(f"now= less the maximum processing time is before the first year: {moment}.") from error
     return pa.table(
         {
-            "orgId": pa.array([org_id] * len(limits), pa.string()),
             "field": pa.array(limits, pa.string()),
-            "pendingSince": pa.array(since, pa.timestamp("us", "UTC")),
+            "pendingSince": pa.array(since, _INSTANT),
+            "now": pa.array([moment] * len(limits), _INSTANT),
+            "maximum": pa.array([limit.total_seconds() for limit in limits.values()], pa.float64()),
         }
     )
 
@@ -131,16 +147,14 @@ def parse_org(org_id: str | None) -> str:
     return org_id or ""
 
 
-def asked(columns: Columns) -> tuple[str, ...]:
-    """Read ``columns=``: names of a record's columns, or ``"all"`` for those that are not the key."""
+def asked(columns: Columns, known: Sequence[str] = (*COLUMNS, *EXPLANATION.names)) -> tuple[str, ...]:
+    """Read ``columns=``: names of a record's columns and of what explains it, or ``"all"`` for a record's that are not the key."""
     if columns == "all":
         return tuple(name for name in COLUMNS if name not in KEY)
     names = (columns,) if isinstance(columns, str) else tuple(columns)
-    strange = [name for name in names if name not in COLUMNS]
+    strange = [name for name in names if name not in known]
     if strange or not names or len(set(names)) < len(names):
-        raise ValidationError(
-            f'columns= takes "all" or some of {listed(COLUMNS, limit=20)}, each once; not {columns!r}.'
-        )
+        raise ValidationError(f'columns= takes "all" or some of {listed(known, limit=20)}, each once; not {columns!r}.')
     return names
 
 

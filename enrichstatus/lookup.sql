@@ -1,7 +1,8 @@
 -- The status of enrichment tasks: one query, every rule.
 --   tasks   (position, entityId, entityType, field)  keys checked and cast, null where they were bad
 --   records (the columns of a record)
---   asker   (orgId, field, pendingSince)             who asks, and since when a record that is still pending has timed out
+--   asker   (orgId, field, pendingSince, now, maximum)
+--           who asks, when, and since when a record that is still pending has timed out: its maximum is so many seconds
 -- One row comes out for each task that has a record.
 with own as (
     -- rule 1: only the caller's organization is seen
@@ -83,7 +84,20 @@ select
     newest.createdBy,
     newest.orgId,
     newest.globalEnrichmentId,
-    newest.creditTransactionId
+    newest.creditTransactionId,
+    case
+        when newest.status = 'pending' and newest.createdAt < asker.pendingSince then 'timed_out_here'
+        when newest.status = 'pending' then 'pending'
+        when newest.status = 'timeout' then 'timed_out_there'
+        when newest.status = 'failed' then 'failed'
+        when newest.dataFound then 'data'
+        when newest.status = 'finished' or not newest.dataFound then 'no_data'
+        else 'failed'
+    end as reason,
+    (epoch_us(asker.now) - epoch_us(newest.createdAt)) / 1e6 as age,
+    case when newest.status = 'pending' then greatest(
+        asker.maximum - (epoch_us(asker.now) - epoch_us(newest.createdAt)) / 1e6, 0
+    ) end as expiresIn
 from newest
 inner join asker
     on asker.orgId = newest.orgId

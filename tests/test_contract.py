@@ -463,3 +463,54 @@ def test_many_tasks_and_few_get_the_same_answer(make_source: MakeSource):
         [source.lookup(tasks[start : start + 200], columns="all", now=NOW) for start in range(0, 3000, 200)]
     )
     pd.testing.assert_frame_equal(whole, parts)
+
+
+def test_a_status_is_explained(make_source: MakeSource):
+    """`reason` says of each task why there is data or not, also of one that nobody bought and of one that is bad."""
+    pending = {"status": "pending", "dataFound": None}
+    source = make_source(
+        [
+            record(0),
+            record(1, dataFound=False),
+            record(2, dataFound=None),
+            record(3, **pending, createdAt="2026-11-16T08:50:00.000Z"),
+            record(4, **pending),
+            record(5, status="timeout", dataFound=None),
+            record(6, status="failed", dataFound=None),
+            record(7, status="failed", dataFound=True),
+            record(8, status="vanished", dataFound=True),
+            record(9, status="vanished", dataFound=False),
+            record(10, status="vanished", dataFound=None),
+        ]
+    )
+    tasks = [*(task(n) for n in range(12)), task(0, "fax")]
+    answer = source.lookup(tasks, columns=("reason", "status"), errors="coerce", now=NOW)
+    assert answer["reason"].dtype == TEXT
+    assert answer["reason"].tolist() == [
+        *("data", "no_data", "no_data", "pending", "timed_out_here", "timed_out_there"),
+        *("failed", "failed", "data", "no_data", "failed", "no_record", "invalid"),
+    ]
+    assert answer.columns[-2:].tolist() == ["reason", "status"]
+    known = source.lookup(tasks, columns="reason", errors="coerce", how="inner", now=NOW)
+    assert known["reason"].tolist() == answer["reason"].tolist()[:11]
+    empty = source.lookup([], columns=("reason", "age", "expiresIn"), now=NOW)
+    assert empty.dtypes.tolist()[-3:] == [TEXT, np.dtype("float64"), np.dtype("float64")]
+
+
+def test_the_age_of_a_record_and_what_is_left_of_its_time(make_source: MakeSource):
+    """`age` is in seconds, of any record; `expiresIn` only of a pending one, by its field's maximum processing time, and never below 0."""
+    pending = {"status": "pending", "dataFound": None}
+    source = make_source(
+        [
+            record(0),
+            record(1, **pending, createdAt="2026-11-16T08:59:00.250Z"),
+            record(2, **pending, createdAt="2026-11-16T08:59:00.250Z", field="phones"),
+            record(3, **pending),
+        ],
+        max_processing_time={"phones": "90s"},
+    )
+    tasks = [task(0), task(1), task(2, "phones"), task(3), task(4)]
+    answer = source.lookup(tasks, columns=("age", "expiresIn"), now=NOW)
+    nan = float("nan")
+    np.testing.assert_allclose(answer["age"], [3600, 59.75, 59.75, 3600, nan])
+    np.testing.assert_allclose(answer["expiresIn"], [nan, 740.25, 30.25, 0, nan])

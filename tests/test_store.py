@@ -427,3 +427,16 @@ def test_a_replaced_file_is_taken_up_by_refresh(tmp_path: Path, monkeypatch: pyt
         assert store.lookup([task(0)])["status"].tolist() == ["timeout"]
     assert [file.name for file in tmp_path.iterdir()] == ["leads.duckdb"]
     assert not store.refresh()
+
+
+def test_all_records_of_an_organization_can_be_had(store: es.EnrichmentStore):
+    """`records` gives what was loaded, each record of a key and none of another organization, with the types of an answer."""
+    store.load([record(0), record(1, entityId=uid(0), status="failed"), record(2, orgId="org_2")])
+    table = store.records()
+    assert table.schema == SCHEMA
+    assert sorted(table["id"].to_pylist()) == sorted([record(0)["id"], record(1)["id"]])
+    assert store.records(("status", "field"), org_id="org_2").to_pylist() == [{"status": "finished", "field": "emails"}]
+    with pytest.raises(es.ValidationError, match="columns= takes"):
+        store.records(("reason",))
+    with pytest.raises(es.ValidationError, match="Organization ID is missing"):
+        es.EnrichmentStore().records()

@@ -22,8 +22,8 @@ from enrichstatus.lookup import (
     Instant,
     PartialAnswer,
     look_up,
-    parse_instant,
     parse_limits,
+    timing_out,
 )
 from enrichstatus.schema import FIELDS
 from enrichstatus.sources import batches, replies
@@ -163,11 +163,7 @@ class EnrichmentClient:
         LookupInterrupted
             Ctrl-C; it has ``.result`` and ``.failed`` too.
         """
-        moment = None if now is None else parse_instant(now)
-        since = [None if moment is None else moment - limit for limit in self._limits.values()]
-        limits = pa.table(
-            {"field": pa.array(self._limits, pa.string()), "pendingSince": pa.array(since, pa.timestamp("us", "UTC"))}
-        )
+        limits = timing_out(self._limits, now, judged=now is not None)
         with self._tables.cursor() as con:
             return look_up(
                 con,

@@ -20,12 +20,13 @@ from enrichstatus.lookup import (
     Errors,
     How,
     Instant,
+    asked,
     asker,
     look_up,
     parse_limits,
     parse_org,
 )
-from enrichstatus.schema import COLUMNS
+from enrichstatus.schema import COLUMNS, SCHEMA
 from enrichstatus.sources.answering import answer
 from enrichstatus.sources.database import Database
 from enrichstatus.sources.loading import LoadReport, load
@@ -158,7 +159,10 @@ class EnrichmentStore(Database):
         tasks : DataFrame, Arrow table, DuckDB relation, list of dicts or path
             Columns ``entityId`` (a UUID, in any spelling), ``field`` and ``entityType`` (absent: person), among any others.
         columns : sequence of str or "all"
-            What to add: any of a record's columns; ``all`` is those beyond the key.
+            What to add: any of a record's columns; ``all`` is those beyond the key. Also ``reason``, why there is data or not
+            (``no_record``, ``pending``, ``timed_out_here`` by the maximum processing time, ``timed_out_there`` by the service,
+            ``failed``, ``no_data``, ``data``, ``invalid``), ``age`` of the record in seconds, and ``expiresIn``, the seconds in which
+            a pending one counts as timed out.
         how : {"left", "inner"}
             ``left`` keeps tasks without a record, with nulls; ``inner`` leaves them out.
         errors : {"raise", "coerce"}
@@ -184,6 +188,35 @@ class EnrichmentStore(Database):
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         return self._look_up(tasks, question, columns=columns, how=how, errors=errors, prefix=prefix)
+
+    def records(self, columns: Columns = COLUMNS, *, org_id: str | None = None) -> pa.Table:
+        """Give all records of an organization as they were loaded, in no particular order.
+
+        Parameters
+        ----------
+        columns : sequence of str or "all"
+            Which; the key among them unless told otherwise.
+        org_id : str, optional
+            Whose; the store's unless given.
+
+        Returns
+        -------
+        pyarrow.Table
+            A row for each record, those of one key that were bought several times too.
+
+        Raises
+        ------
+        ValidationError
+            No organization, or no such column.
+        StoreError
+            The store is closed, or its file cannot be read.
+        """
+        question = asker(self.org_id if org_id is None else org_id, self._limits, None)
+        names = asked(columns, COLUMNS)
+        with self._cursor() as con:
+            con.register("asker", question)
+            found = con.sql("from enrichments where orgId in (select orgId from asker)").select(*names)
+            return found.to_arrow_table().cast(pa.schema([SCHEMA.field(name) for name in names]))
 
     def query(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> list[dict[str, Any]]:
         """Answer the contract's request in process: 1 to 200 tasks in, the existing records out, as wire objects.
