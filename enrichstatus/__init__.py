@@ -1,5 +1,6 @@
 """The status of lead enrichment, for a whole list at once: in a notebook, in ETL, at the command line."""
 
+from enrichstatus.analysis import coverage, diff
 from enrichstatus.dashboard import Dashboard
 from enrichstatus.errors import (
     EnrichStatusError,
@@ -14,12 +15,16 @@ from enrichstatus.errors import (
     UnauthorizedError,
     ValidationError,
 )
+from enrichstatus.history import timing, waste
 from enrichstatus.lookup import Source
+from enrichstatus.planning import plan
+from enrichstatus.plans import Plan
 from enrichstatus.polling import as_completed, poll, wait
 from enrichstatus.schedules import Adaptive, Ask, Backoff
 from enrichstatus.sources.client import EnrichmentClient
 from enrichstatus.sources.loading import LoadReport
 from enrichstatus.sources.store import EnrichmentStore
+from enrichstatus.tables import Report
 from enrichstatus.tasks import tasks_from_leads
 from enrichstatus.updates import Update
 
@@ -35,8 +40,10 @@ __all__ = [
     "LoadReport",
     "LookupInterrupted",
     "PartialLookupError",
+    "Plan",
     "PollDeadline",
     "PollInterrupted",
+    "Report",
     "ServiceError",
     "Source",
     "StoreError",
@@ -45,7 +52,12 @@ __all__ = [
     "Update",
     "ValidationError",
     "as_completed",
+    "coverage",
+    "diff",
+    "plan",
     "poll",
     "tasks_from_leads",
+    "timing",
     "wait",
+    "waste",
 ]

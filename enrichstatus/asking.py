@@ -19,7 +19,7 @@ from enrichstatus.errors import (
     ValidationError,
 )
 from enrichstatus.learning import Outlook
-from enrichstatus.lookup import Errors, Source, choice, parse_duration
+from enrichstatus.lookup import Errors, Source, check_source, choice, parse_duration
 from enrichstatus.schedules import Ask
 from enrichstatus.schema import COLUMNS, FIELDS
 from enrichstatus.tracking import Tracker
@@ -49,10 +49,7 @@ class Run:
         prefix: str,
         clock: Callable[[], float],
     ):
-        if not callable(getattr(source, "lookup", None)):
-            raise ValidationError(
-                f"source= is an EnrichmentClient, or any object with its lookup, not {type(source).__name__}."
-            )
+        check_source(source)
         choice("errors", errors, ("raise", "coerce"))
         if into is not None and into is source:
             raise ValidationError("into= is the source itself; leave it out, or name a store beside it.")

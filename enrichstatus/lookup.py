@@ -158,6 +158,13 @@ def asked(columns: Columns, known: Sequence[str] = (*COLUMNS, *EXPLANATION.names
     return names
 
 
+def check_source(source: object) -> None:
+    """Refuse what cannot be asked."""
+    if not callable(getattr(source, "lookup", None)):
+        kind = type(source).__name__
+        raise ValidationError(f"source= is a store, a client, or any object with their lookup, not {kind}.")
+
+
 def choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Refuse an option that is not one of those allowed."""
     if value not in allowed:

@@ -140,11 +140,14 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
     con.register("given", pa.table({"position": np.arange(len(frame)), **columns}))
     (good,) = con.execute(_TASKS_SQL).fetchall()[0]
     if good < len(frame) and errors == "raise":
-        con.register("keyed", con.sql(KEYS_SQL))
-        problems = to_pandas(con.sql(_BAD_TASKS_SQL))
-        raise ValidationError.of_rows(
-            "tasks", problems, 'Mend them, or pass errors="coerce" to give them a null status.'
-        )
+        advice = 'Mend them, or pass errors="coerce" to give them a null status.'
+        raise ValidationError.of_rows("tasks", problems(con), advice)
+
+
+def problems(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
+    """Say what is wrong with the tasks that were checked last: ``row``, ``column``, ``value`` and ``reason``."""
+    con.register("keyed", con.sql(KEYS_SQL))
+    return to_pandas(con.sql(_BAD_TASKS_SQL))
 
 
 def _comparable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

@@ -786,7 +786,7 @@ def test_bad_tasks_can_be_left_out(clock: Clock):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": None}, "source= is an EnrichmentClient, or any object with its lookup, not NoneType"),
+        ({"source": None}, "source= is a store, a client, or any object with their lookup, not NoneType"),
         ({"source": "https://x"}, "not str"),
         ({"tasks": 5}, "Expected a DataFrame"),
         ({"into": "x.duckdb"}, "into= takes an EnrichmentStore, not str"),

@@ -1,0 +1,77 @@
+"""Prices by field, and what can be bought within a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from enrichstatus.errors import ValidationError
+from enrichstatus.frames import Frame, Rows
+from enrichstatus.schema import listed
+
+Numbers = npt.NDArray[np.float64]
+
+
+def parse_costs(costs: object, fields: Sequence[str]) -> dict[str, float]:
+    """Check prices by field: none below zero, and none of a field that there is not."""
+    if costs is None:
+        return {}
+    if not isinstance(costs, Mapping):
+        raise ValidationError(f'costs= takes credits by field, such as {{"emails": 1}}, not {type(costs).__name__}.')
+    if unknown := [name for name in costs if name not in fields]:
+        raise ValidationError(f"costs= has a price for {listed(unknown)}; the fields are {listed(fields)}.")
+    return {name: parse_credits(f"costs= of {name}", price) for name, price in costs.items()}
+
+
+def parse_credits(name: str, value: object) -> float:
+    """Check a number of credits."""
+    if (
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and 0 <= value < math.inf
+    ):
+        return float(value)  # nor is it NaN
+    raise ValidationError(f"{name} is a number of credits from 0 up, not {value!r}.")
+
+
+def priorities(frame: Frame, name: str | None) -> Numbers | None:
+    """Read the column of a priority; what has none comes last."""
+    if name is None:
+        return None
+    if frame.columns.count(name) != 1:
+        raise ValidationError(
+            f"priority= names a column of the tasks, which are {listed(frame.columns)}; not {name!r}."
+        )
+    column = frame.arrow([name]).column(0)
+    try:
+        return column.cast(pa.float64()).fill_null(-math.inf).to_numpy()  # type: ignore[no-any-return]
+    except pa.ArrowException as error:
+        raise ValidationError(f"priority= takes a column of numbers; {name!r} is not: {error}") from error
+
+
+def prices_of(fields: pa.ChunkedArray, prices: Mapping[str, float]) -> Numbers:
+    """Give the price of each row's field; what has none costs nothing."""
+    places = pc.index_in(fields.cast(pa.string()), pa.array(prices, pa.string())).fill_null(len(prices))
+    found: Numbers = np.array([*prices.values(), 0.0])[places.to_numpy()]
+    return found
+
+
+def over_budget(wanted: Rows, cost: Numbers, budget: float, value: Numbers | None) -> Rows:
+    """Say which of the wanted rows cannot be paid: taken by value, what costs more than is left is passed over."""
+    queue = wanted if value is None else wanted[np.argsort(-value[wanted], kind="stable")]
+    over = []
+    left = budget * (1 + 1e-12)  # as exact as sums of fractions are
+    while len(queue):  # once for each price at most: with one that is passed over, all as dear are
+        spent = np.cumsum(cost[queue])
+        paid = int(np.searchsorted(spent, left, side="right"))
+        left -= spent[paid - 1] if paid else 0.0
+        queue = queue[paid:]
+        dear = cost[queue] > left
+        over.append(queue[dear])
+        queue = queue[~dear]
+    return np.concatenate([*over, queue])
