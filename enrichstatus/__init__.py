@@ -1,5 +1,6 @@
 """The status of lead enrichment, for a whole list at once: in a notebook, in ETL, at the command line."""
 
+from enrichstatus.accessor import Enrichment
 from enrichstatus.analysis import coverage, diff
 from enrichstatus.dashboard import Dashboard
 from enrichstatus.errors import (
@@ -9,12 +10,14 @@ from enrichstatus.errors import (
     PartialLookupError,
     PollDeadline,
     PollInterrupted,
+    RequirementError,
     ServiceError,
     StoreError,
     StoreLockedError,
     UnauthorizedError,
     ValidationError,
 )
+from enrichstatus.gate import require
 from enrichstatus.history import timing, waste
 from enrichstatus.lookup import Source
 from enrichstatus.planning import plan
@@ -24,6 +27,7 @@ from enrichstatus.schedules import Adaptive, Ask, Backoff
 from enrichstatus.sources.client import EnrichmentClient
 from enrichstatus.sources.loading import LoadReport
 from enrichstatus.sources.store import EnrichmentStore
+from enrichstatus.spreading import spread
 from enrichstatus.tables import Report
 from enrichstatus.tasks import tasks_from_leads
 from enrichstatus.updates import Update
@@ -34,6 +38,7 @@ __all__ = [
     "Backoff",
     "Dashboard",
     "EnrichStatusError",
+    "Enrichment",
     "EnrichmentClient",
     "EnrichmentStore",
     "InternalError",
@@ -44,6 +49,7 @@ __all__ = [
     "PollDeadline",
     "PollInterrupted",
     "Report",
+    "RequirementError",
     "ServiceError",
     "Source",
     "StoreError",
@@ -56,6 +62,8 @@ __all__ = [
     "diff",
     "plan",
     "poll",
+    "require",
+    "spread",
     "tasks_from_leads",
     "timing",
     "wait",

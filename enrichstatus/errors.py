@@ -10,7 +10,8 @@
     │   └── PartialLookupError                      some batches were answered, others were not
     ├── StoreError                                  the file behind a store cannot be used
     │   └── StoreLockedError                        somebody else holds it
-    └── PollDeadline                                a poll's time is up, with its last update
+    ├── PollDeadline                                a poll's time is up, with its last update
+    └── RequirementError                            a list has not ended well enough, with the figures
 
     KeyboardInterrupt
     ├── LookupInterrupted                           Ctrl-C, with what was answered until then
@@ -151,6 +152,20 @@ class PollDeadline(EnrichStatusError):
     def __init__(self, message: str, update: Any):
         super().__init__(message)
         self.update = update
+
+
+class RequirementError(EnrichStatusError):
+    """A list does not reach what is required of it.
+
+    Attributes
+    ----------
+    figures : dict
+        ``tasks``, their number; ``ended`` and ``failed``, shares from 0 to 1.
+    """
+
+    def __init__(self, message: str, figures: dict[str, float]):
+        super().__init__(message)
+        self.figures = figures
 
 
 class PollInterrupted(KeyboardInterrupt):

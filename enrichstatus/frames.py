@@ -44,6 +44,9 @@ class Frame(Protocol):
     def repeat(self, times: int) -> Frame:
         """Every row so many times, one after the other; an index, where there is one, counts anew."""
 
+    def drop(self, names: Sequence[str]) -> Frame:
+        """All but some of the columns; an index, where there is one, counts anew."""
+
     def assign(self, columns: pa.Table) -> Any:
         """The caller's own frame with columns added (or replaced), as the caller's kind."""
 
@@ -102,10 +105,10 @@ def _as_relation(theirs: duckdb.DuckDBPyRelation, answer: pa.Table) -> duckdb.Du
     # found by its name among our variables, unless the caller has a table of that name
     enrichstatus_answer = answer  # noqa: F841
     relation = cast("duckdb.DuckDBPyRelation", theirs.query("tasks", "select * from enrichstatus_answer"))
-    columns = [duckdb.ColumnExpression(name) for name in relation.columns]
-    kept = [column.cast(kind) for column, kind in zip(columns, theirs.types, strict=False)]
-    names = [column.alias(name) for column, name in zip(kept, relation.columns, strict=False)]
-    return relation.select(*names, *columns[len(kept) :])
+    kinds = dict(zip(theirs.columns, theirs.types, strict=True))
+    columns = {name: duckdb.ColumnExpression(name) for name in relation.columns}
+    kept = {name: column.cast(kinds[name]).alias(name) for name, column in columns.items() if name in kinds}
+    return relation.select(*(columns | kept).values())
 
 
 _LOST = re.compile(r"\bBIT\b|TIME WITH TIME ZONE|\bUHUGEINT\b")
@@ -138,6 +141,9 @@ class _Pandas:
 
     def repeat(self, times: int) -> _Pandas:
         return _Pandas(self.take(_each(self, times)).frame.reset_index(drop=True), objects=self.objects)
+
+    def drop(self, names: Sequence[str]) -> _Pandas:
+        return _Pandas(self.frame.drop(columns=list(names)).reset_index(drop=True), objects=self.objects)
 
     def assign(self, columns: pa.Table) -> pd.DataFrame:
         new = columns.to_pandas(types_mapper=PANDAS_TYPES.get)
@@ -181,6 +187,9 @@ class _Polars:
     def repeat(self, times: int) -> _Polars:
         return self.take(_each(self, times))
 
+    def drop(self, names: Sequence[str]) -> _Polars:
+        return _Polars(self.frame.drop(names), lazy=self.lazy)
+
     def assign(self, columns: pa.Table) -> Any:
         import polars as pl
 
@@ -216,6 +225,9 @@ class _Arrow:
 
     def repeat(self, times: int) -> _Arrow:
         return self.take(_each(self, times))
+
+    def drop(self, names: Sequence[str]) -> _Arrow:
+        return _Arrow(self.table.drop_columns(list(names)), self.restore, caseless=self.caseless)
 
     def assign(self, columns: pa.Table) -> Any:
         table = self.table

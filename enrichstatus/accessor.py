@@ -1,0 +1,104 @@
+"""``leads.enrichment`` of a pandas DataFrame: a lead list, one row a lead, asked and planned without a word of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from enrichstatus.analysis import coverage
+from enrichstatus.lookup import Errors, Instant, Source
+from enrichstatus.planning import plan
+from enrichstatus.schema import FIELDS, KEY
+from enrichstatus.spreading import spread
+from enrichstatus.tasks import parse_fields, tasks_from_leads
+
+if TYPE_CHECKING:
+    from enrichstatus.plans import Plan
+    from enrichstatus.tables import Report
+
+
+@pd.api.extensions.register_dataframe_accessor("enrichment")
+class Enrichment:
+    """The enrichment of a lead list: a DataFrame with a column of entity ids.
+
+    Examples
+    --------
+    >>> import enrichstatus as es, pandas as pd
+    >>> leads = pd.DataFrame({"name": ["Ada"], "lead_id": ["f81d4fae-7dec-11d0-a765-00a0c91e6bf6"]})
+    >>> store = es.EnrichmentStore(org_id="org_1")
+    >>> leads.enrichment.status(store, entity_id="lead_id", fields="emails").drop(columns="lead_id")
+      name emails_status  emails_dataFound  ready
+    0  Ada           NaN              <NA>  False
+    >>> leads.enrichment.plan(store, entity_id="lead_id", fields="emails", costs={"emails": 1})
+    Plan of 1 tasks: 1 to trigger for 1 credits
+             emails total cost
+    trigger       1     1    1
+    """
+
+    def __init__(self, leads: pd.DataFrame):
+        self._leads = leads
+
+    def status(
+        self,
+        source: Source,
+        *,
+        entity_id: str,
+        fields: Sequence[str] | str = FIELDS,
+        entity_type: str = "person",
+        errors: Errors = "raise",
+        now: Instant = None,
+    ) -> pd.DataFrame:
+        """Look up the list; gives it with ``emails_status``, ``emails_dataFound``, … and ``ready``, its index untouched.
+
+        Parameters
+        ----------
+        source : Source
+            Whom to ask.
+        entity_id, fields, entity_type
+            As for `tasks_from_leads`.
+        errors, now
+            As for `EnrichmentStore.lookup`.
+
+        Raises
+        ------
+        ValidationError
+            As from both, and where the list has one of the columns that are added.
+        """
+        tasks = self._tasks(entity_id, fields, entity_type)
+        wide: pd.DataFrame = spread(source.lookup(tasks, errors=errors, now=now))
+        added = [name for name in KEY if name != entity_id and name not in self._leads.columns]
+        return wide.drop(columns=[name for name in added if name in wide.columns]).set_axis(self._leads.index)
+
+    def plan(
+        self,
+        source: Source,
+        *,
+        entity_id: str,
+        fields: Sequence[str] | str = FIELDS,
+        entity_type: str = "person",
+        **options: Any,
+    ) -> Plan:
+        """Plan what to buy for the list; `options` and what is raised are those of `enrichstatus.plan`."""
+        return plan(source, self._tasks(entity_id, fields, entity_type), **options)
+
+    def coverage(
+        self,
+        source: Source,
+        by: str | Sequence[str] | None = "field",
+        *,
+        entity_id: str,
+        fields: Sequence[str] | str = FIELDS,
+        entity_type: str = "person",
+        now: Instant = None,
+        **options: Any,
+    ) -> Report:
+        """Say for how much of the list there is data, by field and any of its columns; `options` are those of `enrichstatus.coverage`."""
+        return coverage(source.lookup(self._tasks(entity_id, fields, entity_type), now=now), by, **options)
+
+    def _tasks(self, entity_id: str, fields: Sequence[str] | str, entity_type: str) -> pd.DataFrame:
+        tasks: pd.DataFrame = tasks_from_leads(
+            self._leads, entity_id=entity_id, fields=parse_fields(fields), entity_type=entity_type
+        )
+        return tasks

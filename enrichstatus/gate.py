@@ -1,0 +1,90 @@
+"""A gate for pipelines: a list passes when enough of it has ended and little of it has failed."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from enrichstatus import frames
+from enrichstatus.errors import RequirementError, ValidationError
+from enrichstatus.schema import listed
+
+F = TypeVar("F")
+
+#: Statuses of what ended in vain.
+_FAILED = ("failed", "timeout")
+
+
+def require(
+    status: F, *, ended: float | None = None, failed: float | None = None, tasks: int | None = None, prefix: str = ""
+) -> F:
+    """Let a list pass that has ended well enough, or raise with the figures, so that a pipeline does not ship half a list.
+
+    Parameters
+    ----------
+    status : DataFrame, Arrow table, DuckDB relation, list of dicts or path
+        What a lookup or a poll gave.
+    ended : float, optional
+        The least share of the tasks that has ended, from 0 to 1; a task without a record has not.
+    failed : float, optional
+        The greatest share of the tasks that may have failed or timed out, from 0 to 1.
+    tasks : int, optional
+        The least number of tasks; of an empty list any share passes.
+    prefix : str
+        What stands before ``status``, where the lookup was given one.
+
+    Returns
+    -------
+    The same object, so that the call can stand in a chain.
+
+    Raises
+    ------
+    RequirementError
+        Something is not reached; ``.figures`` has the number of tasks and both shares.
+    ValidationError
+        Nothing is required, a share is none, or there is no column ``status``.
+
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> status = [{"status": "finished"}, {"status": "pending"}]
+    >>> es.require(status, ended=0.98)
+    Traceback (most recent call last):
+    ...
+    enrichstatus.errors.RequirementError: Of 2 tasks 1 have ended (50 %), and 98 % are required.
+    """
+    for name, share in (("ended", ended), ("failed", failed)):
+        if share is not None and (
+            isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1
+        ):
+            raise ValidationError(f"{name}= is a share from 0 to 1, not {share!r}.")
+    if tasks is not None and (isinstance(tasks, bool) or not isinstance(tasks, int) or tasks < 0):
+        raise ValidationError(f"tasks= is a whole number from 0 up, not {tasks!r}.")
+    if ended is None and failed is None and tasks is None:
+        raise ValidationError("Nothing is required: pass ended=, failed= or tasks=.")
+    frame = frames.read(status)
+    name = prefix + "status"
+    if name not in frame.columns and len(frame):
+        raise ValidationError(
+            f"There is no column {name!r}; found {listed(frame.columns)}. What a lookup gave is required."
+        )
+    words = frame.arrow([name]).column(0).cast(pa.string()) if len(frame) else pa.chunked_array([], pa.string())
+    count = len(words)
+    done = pc.sum(pc.not_equal(words, "pending")).as_py() or 0
+    vain = pc.sum(pc.is_in(words, pa.array(_FAILED))).as_py() or 0
+    figures = {"tasks": count, "ended": done / count if count else 1.0, "failed": vain / count if count else 0.0}
+    short = []
+    if tasks is not None and count < tasks:
+        short.append(f"there are {count:,}, and {tasks:,} are required")
+    if ended is not None and figures["ended"] < ended:
+        share = math.floor(figures["ended"] * 10_000) / 100  # rounded up it could pass for enough
+        short.append(f"{done:,} have ended ({share:g} %), and {ended * 100:.10g} % are required")
+    if failed is not None and figures["failed"] > failed:
+        share = math.ceil(figures["failed"] * 10_000) / 100
+        short.append(f"{vain:,} have failed or timed out ({share:g} %), and at most {failed * 100:.10g} % may")
+    if short:
+        raise RequirementError(f"Of {count:,} tasks " + "; ".join(short) + ".", figures)
+    return status
