@@ -98,6 +98,11 @@ class EnrichmentStore(Database):
             self.close()
             raise
 
+    @property
+    def max_processing_time(self) -> dict[str, timedelta]:
+        """By field, for how long a record may be pending before it is reported as ``timeout``."""
+        return dict(self._limits)
+
     def load(
         self,
         records: Any,

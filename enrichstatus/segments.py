@@ -1,0 +1,124 @@
+"""The segments that a report tells apart: rows of any kind, numbered by what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from enrichstatus.errors import ValidationError
+from enrichstatus.schema import PANDAS_TYPES, listed, snake
+
+By: TypeAlias = str | Sequence[str] | None
+Codes: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Rows by segment.
+
+    Attributes
+    ----------
+    code : array of int
+        The segment of each row, numbered from 0 as they come.
+    groups : DataFrame
+        What a segment has in common: a row for each, null where the rows had null.
+    """
+
+    code: Codes
+    groups: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def count(self, which: npt.NDArray[np.bool_] | None = None) -> Codes:
+        """Count rows by segment, of some of them."""
+        code = self.code if which is None else self.code[which]
+        return np.bincount(code, minlength=len(self)).astype(np.int64)
+
+    def report(self, columns: pd.DataFrame, size: str) -> pd.DataFrame:
+        """Put columns beside the segments: in the order of time or number where there is one, else the largest first."""
+        frame = pd.concat([self.groups, columns], axis=1)
+        names = list(self.groups.columns)
+        if not names:
+            return frame
+        own_order = any(pd.api.types.is_datetime64_any_dtype(frame[name]) for name in names) or (
+            pd.api.types.is_numeric_dtype(frame[names[0]]) and not pd.api.types.is_bool_dtype(frame[names[0]])
+        )
+        keys = names if own_order else [size, *names]
+        rising = [True] * len(names) if own_order else [False] + [True] * len(names)
+        return frame.sort_values(keys, ascending=rising, na_position="last", kind="stable", ignore_index=True)
+
+
+def parse_by(by: By) -> tuple[str, ...]:
+    """Read ``by=``: one name, some distinct names, or None for all rows in one segment."""
+    if by is None:
+        return ()
+    names = (by,) if isinstance(by, str) else tuple(by) if isinstance(by, Iterable) else ()
+    if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        raise ValidationError(f'by= takes a name such as "field", distinct names, or None for one row; not {by!r}.')
+    return names
+
+
+def found(columns: Iterable[str], name: str, *, what: str) -> str:
+    """Give the name under which a column stands; a wire name also in snake_case."""
+    names = list(columns)
+    spelling = next((one for one in (name, snake(name)) if one in names), None)
+    if spelling is None:
+        raise ValidationError(f"{what} the column {name!r}, but there is only {listed(names)}.")
+    if names.count(spelling) > 1:
+        raise ValidationError(f"There are two columns named {spelling!r}; rename or drop one.")
+    return spelling
+
+
+def segment(columns: pa.Table, rows: int, *, taken: Collection[str]) -> Segments:
+    """Number so many rows by their values in all of the columns; `taken` are names that the report has columns for."""
+    if clash := [name for name in columns.column_names if name in taken]:
+        raise ValidationError(f"by= names {listed(clash)}, which the report has a column for; rename yours.")
+    code = np.zeros(rows, dtype=np.int64)
+    for column in columns.columns:  # a few columns, not rows
+        encoded = column.combine_chunks().dictionary_encode("encode")
+        indices = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        # numbered anew each time, or the product of many columns would not fit
+        code = pd.factorize(code * max(len(encoded.dictionary), 1) + indices)[0].astype(np.int64)
+    first = np.zeros(int(code.max(initial=-1)) + 1, dtype=np.int64)
+    first[code[::-1]] = np.arange(len(code))[::-1]
+    if not columns.num_columns:
+        return Segments(code, pd.DataFrame(index=range(len(first))))
+    groups = columns.take(pa.array(first)).to_pandas(types_mapper=PANDAS_TYPES.get, date_as_object=False)
+    return Segments(code, groups)
+
+
+def comparable(columns: pa.Table) -> pa.Table:
+    """Turn the columns into types that can be told apart and ordered: text, numbers, booleans, and instants by the microsecond."""
+    return pa.table([_comparable(column) for column in columns.columns], names=columns.column_names)
+
+
+def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _comparable(column.cast(kind.value_type))
+    if pa.types.is_timestamp(kind):
+        return column.cast(pa.timestamp("us", kind.tz), safe=False)
+    if pa.types.is_date(kind):
+        return column.cast(pa.timestamp("us"))
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return column
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowException, ValueError):
+        pass
+    try:
+        # UUIDs and nested values, of which Arrow itself makes no text
+        with duckdb.connect() as con:
+            con.register("given", pa.table({"value": column}))
+            text = con.sql("select value::varchar as value from given").to_arrow_table()
+    except duckdb.Error as error:
+        raise ValidationError(f"A column holds {kind}, by which nothing can be told apart: {error}") from error
+    return text.column(0).cast(pa.string())
