@@ -256,7 +256,7 @@ def _diff(asked: Asked) -> Axes:
     counts = frame["change"].value_counts().rename_axis("change").reset_index(name="tasks")
     counts = counts.sort_values(["tasks", "change"], ascending=[False, True], ignore_index=True)
     rows, left = largest(counts, "tasks", most)
-    first, second = map(plain, details["names"])
+    first, second = details["names"]
     ax = axes_for(ax, len(rows), title or f"Where {first} and {second} differ", left)
     ax.barh(np.arange(len(rows)), rows["tasks"], color=_BLUE, height=0.66)
     for place, tasks in enumerate(rows["tasks"]):
@@ -267,5 +267,5 @@ def _diff(asked: Asked) -> Axes:
     ax.margins(x=0.1)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    ax.set_xlabel(f"tasks, by their change from {first} to {second}")
+    ax.set_xlabel(plain(f"tasks, by their change from {first} to {second}"))
     return done(ax, "x")

@@ -71,7 +71,7 @@ def found(columns: Iterable[str], name: str, *, what: str) -> str:
     names = list(columns)
     spelling = next((one for one in (name, snake(name)) if one in names), None)
     if spelling is None:
-        raise ValidationError(f"{what} the column {name!r}, but there is only {listed(names)}.")
+        raise ValidationError(f"{what} the column {name!r}; found {listed(names)}.")
     if names.count(spelling) > 1:
         raise ValidationError(f"There are two columns named {spelling!r}; rename or drop one.")
     return spelling
@@ -103,7 +103,15 @@ def comparable(columns: pa.Table) -> pa.Table:
 def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return _comparable(column.cast(kind.value_type))
+        chunks = [chunk.dictionary.take(chunk.indices) for chunk in column.chunks]
+        return _comparable(pa.chunked_array(chunks, kind.value_type))
+    if pa.types.is_duration(kind):
+        return _text(column)
+    if str(kind).startswith("extension<pandas."):  # intervals, as of pandas.cut, and periods
+        values = column.to_pandas()
+        words = pd.Series(values.unique()).dropna()
+        texts = dict(zip(words, words.map(str), strict=True))
+        return pa.chunked_array([pa.array(values.map(texts), pa.string(), from_pandas=True)])
     if pa.types.is_timestamp(kind):
         return column.cast(pa.timestamp("us", kind.tz), safe=False)
     if pa.types.is_date(kind):
@@ -113,12 +121,17 @@ def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         return column.cast(pa.string())
     except (pa.ArrowException, ValueError):
-        pass
+        return _text(column)
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Make text of UUIDs, durations and nested values, of which Arrow makes none that reads well."""
     try:
-        # UUIDs and nested values, of which Arrow itself makes no text
         with duckdb.connect() as con:
             con.register("given", pa.table({"value": column}))
             text = con.sql("select value::varchar as value from given").to_arrow_table()
     except duckdb.Error as error:
-        raise ValidationError(f"A column holds {kind}, by which nothing can be told apart: {error}") from error
+        raise ValidationError(
+            f"A column holds {column.type}, by which nothing can be told apart; make text of it. {error}"
+        ) from error
     return text.column(0).cast(pa.string())

@@ -109,7 +109,7 @@ class Report:
         """Lay out the same for a notebook, light or dark: no colour of its own but half-transparent bars behind the shares."""
         head, body = "", pd.Series("<tr>", index=range(min(len(self.frame), _MOST)))
         for given, (name, cells, is_number) in zip(self.frame.columns, self._columns(), strict=True):
-            align = f"text-align:{'right' if is_number else 'left'}"
+            align = f"padding:1px 8px;white-space:nowrap;text-align:{'right' if is_number else 'left'}"
             # bdi: a name that runs from right to left must not turn its neighbours around
             head += f"<th scope='col' style='{align}'><bdi>{escape(name)}</bdi></th>"
             style = align + self._bars(given)
@@ -138,7 +138,7 @@ class Report:
         if not name.startswith("share"):
             return ""
         full = (self.frame[name].head(_MOST).fillna(0) * 100).map("{:.1f}".format).astype(object).reset_index(drop=True)
-        return ";background:linear-gradient(90deg,rgba(0,114,178,.35) " + full + "%,transparent " + full + "%)"
+        return ";background:linear-gradient(90deg,rgba(0,140,220,.4) " + full + "%,transparent " + full + "%)"
 
 
 def _flag(value: bool) -> str:

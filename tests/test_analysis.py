@@ -120,11 +120,16 @@ def test_any_column_can_be_told_apart():
         "uuid": [uuid.UUID(int=1), uuid.UUID(int=2)],
         "tags": [["a"], ["b"]],
         "mixed": [1, "one"],
+        "took": list(pd.to_timedelta(["1h", "2h"])),
     }
     for name, values in columns.items():
         assert es.coverage(frame.assign(**{name: pd.Series(values, dtype=object)}), by=name).frame[
             "tasks"
         ].tolist() == [1, 1]
+    sizes = es.coverage(frame.assign(size=pd.cut([5, 50], [0, 10, 100])), by="size").frame
+    assert sizes["size"].tolist() == ["(0, 10]", "(10, 100]"]
+    months = es.coverage(frame.assign(month=pd.period_range("2026-10", periods=2, freq="M")), by="month").frame
+    assert months["month"].tolist() == ["2026-10", "2026-11"]
     assert es.coverage(frame.assign(nothing=None), by="nothing").frame["tasks"].tolist() == [2]
     assert es.coverage(frame.assign(**dict.fromkeys("abcdefgh", 1)), by=list("abcdefgh")).frame["tasks"].tolist() == [2]
 
@@ -135,10 +140,10 @@ def test_any_column_can_be_told_apart():
         (
             [task()],
             {},
-            r"coverage\(\) needs the column 'status', but there is only entityId, field.* Look the tasks up",
+            r"coverage\(\) needs the column 'status'; found entityId, field.* Look the tasks up",
         ),
         ([row()], {"prefix": "x_"}, "needs the column 'x_status'"),
-        ([row()], {"by": "owner"}, "by= names the column 'owner', but there is only field, status, dataFound"),
+        ([row()], {"by": "owner"}, "by= names the column 'owner'; found field, status, dataFound"),
         ([row()], {"by": ["field", "field"]}, "distinct names"),
         ([row()], {"by": 7}, "by= takes"),
         ([row()], {"by": []}, "by= takes"),
