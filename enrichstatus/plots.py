@@ -158,6 +158,8 @@ def _timing(asked: Asked) -> Axes:
             rotation=90,
             ha="right",
             fontsize="small",
+            # not struck through by the line of another
+            bbox={"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 1},
         )
     ax.set(xlim=(0, end), ylim=(0, 1.02), ylabel="share that has ended")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
