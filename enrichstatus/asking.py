@@ -13,16 +13,18 @@ import pyarrow as pa
 from enrichstatus.display import progress_is_shown
 from enrichstatus.errors import (
     EnrichStatusError,
+    InternalError,
     LookupInterrupted,
     PartialLookupError,
-    UnauthorizedError,
+    ServiceError,
+    StoreError,
     ValidationError,
 )
 from enrichstatus.learning import Outlook
 from enrichstatus.lookup import Errors, Source, check_source, choice, parse_duration
 from enrichstatus.schedules import Ask
 from enrichstatus.schema import COLUMNS, FIELDS
-from enrichstatus.tracking import Tracker
+from enrichstatus.tracking import Codes, Tracker
 from enrichstatus.updates import State, Update, requests_for
 from enrichstatus.wire import BATCH_SIZE
 
@@ -58,15 +60,16 @@ class Run:
         self._requests = 0
         self._asked = 0
         self.memory: Memory | None = None
+        self._missing_after = parse_duration(missing_after, "missing_after").total_seconds()
         self.tracker = Tracker(
             tasks,
             fields=getattr(source, "fields", FIELDS),
             errors=errors,
             prefix=prefix,
-            missing_after=parse_duration(missing_after, "missing_after").total_seconds(),
+            missing_after=self._missing_after,
             wall=self._wall.timestamp(),
         )
-        self._before = self.tracker.status.copy()
+        self._before: Codes | None = None
         if into is not None:
             from enrichstatus.sources.memory import Memory
 
@@ -108,10 +111,8 @@ class Run:
         except LookupInterrupted as interrupt:
             self._take(interrupt.result)
             raise
-        except (ValidationError, UnauthorizedError):
-            raise  # which asking again will not mend
-        except (EnrichStatusError, OSError) as error:
-            return error
+        except (ServiceError, InternalError, StoreError, OSError) as error:
+            return error  # any other, such as that of a closed client, is not mended by asking again
         finally:
             progress_is_shown.reset(quiet)
         self._take(answers, of=tasks)
@@ -133,7 +134,8 @@ class Run:
                 "they came, with the asked columns added."
             ) from error
         if self.memory:
-            self.memory.remember(answers, self._wall + timedelta(seconds=now))
+            at = self._wall + timedelta(seconds=now)
+            self.memory.remember(answers, at, missing_after=self._missing_after)
 
     def last(self) -> Update:
         """Say how things stand when nobody asks any more."""

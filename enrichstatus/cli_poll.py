@@ -100,7 +100,9 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
 
     shown = sys.stderr.isatty()
     with ExitStack() as stack:
-        source = stack.enter_context(service(options, retries=_RETRIES, deadline=_patience(options)))
+        # what asks to be left alone for longer than an ask may take is left alone by the poll, which says so
+        limits = {"deadline": _patience(options), "max_retry_after": _LONGEST}
+        source = stack.enter_context(service(options, retries=_RETRIES, **limits))
         with asked_tasks(options, source.fields) as tasks:
             updates: Any = polling.poll(
                 source,

@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from enrichstatus import drawing
@@ -151,7 +152,9 @@ class Dashboard:
         return view.box
 
     def __repr__(self) -> str:
-        return f"Dashboard({self.phase}: {self.update})"
+        # nobody asks again while it rests
+        update = self.update if self.phase == "waiting" else replace(self.update, next_in=None)
+        return f"Dashboard({self.phase}: {update})"
 
     def _ipython_display_(self) -> None:
         self._show()

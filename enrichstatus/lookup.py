@@ -69,6 +69,7 @@ def look_up(
     Where only some tasks could be answered it raises `PartialAnswer`.
     """
     names = asked(columns)
+    parse_prefix(prefix)
     choice("how", how, ("left", "inner"))
     choice("errors", errors, ("raise", "coerce"))
     frame = frames.read(tasks)
@@ -158,10 +159,17 @@ def asked(columns: Columns, known: Sequence[str] = (*COLUMNS, *EXPLANATION.names
     return names
 
 
+def parse_prefix(prefix: object) -> str:
+    """Check what is put before the names of columns."""
+    if not isinstance(prefix, str):
+        raise ValidationError(f"prefix= is text, not {prefix!r}.")
+    return prefix
+
+
 def check_source(source: object) -> None:
     """Refuse what cannot be asked."""
-    if not callable(getattr(source, "lookup", None)):
-        kind = type(source).__name__
+    if isinstance(source, type) or not callable(getattr(source, "lookup", None)):
+        kind = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
         raise ValidationError(f"source= is a store, a client, or any object with their lookup, not {kind}.")
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
-from enrichstatus.lookup import Instant, Source, check_source, choice, parse_duration, parse_instant
+from enrichstatus.lookup import Instant, Source, check_source, choice, parse_duration, parse_instant, parse_prefix
 from enrichstatus.plans import ACTIONS, Codes, Plan
 from enrichstatus.pricing import over_budget, parse_costs, parse_credits, prices_of, priorities
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, REASONS, listed
@@ -110,6 +110,7 @@ def plan(
     most = None if budget is None else parse_credits("budget=", budget)
     retried = _parse_retry(retry)
     frame = frames.read(tasks)
+    parse_prefix(prefix)
     if taken := taken_names(frame, [prefix + name for name in _ADDED]):
         raise ValidationError(
             f"The tasks already have the column {listed(taken)}, which the plan would overwrite. Pass prefix= "

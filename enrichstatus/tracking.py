@@ -14,11 +14,14 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import EnrichStatusError, ValidationError
 from enrichstatus.learning import Numbers, Outlook, Prospect, learn
+from enrichstatus.lookup import parse_prefix
 from enrichstatus.schema import KEY, STATUSES, listed
 from enrichstatus.tasks import check, create_vocabularies, taken_names, to_pandas
 
 #: The codes of the two states that are no status of an ended record; those have the codes above, in the order of the vocabulary.
 PENDING, NO_RECORD = 0, 1
+#: Instants less than this apart are the same one: a service tells milliseconds.
+_INSTANT = 0.0005
 #: Ages are told apart by this share of the oldest, when tasks are put in groups.
 _GRAIN = 1 / 100
 
@@ -37,6 +40,7 @@ class Tracker:
     ):
         # a shallow copy: what is done to the caller's frame while the poll goes on does not change ours
         self.frame = frames.read(tasks.copy(deep=False) if isinstance(tasks, pd.DataFrame) else tasks)
+        parse_prefix(prefix)
         self.names = (prefix + "status", prefix + "dataFound")
         if taken := taken_names(self.frame, self.names):
             raise ValidationError(
@@ -59,9 +63,9 @@ class Tracker:
         self.vocabulary = ["pending", "no record", *STATUSES[1:]]
         self.status: Codes = np.full(count, PENDING, dtype=np.int16)
         self.found: npt.NDArray[np.int8] = np.full(count, -1, dtype=np.int8)  # -1 is null
-        #: when it began, when it was first and last asked, and how long it took
-        blank: Numbers = np.full((4, count), np.nan)
-        self._began, self._first, self._asked, self._took = blank
+        #: when its record was made, when it began, when it was first and last asked, and how long it took
+        blank: Numbers = np.full((5, count), np.nan)
+        self._made, self._began, self._first, self._asked, self._took = blank
         #: a fixed random order, by which samples are drawn: a list may be sorted by anything
         self._lot = np.random.default_rng(0).permutation(count)
         self._missing_after, self._wall = missing_after, wall
@@ -90,7 +94,10 @@ class Tracker:
         """Take what a store remembers: what has ended is not asked again, what is pending is."""
         self._history = history
         places = known["task"].to_numpy()
-        self._first[places] = known["since"].to_numpy(dtype=float, na_value=np.nan) - self._wall
+        first = known["since"].to_numpy(dtype=float, na_value=np.nan) - self._wall
+        # a wait that has run out since begins anew: what had no record then may have been bought by now
+        self._first[places] = np.where(first > -self._missing_after, first, np.nan)
+        self._made[places] = self._seconds(known, "createdAt")
         ended = known[known["status"].notna() & (known["status"] != "pending")]
         self.absorb(ended, 0.0)
 
@@ -105,15 +112,18 @@ class Tracker:
             if name not in self.vocabulary:
                 self.vocabulary.append(name)
         words = np.array([self.vocabulary.index(name) for name in answered.dictionary.to_pylist()] or [0])
-        recorded = answered.is_valid().to_numpy(zero_copy_only=False)
+        # a record older than the newest that is known is no news: that one has not ended, whatever became of those before it
+        old = created < self._made[places] - _INSTANT
+        recorded = answered.is_valid().to_numpy(zero_copy_only=False) & ~old
         codes = words[answered.indices.fill_null(0).to_numpy()]
         first = np.fmin(self._first[places], now)
-        missing = np.where(now - first >= self._missing_after, NO_RECORD, PENDING)
+        missing = np.where((now - first >= self._missing_after) & np.isnan(self._made[places]), NO_RECORD, PENDING)
         self._first[places] = first
         # of a clock that is ahead of ours it is not to be told when a record began
-        began = np.where(created <= now, created, first)
+        self._made[places] = np.fmax(self._made[places], created)
+        began = np.where(self._made[places] <= now, self._made[places], first)
         self.status[places] = np.where(recorded, codes, missing)
-        self.found[places] = found
+        self.found[places] = np.where(recorded, found, -1)
         # the record of one that timed out was last written when it began: when it ended is known only if it was pending before
         observed = np.where(np.isnan(self._asked[places]), np.nan, now - began)
         took = np.where(updated > created, updated - created, observed)
@@ -169,7 +179,7 @@ class Tracker:
     def shift(self, seconds: float) -> None:
         """Count the times from so much later."""
         self._wall += seconds
-        for times in (self._began, self._first, self._asked):
+        for times in (self._made, self._began, self._first, self._asked):
             times -= seconds
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from enrichstatus.display import plain
 from enrichstatus.errors import PartialLookupError
 from enrichstatus.frames import Frame
 from enrichstatus.learning import Outlook
-from enrichstatus.tracking import NO_RECORD, Codes, Places, Tracker
+from enrichstatus.tracking import NO_RECORD, PENDING, Codes, Places, Tracker
 from enrichstatus.wire import BATCH_SIZE
 
 #: Columns of the counts that are no status.
@@ -26,7 +26,10 @@ _OURS = ("tasks", "ended", "with data")
 
 @dataclass(frozen=True, repr=False, eq=False)
 class State:
-    """The state of all tasks at one moment, by distinct task; what a poll does later does not change it."""
+    """The state of all tasks at one moment, by distinct task; what a poll does later does not change it.
+
+    `changed` says of each task whether it has ended since the update before, and at its end, of the bad rows, whether this is the first.
+    """
 
     frame: Frame
     names: Sequence[str]
@@ -39,8 +42,9 @@ class State:
     changed: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, tracker: Tracker, before: Codes) -> State:
-        """Take a copy of what is known; `before` are the statuses of the last update."""
+    def of(cls, tracker: Tracker, before: Codes | None) -> State:
+        """Take a copy of what is known; `before` are the statuses of the last update, None where there is none."""
+        changed = tracker.status != (PENDING if before is None else before)
         return cls(
             tracker.frame,
             tracker.names,
@@ -50,16 +54,16 @@ class State:
             tuple(tracker.vocabulary),
             tracker.status.copy(),
             tracker.found.copy(),
-            tracker.status != before,
+            np.append(changed, before is None and bool(np.any(tracker.places < 0))),
         )
 
     def rows(self, which: npt.NDArray[np.bool_] | None = None) -> Any:
         """Give the caller's rows (of some tasks) with their status."""
         frame, places = self.frame, self.places
         if which is not None:
-            rows = np.flatnonzero(np.append(which, False)[places])
+            rows = np.flatnonzero(which[places])  # the place of a bad row, -1, is the last one
             frame, places = frame.take(rows), places[rows]
-        # the place of a bad row, -1, is the one put on at the end
+        # and here it is the one put on at the end
         code, found = np.append(self.status, NO_RECORD)[places], np.append(self.found, -1)[places]
         words = pa.array(self.vocabulary, pa.string())
         status = words.take(pa.array(code, mask=code == NO_RECORD))
@@ -94,11 +98,11 @@ class Update:
     frame : a frame like the tasks
         All tasks, with ``status`` and ``dataFound``: ``pending`` where they have not ended, null where there is no record.
     changed : a frame like the tasks
-        The rows that have ended since the last update.
+        The rows that have ended since the last update; bad ones, which never began, are among the first.
     counts : pandas.DataFrame
         Rows by field: ``tasks``, ``ended``, a column for each status, ``no record`` and ``with data``.
     total, ended : int
-        Rows, and those of them that have ended (a bad one never began).
+        Rows, and those of them that have ended: bad ones too, though they are in no count.
     requests : int
         Requests of 200 tasks made until now.
     saved : int
@@ -157,6 +161,8 @@ class Update:
     @property
     def saved(self) -> int:
         """Requests that a plain loop would have made until now, beyond ours."""
+        if not self.requests and not self.done:
+            return 0  # nobody has been asked yet
         # its asks are at 0, 1, 3, 7, 15, 31 and 63 s, then every 60 s
         early = math.floor(math.log2(min(self.elapsed, 63) + 1))
         asks = 1 + early + math.floor(max(self.elapsed - 63, 0) / 60)
@@ -178,7 +184,9 @@ class Update:
     def __str__(self) -> str:
         counts = self.counts.drop(columns=list(_OURS)).sum()
         parts = [f"{self.ended:,} of {self.total:,} ended"]
-        parts += [", ".join(f"{count:,} {name}" for name, count in counts.items() if count and name != "finished")]
+        bad = int((self.state.places < 0).sum())
+        shown = {name: count for name, count in counts.items() if name != "finished"} | {"bad": bad}
+        parts += [", ".join(f"{count:,} {name}" for name, count in shown.items() if count)]
         if self.half_in is not None and not self.done:
             parts.append(f"half of the rest in {spoken(self.half_in)}, 90 % in {_or_later(self.most_in)}")
         parts.append(cost(self))

@@ -416,6 +416,28 @@ def test_what_asking_again_does_not_mend_ends_it(clock: Clock, error: es.EnrichS
     assert statuses(caught.value.update.frame) == ["pending"]
 
 
+def test_a_closed_client_is_no_outage(clock: Clock):
+    """What no waiting mends, such as a client that somebody has closed, ends the poll at once."""
+    client = es.EnrichmentClient("https://example.test", token="token")
+    client.close()
+    with pytest.raises(es.EnrichStatusError, match="The client is closed"):
+        polled(client, numbered(0), clock)
+    assert clock.slept == []
+
+
+def test_a_bad_row_is_told_once(clock: Clock):
+    """A row that is no task is among the first that ended, is counted apart, and is never asked."""
+    service = Service(clock, {0: 0, 1: 5})
+    tasks = [task(0), {"entityId": "x", "field": "emails"}, task(1)]
+    options: dict[str, Any] = {"errors": "coerce", "clock": clock, "sleep": clock.sleep}
+    first, *_, last = es.poll(service, tasks, **options)
+    assert str(first).startswith("2 of 3 ended; 1 pending, 1 bad; ")
+    assert last.counts["tasks"].sum() == 2
+    frames = list(es.as_completed(Service(clock, {0: 0, 1: 5}), tasks, **options))
+    assert [frame.index.tolist() for frame in frames] == [[0, 1], [2]]
+    assert service.counts()[0] == 2
+
+
 def test_a_mistake_in_the_source_is_not_hidden(clock: Clock):
     """What is neither ours nor of the system is a mistake in a program, which ends the poll as it came."""
     with pytest.raises(ZeroDivisionError):
@@ -786,6 +808,8 @@ def test_bad_tasks_can_be_left_out(clock: Clock):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"source": es.EnrichmentClient}, "source= is .* not the class EnrichmentClient"),
+        ({"prefix": 3}, "prefix= is text, not 3"),
         ({"source": None}, "source= is a store, a client, or any object with their lookup, not NoneType"),
         ({"source": "https://x"}, "not str"),
         ({"tasks": 5}, "Expected a DataFrame"),

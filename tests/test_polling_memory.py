@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +101,36 @@ def test_the_time_already_waited_counts(clock: Clock, path: Path):
     assert [len(keys) for _, keys in service.asks[asked:]] == [2] * 5 + [1] * 16
 
 
-def test_what_had_no_record_for_long_is_asked_once_more(clock: Clock, path: Path):
-    """A task whose time without a record was up days ago is asked once: it may have been bought since; so may its record have ended."""
+def test_a_wait_that_has_run_out_begins_anew(clock: Clock, path: Path):
+    """A task whose time without a record was up days ago is waited for again: it may just have been bought, and its record may lag."""
     service = Service(clock, {})
     with es.EnrichmentStore(path, org_id=ORG) as store:
-        polled(service, numbered(0, 1), clock, into=store)
+        polled(service, numbered(0, 1, 2), clock, into=store)
     _waited(path, 1e6)
-    later = Service(clock, {0: 0})
+    later = Service(clock, {0: 0, 1: 25}, appears={1: 15})
+    update = _some(later, numbered(0, 1, 2), clock, path, 12, schedule=[10])
+    assert statuses(update.frame) == ["finished", "pending", "pending"]
+    _waited(path, 10)
+    with es.EnrichmentStore(path, org_id=ORG) as store:  # and the new wait counts, too
+        updates = polled(later, numbered(0, 1, 2), clock, into=store, schedule=[10])
+    assert statuses(updates[-1].frame) == ["finished", "finished", None]
+    assert 40 <= updates[-1].elapsed <= 50
+
+
+def test_a_record_that_is_known_is_waited_for(clock: Clock, path: Path):
+    """A purchase that the store knows to be pending is neither without a record nor ended by an older one, whatever a service that lags says."""
     with es.EnrichmentStore(path, org_id=ORG) as store:
-        updates = polled(later, numbered(0, 1), clock, into=store)
-    assert later.counts() == [2]
-    assert statuses(updates[-1].frame) == ["finished", None]
+        pending = {"status": "pending", "dataFound": None, "createdAt": clock.instant().isoformat()}
+        store.load([record(0, **pending), record(1, **pending)])
+        old = Service(clock, {0: 0})
+        old.created -= timedelta(days=90)
+        with pytest.raises(es.PollDeadline) as caught:
+            polled(old, numbered(0, 1), clock, into=store, missing_after=5, deadline=60, schedule=[10])
+        assert statuses(caught.value.update.frame) == ["pending", "pending"]
+        assert caught.value.update.frame["dataFound"].isna().all()
+        assert statuses(store.lookup(numbered(0, 1))) == ["pending", "pending"]
+        new = Service(clock, {0: 30, 1: 30})
+        assert statuses(polled(new, numbered(0, 1), clock, into=store, schedule=[20])[-1].frame) == ["finished"] * 2
 
 
 def test_a_record_that_was_bought_anew_is_asked(clock: Clock, path: Path):

@@ -41,8 +41,11 @@ class Memory:
             since = to_pandas(con.sql(_SINCE_SQL, params={"org": self._org}))
         return found.assign(since=since["since"].array)
 
-    def remember(self, answers: pd.DataFrame, at: datetime) -> None:
-        """Write answers (the key, and all columns of a record): those with a record are loaded, the others waited for since `at`."""
+    def remember(self, answers: pd.DataFrame, at: datetime, *, missing_after: float) -> None:
+        """Write answers (the key, and all columns of a record): those with a record are loaded, the others waited for since `at`.
+
+        A wait that began so many seconds before is over, and another begins.
+        """
         if strange := sorted(set(answers["orgId"].dropna()) - {self._org}):
             raise ValidationError(
                 f"The answers are records of {listed(strange)}, but into= is the store of {self._org}: open it with "
@@ -54,7 +57,7 @@ class Memory:
         if not found.all():
             with self._store._loading, self._store._cursor() as con:
                 con.register("asked", pa.Table.from_pandas(answers.loc[~found, list(KEY)], preserve_index=False))
-                con.execute(_WAIT_SQL, {"org": self._org, "at": at.isoformat()})
+                con.execute(_WAIT_SQL, {"org": self._org, "at": at.isoformat(), "over": missing_after})
 
     def history(self, tasks: pd.DataFrame) -> pa.Table:
         """How long the newest records took that are not these tasks': ``field``, ``seconds``, and ``ended``, or pending for so long."""
@@ -81,8 +84,10 @@ create table if not exists enrichment_waits (
 """
 
 _WAIT_SQL = """
-insert or ignore into enrichment_waits
+insert into enrichment_waits
 select $org, entityId::uuid, entityType::enrichment_entity_type, field::enrichment_field, $at::timestamptz from asked
+on conflict do update set since = excluded.since
+where enrichment_waits.since <= excluded.since - to_seconds($over)
 """
 
 _SINCE_SQL = """
