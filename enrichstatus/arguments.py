@@ -12,13 +12,16 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(
         prog="enrichstatus",
         description="The status of lead enrichment, for a whole list at once.",
-        epilog="Exit codes: 0 done; 1 failed; 2 bad input; 3 the deadline of poll, at which some are pending; 130 Ctrl-C; "
+        epilog="Exit codes: 0 done; 1 failed; 2 bad input; 3 the deadline of poll, at which some are pending; "
+        "4 a list does not reach what lookup requires of it; 130 Ctrl-C; "
         "143 poll was told to stop (SIGTERM).",
     )
     whole.add_argument("--version", action="version", version=f"enrichstatus {version('enrichstatus')}")
     commands = whole.add_subparsers(required=True, metavar="COMMAND", dest="command")
     _load(commands)
     _lookup(commands)
+    _plan(commands)
+    _report(commands)
     _poll(commands)
     _serve(commands)
     _token(commands)
@@ -54,21 +57,7 @@ def _load(commands: Any) -> None:
 def _lookup(commands: Any) -> None:
     lookup = commands.add_parser("lookup", help="look up the status of tasks, or of a lead list")
     lookup.add_argument("tasks", metavar="TASKS", help="tasks (entityId, field), or a lead list with --entity-id")
-    source = lookup.add_mutually_exclusive_group(required=True)
-    source.add_argument("--store", metavar="FILE", help="a store to look in; it is only read")
-    source.add_argument(
-        "--url", metavar="URL", help="the service to ask; its token is ENRICHSTATUS_TOKEN in the environment"
-    )
-    source.add_argument("--records", nargs="+", metavar="PATH", help="record files to look in, without a store")
-    lookup.add_argument(
-        "--org", metavar="ORG", help="the organization whose records to look in (with --url the token tells)"
-    )
-    lookup.add_argument(
-        "--allow-http",
-        action="store_true",
-        default=None,
-        help="with --url: send the token over plain http to another machine",
-    )
+    _source(lookup)
     _leads(lookup)
     lookup.add_argument(
         "--columns",
@@ -84,21 +73,62 @@ def _lookup(commands: Any) -> None:
         help="keep tasks without a record (default), or not",
     )
     _bad_tasks(lookup)
-    lookup.add_argument(
-        "--now", metavar="INSTANT", help="judge the timeout rule at this instant (default: the clock's)"
-    )
-    lookup.add_argument(
-        "--max-processing-time",
-        action="append",
-        metavar="[FIELD=]TIME",
-        help="pending for longer is a timeout, e.g. 800s (default) or phones=30min; can be repeated (with --url: and --now)",
-    )
+    _when(lookup)
     _output(lookup)
+    lookup.add_argument(
+        "--require",
+        action="append",
+        metavar="ended=SHARE",
+        help="of all tasks so many have to have ended, e.g. ended=0.98, or failed=0.02 at most; else nothing is written (exit code 4)",
+    )
     lookup.add_argument(
         "--failed",
         metavar="FILE",
         help="with --url and -o: where a service answers only some tasks, write those to -o and the others here (exit code 1)",
     )
+
+
+def _plan(commands: Any) -> None:
+    plan = commands.add_parser(
+        "plan",
+        help="say of each task whether to buy it, and at what cost",
+        description="Say of each task whether to buy it, why, and at what cost. Nothing is triggered.",
+    )
+    plan.add_argument("tasks", metavar="TASKS", help="tasks (entityId, field), or a lead list with --entity-id")
+    _source(plan)
+    _leads(plan)
+    plan.add_argument(
+        "--costs", action="append", metavar="FIELD=CREDITS,…", help="credits for one task, e.g. emails=1,phones=10"
+    )
+    plan.add_argument("--budget", type=float, metavar="CREDITS", help="buy no more than can be paid with so many")
+    plan.add_argument("--priority", metavar="COLUMN", help="numbers; the greatest are bought first (default: in order)")
+    plan.add_argument(
+        "--retry", metavar="STATUS,…", help="what is bought again: timeout,failed (default), one of them, or none"
+    )
+    plan.add_argument("--stale-after", metavar="TIME", help="what finished longer ago is bought again, e.g. 90d")
+    _when(plan)
+    plan.add_argument("--prefix", default="", help="put before action, reason and cost, the columns that are added")
+    _output(plan)
+    plan.add_argument(
+        "--requests", metavar="FILE", help="write the bodies for the trigger endpoint, one a line (.ndjson)"
+    )
+
+
+def _report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report",
+        help="write a page with tables and pictures of what came of a list",
+        description="Write one page that opens anywhere, offline too: what became of the tasks, where there is data and where not, "
+        "and, of a store or of record files, how long it took and what the money bought.",
+    )
+    report.add_argument("tasks", metavar="TASKS", help="tasks (entityId, field), or a lead list with --entity-id")
+    _source(report)
+    _leads(report)
+    report.add_argument("--by", metavar="COLUMN,…", help="columns of the list to tell apart, each for itself")
+    report.add_argument("--costs", action="append", metavar="FIELD=CREDITS,…", help="credits for one task (default: 1)")
+    report.add_argument("--title", default="Enrichment of a lead list", help="the page's title")
+    _when(report)
+    report.add_argument("-o", "--output", required=True, metavar="FILE", help="the page: .html")
 
 
 def _poll(commands: Any) -> None:
@@ -145,6 +175,36 @@ def _poll(commands: Any) -> None:
     _bad_tasks(poll)
     poll.add_argument("--prefix", default="", help="put before status and dataFound, the columns that are added")
     _output(poll)
+
+
+def _source(command: Any) -> None:
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--store", metavar="FILE", help="a store to look in; it is only read")
+    source.add_argument(
+        "--url", metavar="URL", help="the service to ask; its token is ENRICHSTATUS_TOKEN in the environment"
+    )
+    source.add_argument("--records", nargs="+", metavar="PATH", help="record files to look in, without a store")
+    command.add_argument(
+        "--org", metavar="ORG", help="the organization whose records to look in (with --url the token tells)"
+    )
+    command.add_argument(
+        "--allow-http",
+        action="store_true",
+        default=None,
+        help="with --url: send the token over plain http to another machine",
+    )
+
+
+def _when(command: Any) -> None:
+    command.add_argument(
+        "--now", metavar="INSTANT", help="judge the timeout rule at this instant (default: the clock's)"
+    )
+    command.add_argument(
+        "--max-processing-time",
+        action="append",
+        metavar="[FIELD=]TIME",
+        help="pending for longer is a timeout, e.g. 800s (default) or phones=30min; can be repeated (with --url: and --now)",
+    )
 
 
 def _leads(command: Any) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``enrichstatus load``, ``lookup``, ``poll``, ``serve`` and ``token``."""
+"""The command line: ``enrichstatus load``, ``lookup``, ``plan``, ``report``, ``poll``, ``serve`` and ``token``."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
-from typing import TYPE_CHECKING
+from typing import Any
 
-from enrichstatus import cli_poll, cli_serve
+from enrichstatus import cli_lists, cli_poll, cli_serve
 from enrichstatus.arguments import parser
 from enrichstatus.errors import (
     EnrichStatusError,
     LookupInterrupted,
     PartialLookupError,
     PollDeadline,
+    RequirementError,
     ValidationError,
 )
 from enrichstatus.options import (
+    asked_source,
     asked_tasks,
     check_leads,
     names,
@@ -28,19 +30,15 @@ from enrichstatus.options import (
     pair,
     refuse_empty,
     refuse_stray,
-    service,
+    requirements,
     store_file,
-    times,
     write,
 )
-
-if TYPE_CHECKING:
-    from enrichstatus.sources.client import EnrichmentClient
-    from enrichstatus.sources.store import EnrichmentStore
 
 _BAD_INPUT = 2
 _FAILED = 1
 _DEADLINE = 3
+_REQUIREMENT = 4
 _INTERRUPTED = 130
 _TERMINATED = 143
 
@@ -58,6 +56,10 @@ _WORDS = {
     "have everybody open it with read_only=True": "have everybody only read it",
     ", timedelta(minutes=5) or seconds": "",
     "columns= renames": "--column renames",
+    "costs= of ": "--costs of ",
+    "name it in costs=": "name it in --costs",
+    "costs= has": "--costs has",
+    ", and retry= leaves": ", and --retry leaves",
     "org_id=": "--org",
     "The rate of faults is": "--fault-rate is",
     "Faults are some": "--faults takes some",
@@ -68,7 +70,8 @@ _WORDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; what goes wrong is told in one line on stderr.
 
-    Exit code 0, 2 for bad input, 3 where a poll's deadline came, 130 after Ctrl-C, 143 after SIGTERM, 1 for what failed otherwise.
+    Exit code 0, 2 for bad input, 3 where a poll's deadline came, 4 where a list does not
+    reach what is required, 130 after Ctrl-C, 143 after SIGTERM, 1 for what failed otherwise.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name, or our bars, that the terminal has no letters for
@@ -81,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _load(options)
             case "lookup":
                 _lookup(options)
+            case "plan":
+                cli_lists.plan(options, _say)
+            case "report":
+                cli_lists.report(options, _say)
             case "poll":
                 cli_poll.poll(options, _say)
             case "serve":
@@ -92,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, _BAD_INPUT)
     except PollDeadline as error:
         return _complain(error, _DEADLINE)
+    except RequirementError as error:
+        return _complain(error, _REQUIREMENT)
     except (EnrichStatusError, OSError, MemoryError, UnicodeError) as error:
         if isinstance(error, BrokenPipeError):
             # the reader of a pipe has seen enough; what is left must not be complained of at exit either
@@ -149,12 +158,13 @@ def _lookup(options: argparse.Namespace) -> None:
 
     _check(options)
     columns = asked(options.columns if options.columns == "all" else names(options.columns))
+    required = requirements(options.require)
     # the summary needs these two, asked for or not
     needed = (*columns, *(name for name in ("status", "dataFound") if name not in columns))
     # a service judges by its own clock, unless told otherwise
     now = None if options.url and not options.now else parse_instant(options.now)
     extra = [options.prefix + name for name in needed if name not in columns]
-    with _source(options) as source:
+    with asked_source(options) as source:
         try:
             with asked_tasks(options, source.fields) as tasks:
                 status = source.lookup(
@@ -162,15 +172,32 @@ def _lookup(options: argparse.Namespace) -> None:
                 )
         except (PartialLookupError, LookupInterrupted) as error:
             raise _in_part(options, error, extra) from None
-    if options.output:
+    missed = _missed(status, required, options)
+    if options.output and not missed:
         write(status.drop(columns=extra), options.output)
     whose = f"answered by {options.url}" if options.url else f"of {options.org}"
     print(f"{len(status):,} tasks {whose}" + (f", judged at {now:%Y-%m-%d %H:%M:%S} UTC\n" if now else "\n"))
     width = shutil.get_terminal_size((100, 24)).columns
     added = [options.prefix + name for name in columns]
     print(display.report(status, added=added, prefix=options.prefix, width=width))
+    if missed:
+        sys.stdout.flush()
+        raise missed
     if options.output:
         print(f"\n{len(status):,} rows written to {options.output}")
+
+
+def _missed(status: Any, required: Mapping[str, Any], options: argparse.Namespace) -> RequirementError | None:
+    """Say what of the required is not reached: then nothing is written, for a pipeline must not ship half a list."""
+    if not required:
+        return None
+    from enrichstatus.gate import require
+
+    try:
+        require(status, **required, prefix=options.prefix)
+    except RequirementError as error:
+        return RequirementError(f"{error} Nothing was written." if options.output else str(error), error.figures)
+    return None
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -220,19 +247,3 @@ def _in_part(
     if isinstance(error, LookupInterrupted):
         return KeyboardInterrupt(f"interrupted: {text}")
     return EnrichStatusError(text)
-
-
-def _source(options: argparse.Namespace) -> EnrichmentStore | EnrichmentClient:
-    limits = times(options.max_processing_time)
-    if options.url is not None:
-        return service(options, max_processing_time=limits)
-    stored = options.store is not None
-    path = store_file(options.store) if stored else ":memory:"
-    store = opened(path, org_id=options.org, max_processing_time=limits, read_only=stored)
-    try:
-        if options.records:
-            store.load(options.records)
-    except BaseException:
-        store.close()
-        raise
-    return store

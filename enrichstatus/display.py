@@ -102,7 +102,7 @@ def rows(status: pd.DataFrame, *, added: Sequence[str], prefix: str = "", width:
     own = own or [name for name in status.columns if name in ("entityId", "entityType")]
     cells = status[[*own, "field", *(name for name in added if name != "field")]].head(most).map(_cell)
     spans = {name: max(len(str(name)), int(cells[name].str.len().max())) for name in cells.columns}
-    answer = ["field", prefix + "status", prefix + "dataFound"]
+    answer = ["field", *(prefix + name for name in ("status", "dataFound", "action", "reason"))]
     wanted = sorted(cells.columns, key=lambda name: (name not in answer, name not in own))
     room = accumulate(spans[name] + 1 for name in wanted)
     fitting = {name for name, used in zip(wanted, room, strict=True) if used <= width}

@@ -219,11 +219,14 @@ def reading() -> Iterator[None]:
         raise ValidationError(f"The input cannot be read: {' '.join(told.split())[:400]}") from error
 
 
-def writable(path: PathLike) -> Path:
-    """Check before the work that a frame can be written there after it."""
+_ENDINGS = (".csv", ".tsv", ".parquet", ".json", ".ndjson", ".jsonl")
+
+
+def writable(path: PathLike, endings: Sequence[str] = _ENDINGS) -> Path:
+    """Check before the work that a frame, or what has these endings, can be written there after it."""
     target = Path(path).expanduser()
-    if target.suffix not in _ENDINGS:
-        raise ValidationError(f"{str(target)!r} has no known ending to write; expected {listed(_ENDINGS)}.")
+    if target.suffix not in endings:
+        raise ValidationError(f"{str(target)!r} has no known ending to write; expected {listed(endings)}.")
     if target.is_dir() or not target.absolute().parent.is_dir():
         raise ValidationError(
             f"{str(target)!r} cannot be written: {'it is' if target.is_dir() else 'there is no such'} folder."
@@ -231,14 +234,29 @@ def writable(path: PathLike) -> Path:
     return target
 
 
-_ENDINGS = (".csv", ".tsv", ".parquet", ".json", ".ndjson", ".jsonl")
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Give a file to write beside the target, which it becomes as a whole or not at all."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(target)
+    except OSError as error:
+        raise ValidationError(f"{str(target)!r} cannot be written: {error.strerror or error}.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(text: str, path: PathLike) -> None:
+    """Write a text; the file appears whole or not at all."""
+    with _replacing(Path(path).expanduser()) as part:
+        part.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write(table: pa.Table, path: PathLike) -> None:
     """Write a table in the format its ending names; the file appears whole or not at all. Instants in text are the wire's."""
     target = writable(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with _replacing(target) as part:
         if target.suffix == ".parquet":
             pq.write_table(table, part)
         else:
@@ -253,8 +271,3 @@ def write(table: pa.Table, path: PathLike) -> None:
                 table.to_pandas(types_mapper=PANDAS_TYPES.get).to_json(
                     part, orient="records", lines=lines, force_ascii=False
                 )
-        part.replace(target)
-    except OSError as error:
-        raise ValidationError(f"{str(target)!r} cannot be written: {error.strerror or error}.") from error
-    finally:
-        part.unlink(missing_ok=True)

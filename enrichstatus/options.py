@@ -21,7 +21,10 @@ def refuse_empty(options: argparse.Namespace) -> None:
     """Refuse an option whose text is empty: it would pass for one that was not given."""
     for name, value in vars(options).items():
         if name != "prefix" and (value == "" or (isinstance(value, list) and "" in value)):
-            positional = (options.command, name) in (("load", "records"), ("lookup", "tasks"), ("poll", "tasks"))
+            positional = (options.command, name) in (
+                ("load", "records"),
+                *((command, "tasks") for command in ("lookup", "plan", "report", "poll")),
+            )
             called = name.upper() if positional else f"--{name.replace('_', '-')}"
             raise ValidationError(f"{called} is empty; what it takes is text (is a variable of the shell not set?).")
 
@@ -43,6 +46,27 @@ def pair(text: str, option: str) -> tuple[str, str]:
     if not (name and equals and value):
         raise ValidationError(f"{option} takes two names with = between them, not {text!r}.")
     return name, value
+
+
+def numbers(given: Sequence[str] | None, option: str) -> dict[str, float]:
+    """Read numbers by name, ``emails=1,phones=10``; an option may be repeated."""
+    read = {}
+    for text in given or ():
+        for part in text.split(","):
+            name, value = pair(part.strip(), option)
+            try:
+                read[name] = float(value)
+            except ValueError:
+                raise ValidationError(f"{option} takes a number behind each =, not {value!r}.") from None
+    return read
+
+
+def requirements(given: Sequence[str] | None) -> dict[str, float]:
+    """Read --require, shares by name."""
+    required = numbers(given, "--require")
+    if strange := [name for name in required if name not in ("ended", "failed")]:
+        raise ValidationError(f"--require takes ended=SHARE and failed=SHARE, not {listed(strange)}.")
+    return required
 
 
 def times(given: Sequence[str] | None) -> Any:
@@ -91,6 +115,23 @@ def asked_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[A
             raise
         remedy = "Mend them, or pass --errors coerce to give them no status."
         raise bad_rows(error.problems, options.entity_id, len(wanted), remedy) from None
+
+
+def asked_source(options: argparse.Namespace) -> EnrichmentStore | EnrichmentClient:
+    """Open the store that is looked in, make one of record files, or make a client of the service."""
+    limits = times(options.max_processing_time)
+    if options.url is not None:
+        return service(options, max_processing_time=limits)
+    stored = options.store is not None
+    path = store_file(options.store) if stored else ":memory:"
+    store = opened(path, org_id=options.org, max_processing_time=limits, read_only=stored)
+    try:
+        if options.records:
+            store.load(options.records)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 def service(options: argparse.Namespace, **settings: Any) -> EnrichmentClient:

@@ -25,8 +25,8 @@ _OUTCOMES = {
     "no data": _SKY,
     "failed": _RED,
     "timeout": _ORANGE,
-    "pending": "#BBBBBB",
-    "no record": _PINK,
+    "pending": "#F0E442",
+    "no record": "#BBBBBB",
 }
 #: How the credits of `waste` are named and painted.
 _CREDITS = {
