@@ -119,8 +119,16 @@ def plan(
     value = priorities(frame, priority)
     with duckdb.connect() as con:
         create_vocabularies(con, fields)
-        check(con, frame, errors="coerce")
-        keys = con.table("given").to_arrow_table()
+        keys = check(con, frame, errors="coerce")
+        views = [pa.types.is_string_view(kind) for kind in keys.schema.types]  # of which Arrow cannot take rows
+        keys = keys.cast(
+            pa.schema(
+                [
+                    column.with_type(pa.string()) if view else column
+                    for column, view in zip(keys.schema, views, strict=True)
+                ]
+            )
+        )
         used = {name for (name,) in con.execute("select distinct field::varchar from tasks").fetchall()}
         if most is not None and (unpriced := sorted(used - set(prices))):
             raise ValidationError(f"budget= needs the price of {listed(unpriced)}: name it in costs=.")
@@ -141,8 +149,11 @@ def plan(
         action[twice["position"]] = _DUPLICATE
         mistaken = _mistaken(source, con, keys, np.flatnonzero((action == _TRIGGER) & (remark == 0)), reason, asked)
         action[mistaken["position"]] = _INVALID
-        con.register("problems", problems(con))
-        told = pa.concat_tables([twice, mistaken, con.sql(_BAD_SQL).to_arrow_table()]).sort_by("position")
+        told = [twice, mistaken]
+        if np.any(reason == _CODES["invalid"]):
+            con.register("problems", problems(con))
+            told.append(con.sql(_BAD_SQL).to_arrow_table())
+    told = pa.concat_tables(told).sort_by("position")
     cost = np.where(np.isin(action, (_TRIGGER, _RETRY)), prices_of(keys["field"], prices), 0.0)
     if most is not None:
         over = over_budget(np.flatnonzero(np.isin(action, (_TRIGGER, _RETRY))), cost, most, value)
@@ -173,6 +184,8 @@ def _mistaken(
     swapped = pc.if_else(pc.equal(others["entityType"].cast(pa.string()), person), company, person)
     others = others.set_column(others.column_names.index("entityType"), "entityType", swapped)
     known = source.lookup(others, columns="reason", how="inner", now=now) if len(others) else others
+    if not len(known):
+        return _TOLD.empty_table()
     con.register("known", known.select(["position"]))
     con.register("bought", pa.table({"position": np.flatnonzero(reason != _CODES["no_record"])}))
     return con.sql(_MISTAKEN_SQL).to_arrow_table()
@@ -192,6 +205,8 @@ def _words(reason: Codes, made: Instants, ended: Instants, remark: Codes) -> pa.
     ]
     return pa.DictionaryArray.from_arrays(codes, pa.array(texts, pa.string())).cast(pa.string())
 
+
+_TOLD = pa.schema([("position", pa.int64()), ("words", pa.string())])
 
 # of all but the first row of a task
 _TWICE_SQL = """

@@ -119,8 +119,10 @@ def create_vocabularies(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -
     con.unregister("vocabulary")
 
 
-def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise") -> None:
+def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise") -> pa.Table:
     """Make the temporary table ``tasks`` (position, entityId, entityType, field) of a frame's keys, without the bad ones.
+
+    Gives the keys as they came, with their ``position``.
 
     With ``errors="raise"`` bad tasks raise `ValidationError` instead, with all of them in its ``.problems``.
     """
@@ -137,11 +139,13 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
         columns["entityType"] = pa.repeat(person, len(frame))
     elif frame.objects:
         columns["entityType"] = columns["entityType"].fill_null(person)
-    con.register("given", pa.table({"position": np.arange(len(frame)), **columns}))
+    given = pa.table({"position": np.arange(len(frame)), **columns})
+    con.register("given", given)
     (good,) = con.execute(_TASKS_SQL).fetchall()[0]
     if good < len(frame) and errors == "raise":
         advice = 'Mend them, or pass errors="coerce" to give them a null status.'
         raise ValidationError.of_rows("tasks", problems(con), advice)
+    return given
 
 
 def problems(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
