@@ -108,21 +108,23 @@ class Service:
         # a timeout is told when it is asked for; nobody writes it
         wrote = ended & (words != "timeout")
         updated = created.where(~wrote, origin + pd.to_timedelta(course["ends"].where(wrote, 0), unit="s"))
-        text = pd.Series(names.to_numpy(), names).where(known)
+        # the dtypes of a source of ours, whatever pandas makes of texts by itself
+        dtype = pd.StringDtype(na_value=np.nan)
+        nothing = pd.array([None] * len(names), dtype=dtype)
+        text = pd.array(pd.Series(names.to_numpy(), names, dtype=object).where(known, None), dtype=dtype)
         found = pd.array(np.where(words == "finished", names.str[7] < "b", False), dtype="boolean")
         found[~ended] = None
-        nothing = pd.array([None] * len(names), dtype="str")
         return pd.DataFrame(
             {
                 "id": [str(uuid.uuid5(uuid.NAMESPACE_OID, name)) for name in names],
                 "createdAt": created.where(known).array,
                 "updatedAt": updated.where(known).array,
-                "status": pd.Series(words, names).where(known).array,
+                "status": pd.array(pd.Series(words, names, dtype=object).where(known, None), dtype=dtype),
                 "error": nothing,
                 "dataFound": found,
                 "createdBy": nothing,
-                "orgId": pd.Series(self._org, names).where(known).array,
-                "globalEnrichmentId": text.array,
+                "orgId": pd.array(pd.Series(self._org, names, dtype=object).where(known, None), dtype=dtype),
+                "globalEnrichmentId": text,
                 "creditTransactionId": nothing,
             },
             index=names,
