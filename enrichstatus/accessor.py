@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from enrichstatus.analysis import coverage
+from enrichstatus.errors import ValidationError
 from enrichstatus.lookup import Errors, Instant, Source
 from enrichstatus.planning import plan
 from enrichstatus.schema import FIELDS, KEY
 from enrichstatus.spreading import spread
-from enrichstatus.tasks import parse_fields, tasks_from_leads
+from enrichstatus.tasks import bad_rows, parse_fields, tasks_from_leads
 
 if TYPE_CHECKING:
     from enrichstatus.plans import Plan
@@ -66,8 +67,7 @@ class Enrichment:
         ValidationError
             As from both, and where the list has one of the columns that are added.
         """
-        tasks = self._tasks(entity_id, fields, entity_type)
-        wide: pd.DataFrame = spread(source.lookup(tasks, errors=errors, now=now))
+        wide: pd.DataFrame = spread(self._asked(source, entity_id, fields, entity_type, errors, now))
         added = [name for name in KEY if name != entity_id and name not in self._leads.columns]
         return wide.drop(columns=[name for name in added if name in wide.columns]).set_axis(self._leads.index)
 
@@ -91,11 +91,32 @@ class Enrichment:
         entity_id: str,
         fields: Sequence[str] | str = FIELDS,
         entity_type: str = "person",
+        errors: Errors = "raise",
         now: Instant = None,
-        **options: Any,
+        small: int = 30,
     ) -> Report:
-        """Say for how much of the list there is data, by field and any of its columns; `options` are those of `enrichstatus.coverage`."""
-        return coverage(source.lookup(self._tasks(entity_id, fields, entity_type), now=now), by, **options)
+        """Say for how much of the list there is data, by field and any of its columns: see `status` and `enrichstatus.coverage`."""
+        return coverage(self._asked(source, entity_id, fields, entity_type, errors, now), by, small=small)
+
+    def _asked(
+        self,
+        source: Source,
+        entity_id: str,
+        fields: Sequence[str] | str,
+        entity_type: str,
+        errors: Errors,
+        now: Instant,
+    ) -> pd.DataFrame:
+        """Look up the list; bad leads are named by their rows in it."""
+        tasks = self._tasks(entity_id, fields, entity_type)
+        try:
+            status: pd.DataFrame = source.lookup(tasks, errors=errors, now=now)
+        except ValidationError as error:
+            if error.problems is None:
+                raise
+            remedy = 'Mend them, or pass errors="coerce" to give them a null status.'
+            raise bad_rows(error.problems, entity_id, len(parse_fields(fields)), remedy) from None
+        return status
 
     def _tasks(self, entity_id: str, fields: Sequence[str] | str, entity_type: str) -> pd.DataFrame:
         tasks: pd.DataFrame = tasks_from_leads(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from enrichstatus.errors import EnrichStatusError, ValidationError
-from enrichstatus.options import bad_rows, fields, names, opened, refuse_stray, store_file, times
+from enrichstatus.options import fields, names, opened, refuse_stray, store_file, times
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -88,6 +88,8 @@ def _simulated(options: argparse.Namespace) -> SimulatedStore:
     except ValidationError as error:
         if error.problems is None:
             raise
+        from enrichstatus.tasks import bad_rows
+
         raise bad_rows(error.problems, options.entity_id, len(triggered), "Mend them.") from None
 
 

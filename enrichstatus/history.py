@@ -152,7 +152,7 @@ def waste(
         ``day``, ``week`` (its Monday) or ``month`` of ``createdAt`` in UTC, ``createdBy`` (who triggered) or any other columns of a
         record; None for all in one row.
     costs : mapping, optional
-        Credits that a field costs; 1 for those that are not named.
+        Credits for one task of a field; a field that is not named costs nothing. Unless given, each costs 1.
     org_id : str, optional
         Whose records; the store's unless given.
     now : datetime or str, optional
@@ -188,7 +188,7 @@ def waste(
     2026-11-16       2     20             1        0     0      10        50.0 %
     """
     names, limits = parse_by(by), _limits(store)
-    prices = dict.fromkeys(limits, 1.0) | parse_costs(costs, tuple(limits))
+    prices = dict.fromkeys(limits, 1.0 if costs is None else 0.0) | parse_costs(costs, tuple(limits))
     needed = (*KEY, "id", "createdAt", "updatedAt", "status", "dataFound", "creditTransactionId")
     table, segments = _read(store, names, needed, org_id, taken=_WASTE, bought=True)
     unpaid = table.num_rows > 0 and table["creditTransactionId"].null_count == table.num_rows

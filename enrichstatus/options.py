@@ -114,6 +114,8 @@ def asked_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[A
         if error.problems is None or not wanted:
             raise
         remedy = "Mend them, or pass --errors coerce to give them no status."
+        from enrichstatus.tasks import bad_rows
+
         raise bad_rows(error.problems, options.entity_id, len(wanted), remedy) from None
 
 
@@ -172,11 +174,3 @@ def store_file(path: str) -> str:
     if path == ":memory:":
         raise ValidationError("--store names a file; what is in memory ends with the command.")
     return path
-
-
-def bad_rows(problems: pd.DataFrame, entity_id: str | None, fields: int, remedy: str) -> ValidationError:
-    """Name bad tasks by their rows, or by the rows and the column of the lead list that they were made of."""
-    if not fields:
-        return ValidationError.of_rows("tasks", problems, remedy)
-    leads = problems.assign(row=problems["row"] // fields, column=problems["column"].replace("entityId", entity_id))
-    return ValidationError.of_rows("leads", leads.drop_duplicates(), remedy)

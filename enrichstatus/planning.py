@@ -64,7 +64,7 @@ def plan(
     tasks : DataFrame, Arrow table, DuckDB relation, list of dicts or path
         As for ``lookup``; bad ones are not raised but planned as ``invalid``.
     costs : mapping of str to float, optional
-        Credits for one task of a field, ``{"emails": 1, "phones": 10}``.
+        Credits for one task of a field, ``{"emails": 1, "phones": 10}``; a field that is not named costs nothing.
     budget : float, optional
         Credits that may be spent. The tasks are taken by `priority` as far as they can be paid; the others are ``over_budget``.
     priority : str, optional

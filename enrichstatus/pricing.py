@@ -51,7 +51,7 @@ def priorities(frame: Frame, name: str | None) -> Numbers | None:
     try:
         return column.cast(pa.float64()).fill_null(-math.inf).to_numpy()  # type: ignore[no-any-return]
     except pa.ArrowException as error:
-        raise ValidationError(f"priority= takes a column of numbers; {name!r} is not: {error}") from error
+        raise ValidationError(f"priority= takes a column of numbers; {name!r} is not.") from error
 
 
 def prices_of(fields: pa.ChunkedArray, prices: Mapping[str, float]) -> Numbers:

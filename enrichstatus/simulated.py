@@ -167,6 +167,12 @@ class SimulatedStore(EnrichmentStore):
         """Answer as any store does (see `EnrichmentStore.query_many`), at the instant of its own clock unless `now` is given."""
         return super().query_many(bodies, org_id=org_id, now=self._now() if now is None else now)
 
+    def records(self, *columns: Any, **options: Any) -> pa.Table:
+        """Give all records as they are at the instant of its own clock (see `EnrichmentStore.records`)."""
+        with self._advancing:
+            self._advance()
+        return super().records(*columns, **options)
+
     def _look_up(self, tasks: Any, question: pa.Table, **options: Any) -> Any:
         with self._advancing:
             self._advance()

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame, Rows
-from enrichstatus.schema import find, listed
+from enrichstatus.schema import EXPLANATION, find, listed
 from enrichstatus.tasks import taken_names
 
 _READY = "ready"
@@ -34,7 +34,8 @@ def spread(status: Any, *, prefix: str = "") -> Any:
     -------
     A frame of the same kind
         The leads in the order of their first tasks, with the other columns of these and a new index. For each field two columns are
-        added, ``emails_status`` and ``emails_dataFound``, null where a lead has no such task; and ``ready``, whether all that was asked
+        added, ``emails_status`` and ``emails_dataFound``, null where a lead has no such task, and one for each of ``reason``, ``age`` and
+        ``expiresIn`` that the lookup was asked for; and ``ready``, whether all that was asked
         of a lead has ended: a task without a record has not.
 
     Raises
@@ -55,6 +56,7 @@ def spread(status: Any, *, prefix: str = "") -> Any:
     frame = frames.read(status)
     names = find(frame.columns, ("entityId", "field", "entityType"))
     answers = [prefix + name for name in ("status", "dataFound")]
+    answers += [prefix + name for name in EXPLANATION.names if prefix + name in frame.columns]
     missing = [name for name in ("entityId", "field") if name not in names]
     if missing := missing + [name for name in answers if name not in frame.columns]:
         raise ValidationError(
@@ -81,9 +83,10 @@ def spread(status: Any, *, prefix: str = "") -> Any:
 
 
 def _answered(frame: Frame, names: Sequence[str]) -> pa.Table:
-    status, found = names
+    status, found, *_ = names
+    texts = [pa.string() if pa.types.is_string_view(kind) else kind for kind in frame.arrow(names[2:]).schema.types]
     try:
-        return frame.arrow(names).cast(pa.schema([(status, pa.string()), (found, pa.bool_())]))
+        return frame.arrow(names).cast(pa.schema(list(zip(names, [pa.string(), pa.bool_(), *texts], strict=True))))
     except (pa.ArrowException, ValueError) as error:
         raise ValidationError(f"{status} is text and {found} true, false or null; these are not: {error}") from error
 

@@ -154,6 +154,14 @@ def problems(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     return to_pandas(con.sql(_BAD_TASKS_SQL))
 
 
+def bad_rows(bad: pd.DataFrame, entity_id: str | None, fields: int, remedy: str) -> ValidationError:
+    """Name bad tasks by their rows, or by the rows and the column of the lead list that they were made of."""
+    if not fields:
+        return ValidationError.of_rows("tasks", bad, remedy)
+    leads = bad.assign(row=bad["row"] // fields, column=bad["column"].replace("entityId", entity_id))
+    return ValidationError.of_rows("leads", leads.drop_duplicates(), remedy)
+
+
 def _comparable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Turn what is neither text, categories nor UUIDs into text, so that it can be judged and quoted."""
     kind = column.type

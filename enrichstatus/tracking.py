@@ -20,8 +20,8 @@ from enrichstatus.tasks import check, create_vocabularies, taken_names, to_panda
 
 #: The codes of the two states that are no status of an ended record; those have the codes above, in the order of the vocabulary.
 PENDING, NO_RECORD = 0, 1
-#: Instants less than this apart are the same one: a service tells milliseconds.
-_INSTANT = 0.0005
+#: Instants less than this apart are the same one: a service tells milliseconds, a store knows microseconds.
+_INSTANT = 0.002
 #: Ages are told apart by this share of the oldest, when tasks are put in groups.
 _GRAIN = 1 / 100
 

@@ -280,7 +280,7 @@ def test_what_was_wasted_is_counted_once(store: es.EnrichmentStore):
             record(6, entityId=uid(4), createdAt=after(-900), status="pending", dataFound=True, **paid),
         ]
     )
-    report = es.waste(store, by=None, costs={"phones": 10}, now=after(0))
+    report = es.waste(store, by=None, costs={"phones": 10, "emails": 1}, now=after(0))
     [found] = report.frame.to_dict("records")
     assert found == {
         "bought": 6,

@@ -165,6 +165,16 @@ def test_a_run_learns_from_those_before(clock: Clock, path: Path):
     pd.testing.assert_frame_equal(with_[-1].frame, without[-1].frame)
 
 
+def test_a_service_may_tell_less_of_a_second_than_a_store_knows(clock: Clock, path: Path):
+    """A record whose making the store knows to the microsecond is the same one when the service tells the millisecond."""
+    made = clock.instant().replace(microsecond=123_999)
+    with es.EnrichmentStore(path, org_id=ORG) as store:
+        store.load([record(0, status="pending", dataFound=None, createdAt=made.isoformat())])
+        service = Service(clock, {0: 5})
+        service.created = made.replace(microsecond=123_000)
+        assert statuses(polled(service, numbered(0), clock, into=store, deadline=60)[-1].frame) == ["finished"]
+
+
 # --- what is kept -------------------------------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,16 @@ def test_one_row_a_lead(known: es.EnrichmentStore):
     assert wide.dtypes.tolist()[-5:] == [TEXT, pd.BooleanDtype(), TEXT, pd.BooleanDtype(), pd.BooleanDtype()]
 
 
+def test_what_explains_a_status_is_of_its_field(known: es.EnrichmentStore):
+    """`reason`, `age` and `expiresIn`, where a lookup was asked for them, are told by field."""
+    for kind in (pd.DataFrame, pl.DataFrame):
+        wide = es.spread(status(known, kind(leads(0, 1)), columns=["age", "reason", "dataFound", "status"]))
+        assert list(wide["emails_reason"]) == ["data", "data"]
+        assert list(wide["phones_reason"]) == ["failed", "pending"]
+        assert list(wide["phones_age"]) == [3600, 60]
+        assert list(wide.columns)[-3:] == ["phones_reason", "phones_age", "ready"]
+
+
 def test_spread_is_the_inverse_of_tasks_from_leads(known: es.EnrichmentStore):
     """Whatever the list, duplicates and leads without an id included, its rows come back in their order."""
     people = pd.concat([leads(2, 0, 2, 1, 0, 0), pd.DataFrame({"name": ["x", "y"], "id": [None, None]})])
@@ -197,8 +207,14 @@ def test_a_lead_list_is_planned_and_covered(known: es.EnrichmentStore):
 def test_a_lead_without_an_id_is_named_or_empty(known: es.EnrichmentStore):
     """A list with a lead that has no id is refused with its row, or, coerced, has no status for it."""
     people = pd.DataFrame({"id": [uid(0), None]})
-    with pytest.raises(es.ValidationError, match="1 bad task"):
-        people.enrichment.status(known, entity_id="id", fields="emails")
+    people = pd.concat([people, people.tail(1)])
+    for ask in (people.enrichment.status, people.enrichment.coverage):
+        with pytest.raises(
+            es.ValidationError, match=r"2 bad leads:\n  row 1: id is missing\n  row 2: id is missing\nMend"
+        ):
+            ask(known, entity_id="id", fields=["emails", "phones"])
+        assert len(ask(known, entity_id="id", fields=["emails", "phones"], errors="coerce")) > 1
+    people = people.head(2)
     wide = people.enrichment.status(known, entity_id="id", fields="emails", errors="coerce")
     assert wide["emails_status"].fillna("-").tolist() == ["finished", "-"]
 
