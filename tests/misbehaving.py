@@ -215,7 +215,8 @@ class Misbehaving:
 
     def _read(self, reader: Any, connection: int) -> Request | None:
         line = reader.readline().decode("latin-1").split()
-        if len(line) != 3:
+        # a TLS handshake is full of random bytes, three words and a line's end among them now and then
+        if len(line) != 3 or not line[2].startswith("HTTP/"):
             return None
         headers: dict[str, str] = {}
         while (header := reader.readline().decode("latin-1").strip()) != "":

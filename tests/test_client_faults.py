@@ -159,6 +159,7 @@ def test_distinct_tasks_are_sent_in_full_batches(serve: Serve, client: MakeClien
     assert answer["r_dataFound"].tolist() == [bad.found(entity) for entity in answer["entityId"]]
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_tasks_make_five_hundred_full_batches(serve: Serve, client: MakeClient):
     """100,000 distinct tasks are 500 requests of 200 tasks, no task twice, and each row gets its own answer."""
     server = serve()

@@ -258,22 +258,23 @@ def test_a_field_named_like_a_column_of_the_summary():
 # --- nothing is bought twice --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_nothing_that_is_had_or_in_flight_is_bought(seed: int):
     """Through a random history of lists that overlap, triggering what the plan names buys no key that has data or is in flight."""
     bought, again, naive = history(seed)
-    assert bought > 100
+    assert bought > 50
     assert again == 0
     assert naive > 0
 
 
 def history(seed: int) -> tuple[int, int, int]:
-    """Buy ten overlapping lists by plan; gives what was bought, what of it needlessly, and what a loop over all would have needlessly."""
+    """Buy five overlapping lists by plan; gives what was bought, what of it needlessly, and what a loop over all would have needlessly."""
     generator = np.random.default_rng(seed)
     seconds = 1000.0
     bought = again = naive = 0
     with SimulatedStore(seed=seed, clock=lambda: seconds, org_id=ORG) as service:
-        for _ in range(10):
+        for _ in range(5):
             ids = [uid(n) for n in generator.integers(0, 60, 40)]
             tasks = es.tasks_from_leads(pd.DataFrame({"id": ids}), entity_id="id", fields=["emails", "phones"])
             before = service.lookup(tasks, columns="reason")

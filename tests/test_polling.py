@@ -147,6 +147,7 @@ def _pandas(frame: Any) -> pd.DataFrame:
     return frame if isinstance(frame, pd.DataFrame) else pa.table(frame).to_pandas()
 
 
+@pytest.mark.slow
 @given(
     ends=st.lists(st.sampled_from([0.0, 1.0, 5.5, 30.0, 100.0, None]), min_size=1, max_size=8),
     rows=st.lists(st.integers(0, 9), max_size=12),
@@ -259,6 +260,7 @@ def test_times_are_told_since_the_start(clock: Clock):
     assert clock.slept == [1, 2, 4, 8, 16]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_estimates_are_plausible(clock: Clock, seed: int):
     """Once a fifth has ended, half and 90 % of the rest end about when it was told; before anything has ended nothing is told."""
@@ -701,6 +703,7 @@ def test_wait_interrupted_between_asks_has_the_update(clock: Clock, monkeypatch:
 # --- as they complete ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [es.Backoff(), es.Adaptive(), [2] * 20 + [40]], ids=str)
 def test_each_task_completes_once(clock: Clock, schedule: Any):
     """Every frame has rows that have ended since the last, with all their columns and their index; together they are all, each once."""
@@ -757,6 +760,7 @@ def test_one_task(clock: Clock):
         assert statuses(polled(service, [task(0)], clock, schedule=schedule)[-1].frame) == ["finished"]
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_tasks(clock: Clock):
     """A list of a hundred thousand is polled to its end, with far fewer requests than it would take to ask all each time."""
     count = 100_000

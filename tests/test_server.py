@@ -736,6 +736,7 @@ random_tasks = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(tasks=st.lists(random_tasks, min_size=1, max_size=30), token=st.sampled_from([ONE, TWO]), plain=st.booleans())
 def test_random_bodies_are_answered_as_in_process(
@@ -759,6 +760,7 @@ owned = st.tuples(
 )
 
 
+@pytest.mark.slow
 def test_no_token_sees_another_organizations_records(tmp_path: Path):
     """Over few keys that all organizations share, each token gets precisely its own organization's records."""
     examples, tokens = count(), {f"token {org}".replace(" ", "-"): org for org in ORGS}

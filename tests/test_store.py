@@ -276,6 +276,7 @@ def test_two_stores_on_one_file_in_one_process_load_at_once(tmp_path: Path):
         assert "800 records" in repr(store)
 
 
+@pytest.mark.slow
 def test_threads_that_look_up_while_one_loads_see_before_or_after():
     """32 threads looking up while one loads: each answer is that of one moment, never of half a load."""
     versions = 12
