@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 import enrichstatus as es
 from enrichstatus.lookup import asked
+from enrichstatus.schema import PANDAS_TYPES, SCHEMA
 from tests.factory import ORG, uid
 
 #: A task of person emails by its number, or with its field.
@@ -108,27 +110,25 @@ class Service:
         # a timeout is told when it is asked for; nobody writes it
         wrote = ended & (words != "timeout")
         updated = created.where(~wrote, origin + pd.to_timedelta(course["ends"].where(wrote, 0), unit="s"))
-        # the dtypes of a source of ours, whatever pandas makes of texts by itself
-        dtype = pd.StringDtype(na_value=np.nan)
-        nothing = pd.array([None] * len(names), dtype=dtype)
-        text = pd.array(pd.Series(names.to_numpy(), names, dtype=object).where(known, None), dtype=dtype)
-        found = pd.array(np.where(words == "finished", names.str[7] < "b", False), dtype="boolean")
-        found[~ended] = None
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             {
                 "id": [str(uuid.uuid5(uuid.NAMESPACE_OID, name)) for name in names],
                 "createdAt": created.where(known).array,
                 "updatedAt": updated.where(known).array,
-                "status": pd.array(pd.Series(words, names, dtype=object).where(known, None), dtype=dtype),
-                "error": nothing,
-                "dataFound": found,
-                "createdBy": nothing,
-                "orgId": pd.array(pd.Series(self._org, names, dtype=object).where(known, None), dtype=dtype),
-                "globalEnrichmentId": text,
-                "creditTransactionId": nothing,
-            },
-            index=names,
+                "status": np.where(known, words, None),
+                "error": None,
+                "dataFound": np.where(ended, (words == "finished") & (names.str[7] < "b"), None),
+                "createdBy": None,
+                "orgId": np.where(known, self._org, None),
+                "globalEnrichmentId": np.where(known, names, None),
+                "creditTransactionId": None,
+            }
         )
+        # by way of Arrow, for the dtypes of a source of ours, whatever pandas makes of them by itself
+        schema = pa.schema([SCHEMA.field(name) for name in frame.columns])
+        table = pa.Table.from_pandas(frame.astype(object), schema, preserve_index=False, safe=False)
+        answer: pd.DataFrame = table.to_pandas(types_mapper=PANDAS_TYPES.get).set_axis(names)
+        return answer
 
     def times(self) -> list[float]:
         """When it was asked."""
