@@ -27,6 +27,9 @@ from enrichstatus.serving import Background
 from enrichstatus.simulation import SimulatedStore, create_simulated_app
 from tests.factory import task, uid
 
+# processes, terminals and signals, which are the same with any version of a library
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 TOKEN, ORG = "s3cret-t0ken", "org_simulated"
 COUNT = 450
@@ -245,7 +248,6 @@ def test_ctrl_c_without_a_store_says_that_nothing_remembers(service: Service):
     )
 
 
-@pytest.mark.slow
 def test_an_outage_is_a_part_of_the_line_and_heals(service: Service):
     """The poll does not end at an outage: the log says why there was no answer and when it asks again, and then it goes on."""
     service.seconds = LATE
@@ -304,7 +306,6 @@ def terminal(columns: int) -> Iterator[tuple[int, Callable[[str], str]]]:
         os.close(ours)
 
 
-@pytest.mark.slow
 def test_a_bar_at_a_terminal_is_not_torn_by_an_outage(service: Service):
     """It tells ended of total, statuses, the ETA and the next ask; an outage is a line above it; at the end it stays, whole."""
     service.seconds = 25.0

@@ -850,6 +850,7 @@ def test_a_schedule_that_gives_no_seconds_is_refused(clock: Clock, step: Any):
     assert statuses(caught.value.update.frame) == ["finished", "pending"]
 
 
+@pytest.mark.slow
 def test_any_iterable_of_seconds_is_a_schedule(clock: Clock):
     """A list, numbers of numpy, a generator: the last is repeated where there are no more, and of none it is the longest of the backoff."""
 
@@ -931,6 +932,7 @@ def test_the_client_below_draws_no_bar(clock: Clock, store: es.EnrichmentStore, 
 # --- in real time -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_real_service_is_waited_for_in_real_time():
     """A client polls a real server whose tasks end within seconds: the frame is the store's own, and so are all that completed."""
     tasks = pd.DataFrame([task(n, field) for n in range(400) for field in ("emails", "summary")])

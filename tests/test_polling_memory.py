@@ -146,6 +146,7 @@ def test_a_record_that_was_bought_anew_is_asked(clock: Clock, path: Path):
     assert statuses(updates[-1].frame) == ["finished"]
 
 
+@pytest.mark.slow
 def test_a_run_learns_from_those_before(clock: Clock, path: Path):
     """With other tasks' records in the store, `Adaptive` and the estimate know from the first answer on how long a field takes."""
     generator = np.random.default_rng(3)

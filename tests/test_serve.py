@@ -404,6 +404,7 @@ def test_leads_that_were_not_answered_keep_their_columns(capsys: pytest.CaptureF
         assert main(["lookup", "f.csv", "--url", url]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_lookup_that_is_interrupted_keeps_what_was_answered(folder: Path, keep: bool):
     """Ctrl-C is exit code 130 and one line; with ``--failed`` both files are written, else none."""

@@ -601,6 +601,7 @@ def test_requests_that_wait_together_are_one_lookup(tmp_path: Path):
         assert store.lookups <= 8
 
 
+@pytest.mark.slow
 def test_16_threads_get_their_own_answers(base: str, filled: es.EnrichmentStore):
     """Sixteen clients of two organizations at once, good and bad requests mixed: every answer is the right one."""
     bodies: list[Any] = [{"tasks": [task(n), task(n + 3), task(n + 40)]} for n in range(8)]
@@ -1051,6 +1052,7 @@ def test_a_new_store_that_is_none_is_logged_and_the_old_goes_on(tmp_path: Path, 
         until(lambda: version(base) == "v1", 5)
 
 
+@pytest.mark.slow
 def test_changed_tokens_hold_soon_and_broken_ones_do_not(tmp_path: Path, logged: Collected, filled: es.EnrichmentStore):
     """New tokens are let in and old ones no more soon after the file changed; a file that cannot be read changes nothing but the log."""
     path = tmp_path / "tokens.toml"

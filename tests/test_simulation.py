@@ -390,6 +390,7 @@ class Observed(SimulatedStore):
         self.inside -= 1
 
 
+@pytest.mark.slow
 def test_threads_buy_nothing_twice():
     """Of many threads that trigger the same at once, while others look it up, one begins each task, and none of the ends is lost."""
     clock = Clock()
