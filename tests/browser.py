@@ -20,7 +20,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -416,8 +416,9 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
         said = log.read_text(encoding="utf-8", errors="replace")
         if found := re.search(r"running at:\n.*?http://[^/\s]+:(\d+)", said):
             url = f"http://127.0.0.1:{found[1]}"
-            http("GET", url)
-            return url
+            with suppress(requests.ConnectionError):  # it says so a moment before it listens
+                http("GET", url)
+                return url
         assert process.poll() is None, said
         assert time.monotonic() < deadline, said
         time.sleep(0.05)
