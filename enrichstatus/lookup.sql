@@ -36,7 +36,8 @@ matched as (
         and own.field = tasks.field
 ),
 
--- rule 3: the newest record speaks; few keys have more than one, and only theirs are worth sorting
+-- rule 3: the newest record speaks; few keys have more than one, and only theirs are worth sorting.
+-- Where records lie in files one id may come several times, as it was and as it is; of two that look alike an ended one knows more.
 contested as (
     select matched.position
     from matched
@@ -49,7 +50,13 @@ ranked as (
         matched.*,
         row_number() over (
             partition by matched.position
-            order by matched.createdAt desc nulls last, matched.updatedAt desc nulls last, matched.id desc nulls last
+            order by
+                matched.createdAt desc nulls last,
+                matched.updatedAt desc nulls last,
+                matched.id desc nulls last,
+                matched.status <> 'pending' desc,
+                matched.status desc,
+                matched.dataFound desc nulls last
         ) as rank
     from matched
     where matched.position in (select contested.position from contested)
