@@ -134,11 +134,11 @@ def _complain(error: object, code: int) -> int:
 def _load(options: argparse.Namespace) -> None:
     import pyarrow as pa
 
-    from enrichstatus import files
+    from enrichstatus import files, writing
 
     columns = dict(pair(text, "--column") for text in options.column)
     if options.rejects:
-        files.writable(options.rejects)
+        writing.writable(options.rejects)
     if options.rejects and options.errors != "reject":
         raise ValidationError("--rejects goes with --errors reject.")
     given = files.expand(options.records)  # before a store is made for nothing
@@ -148,7 +148,7 @@ def _load(options: argparse.Namespace) -> None:
         report = store.load(options.records, org_id=options.org, errors=options.errors, columns=columns)
     print(report)
     if options.rejects:
-        files.write(pa.Table.from_pandas(report.rejects, preserve_index=False), options.rejects)
+        writing.write(pa.Table.from_pandas(report.rejects, preserve_index=False), options.rejects)
         print(f"what is wrong with them: {options.rejects}")
 
 
@@ -202,7 +202,7 @@ def _missed(status: Any, required: Mapping[str, Any], options: argparse.Namespac
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse, before any work, files that cannot be written and options that would not be heeded."""
-    from enrichstatus import files
+    from enrichstatus import writing
 
     if options.url is None:
         refuse_stray({"--allow-http": options.allow_http, "--failed": options.failed}, "--url")
@@ -217,7 +217,7 @@ def _check(options: argparse.Namespace) -> None:
         refuse_stray({"--failed": options.failed}, "-o, which takes the rows that were answered")
     check_leads(options)
     for path in filter(None, (options.output, options.failed)):
-        files.writable(path)
+        writing.writable(path)
     others = [os.path.realpath(path) for path in (options.output, options.tasks) if path]
     if options.failed and os.path.realpath(options.failed) in others:
         raise ValidationError("--failed names the file of -o or of the tasks, which it would replace.")

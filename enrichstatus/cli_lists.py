@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Plan what to buy; `say` is told how much that is and the first rows."""
-    from enrichstatus import display, files, planning
+    from enrichstatus import display, planning, writing
     from enrichstatus.schema import listed
 
     if options.output:
-        files.writable(options.output)
+        writing.writable(options.output)
     if options.requests:
-        files.writable(options.requests, (".ndjson",))
+        writing.writable(options.requests, (".ndjson",))
     _check(options, [options.output, options.requests])
     retry = ("timeout", "failed") if options.retry is None else names(options.retry)
     with _asked(options) as (source, tasks, now):
@@ -47,7 +47,7 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         write(planned.frame, options.output)
     bodies = planned.to_trigger() if options.requests else []
     if options.requests:
-        files.write_text("".join(json.dumps(body) + "\n" for body in bodies), options.requests)
+        writing.write_text("".join(json.dumps(body) + "\n" for body in bodies), options.requests)
     say(f"{planned}\n")
     added = [options.prefix + name for name in ("action", "reason", "cost")]
     width = shutil.get_terminal_size((100, 24)).columns
@@ -60,10 +60,10 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 
 def report(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Write a page about a list."""
-    from enrichstatus import files
+    from enrichstatus import writing
     from enrichstatus.page import page
 
-    files.writable(options.output, (".html",))
+    writing.writable(options.output, (".html",))
     _check(options, [options.output])
     costs = numbers(options.costs, "--costs") or None
     try:
@@ -76,7 +76,7 @@ def report(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             html = page(options.title, text, sections)
     except ImportError as error:  # matplotlib is an extra
         raise EnrichStatusError(str(error)) from error
-    files.write_text(html, options.output)
+    writing.write_text(html, options.output)
     say("\n\n".join(f"{section.heading}\n{section.report}" for section in sections))
     say(f"\n{len(html) / 1e6:.1f} MB written to {options.output}: open it in a browser")
 

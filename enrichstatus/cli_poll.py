@@ -58,7 +58,7 @@ def poll(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse, before any work, what cannot be written or would not be heeded."""
-    from enrichstatus import files
+    from enrichstatus import files, writing
     from enrichstatus.lookup import parse_duration
 
     check_leads(options)
@@ -72,7 +72,7 @@ def _check(options: argparse.Namespace) -> None:
     files.expand(options.tasks)  # before a store is made for nothing
     if options.output is None:
         return
-    files.writable(options.output)
+    writing.writable(options.output)
     kept = [os.path.realpath(path) for path in (options.tasks, options.store) if path]
     if os.path.realpath(options.output) in kept:
         raise ValidationError("-o names the file of the tasks or of the store, which it would replace.")

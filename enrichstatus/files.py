@@ -1,4 +1,4 @@
-"""Files in and out: CSV, TSV, JSON, NDJSON and Parquet; read compressed too, as relations of a DuckDB connection.
+"""Files in: CSV, TSV, JSON, NDJSON and Parquet, compressed too, as relations of a DuckDB connection.
 
 Text formats come back as text, cell for cell: nothing is guessed of a zip code or a date that belongs to the caller.
 """
@@ -17,11 +17,9 @@ from typing import TypeAlias
 import duckdb
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from enrichstatus.errors import ValidationError
-from enrichstatus.schema import PANDAS_TYPES, listed
-from enrichstatus.wire import timestamps
+from enrichstatus.schema import listed
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -217,57 +215,3 @@ def reading() -> Iterator[None]:
     ) as error:
         told = re.split(r"Try setting|\. Detail: |LINE \d", str(error))[0]
         raise ValidationError(f"The input cannot be read: {' '.join(told.split())[:400]}") from error
-
-
-_ENDINGS = (".csv", ".tsv", ".parquet", ".json", ".ndjson", ".jsonl")
-
-
-def writable(path: PathLike, endings: Sequence[str] = _ENDINGS) -> Path:
-    """Check before the work that a frame, or what has these endings, can be written there after it."""
-    target = Path(path).expanduser()
-    if target.suffix not in endings:
-        raise ValidationError(f"{str(target)!r} has no known ending to write; expected {listed(endings)}.")
-    if target.is_dir() or not target.absolute().parent.is_dir():
-        raise ValidationError(
-            f"{str(target)!r} cannot be written: {'it is' if target.is_dir() else 'there is no such'} folder."
-        )
-    return target
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Give a file to write beside the target, which it becomes as a whole or not at all."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(target)
-    except OSError as error:
-        raise ValidationError(f"{str(target)!r} cannot be written: {error.strerror or error}.") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_text(text: str, path: PathLike) -> None:
-    """Write a text; the file appears whole or not at all."""
-    with _replacing(Path(path).expanduser()) as part:
-        part.write_text(text, encoding="utf-8", errors="replace")
-
-
-def write(table: pa.Table, path: PathLike) -> None:
-    """Write a table in the format its ending names; the file appears whole or not at all. Instants in text are the wire's."""
-    target = writable(path)
-    with _replacing(target) as part:
-        if target.suffix == ".parquet":
-            pq.write_table(table, part)
-        else:
-            for place, column in enumerate(table.schema):
-                if pa.types.is_timestamp(column.type):
-                    table = table.set_column(place, column.name, timestamps(table.column(place)))
-            if format_of(target) == "csv":
-                delimiter = "\t" if target.suffix == ".tsv" else ","
-                pacsv.write_csv(table, part, pacsv.WriteOptions(quoting_style="needed", delimiter=delimiter))
-            else:
-                lines = target.suffix != ".json"
-                table.to_pandas(types_mapper=PANDAS_TYPES.get).to_json(
-                    part, orient="records", lines=lines, force_ascii=False
-                )

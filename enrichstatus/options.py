@@ -152,9 +152,9 @@ def write(frame: pd.DataFrame, path: str) -> None:
     """Write rows to a file, in the format that its ending names."""
     import pyarrow as pa
 
-    from enrichstatus import files
+    from enrichstatus import writing
 
-    files.write(pa.Table.from_pandas(frame, preserve_index=False), path)
+    writing.write(pa.Table.from_pandas(frame, preserve_index=False), path)
 
 
 def opened(path: str, **settings: Any) -> EnrichmentStore:
