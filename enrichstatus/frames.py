@@ -100,6 +100,11 @@ def read(data: Any) -> Frame:
     )
 
 
+def piece(table: pa.Table, *, objects: bool) -> Frame:
+    """Take some rows of a file for a frame; `objects` is said of JSON."""
+    return _Arrow(table, objects=objects)
+
+
 def _as_relation(theirs: duckdb.DuckDBPyRelation, answer: pa.Table) -> duckdb.DuckDBPyRelation:
     """Make a relation on the caller's own connection, where it can be joined, with the types that Arrow has no name for."""
     # found by its name among our variables, unless the caller has a table of that name
@@ -203,10 +208,16 @@ def _unchanged(answer: pa.Table) -> pa.Table:
 
 
 class _Arrow:
-    objects = False
-
-    def __init__(self, table: pa.Table, restore: Callable[[pa.Table], Any] = _unchanged, *, caseless: bool = False):
+    def __init__(
+        self,
+        table: pa.Table,
+        restore: Callable[[pa.Table], Any] = _unchanged,
+        *,
+        caseless: bool = False,
+        objects: bool = False,
+    ):
         self.table = table
+        self.objects = objects
         self.caseless = caseless
         self.restore = restore
 

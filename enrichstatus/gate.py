@@ -56,6 +56,26 @@ def require(
     ...
     enrichstatus.errors.RequirementError: Of 2 tasks 1 have ended (50 %), and 98 % are required.
     """
+    check_requirements(ended=ended, failed=failed, tasks=tasks)
+    frame = frames.read(status)
+    name = prefix + "status"
+    if name not in frame.columns and len(frame):
+        raise ValidationError(
+            f"There is no column {name!r}; found {listed(frame.columns)}. What a lookup gave is required."
+        )
+    words = frame.arrow([name]).column(0).cast(pa.string()) if len(frame) else pa.chunked_array([], pa.string())
+    counts = words.value_counts()
+    judge(
+        pa.table({"status": counts.field("values"), "tasks": counts.field("counts")}),
+        ended=ended,
+        failed=failed,
+        tasks=tasks,
+    )
+    return status
+
+
+def check_requirements(*, ended: float | None = None, failed: float | None = None, tasks: int | None = None) -> None:
+    """Check what is required: see `require`."""
     for name, share in (("ended", ended), ("failed", failed)):
         if share is not None and (
             isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1
@@ -65,16 +85,15 @@ def require(
         raise ValidationError(f"tasks= is a whole number from 0 up, not {tasks!r}.")
     if ended is None and failed is None and tasks is None:
         raise ValidationError("Nothing is required: pass ended=, failed= or tasks=.")
-    frame = frames.read(status)
-    name = prefix + "status"
-    if name not in frame.columns and len(frame):
-        raise ValidationError(
-            f"There is no column {name!r}; found {listed(frame.columns)}. What a lookup gave is required."
-        )
-    words = frame.arrow([name]).column(0).cast(pa.string()) if len(frame) else pa.chunked_array([], pa.string())
-    count = len(words)
-    done = pc.sum(pc.not_equal(words, "pending")).as_py() or 0
-    vain = pc.sum(pc.is_in(words, pa.array(_FAILED))).as_py() or 0
+
+
+def judge(
+    counts: pa.Table, *, ended: float | None = None, failed: float | None = None, tasks: int | None = None
+) -> None:
+    """Raise `RequirementError` where the numbers of ``tasks`` by ``status`` do not reach what is required."""
+    count = pc.sum(counts["tasks"]).as_py() or 0
+    done = pc.sum(counts["tasks"].filter(pc.not_equal(counts["status"], "pending"))).as_py() or 0
+    vain = pc.sum(counts["tasks"].filter(pc.is_in(counts["status"], pa.array(_FAILED)))).as_py() or 0
     figures = {"tasks": count, "ended": done / count if count else 1.0, "failed": vain / count if count else 0.0}
     short = []
     if tasks is not None and count < tasks:
@@ -87,4 +106,3 @@ def require(
         short.append(f"{vain:,} have failed or timed out ({share:g} %), and at most {failed * 100:.10g} % may")
     if short:
         raise RequirementError(f"Of {count:,} tasks " + "; ".join(short) + ".", figures)
-    return status

@@ -73,11 +73,7 @@ def look_up(
     choice("how", how, ("left", "inner"))
     choice("errors", errors, ("raise", "coerce"))
     frame = frames.read(tasks)
-    if taken := taken_names(frame, [prefix + name for name in names]):
-        raise ValidationError(
-            f"The tasks already have the column {listed(taken)}, which the answer would overwrite. Pass prefix= "
-            '(prefix="current_", say) to name the new ones apart, or drop the old.'
-        )
+    refuse_taken(frame, [prefix + name for name in names])
     check(con, frame, errors=errors)
     partial = None
     try:
@@ -85,8 +81,7 @@ def look_up(
     except PartialAnswer as error:
         partial, table = error, error.table
     # the join keeps no order, so the answers are put in the order of the tasks here: row i is task i
-    place = np.full(len(frame), -1)
-    place[table["position"].to_numpy()] = np.arange(table.num_rows)
+    place = places(table, len(frame))
     answered, reached = frame, np.arange(len(frame))
     if how == "inner":
         found = np.flatnonzero(place >= 0)
@@ -94,8 +89,7 @@ def look_up(
     elif partial:
         reached = np.setdiff1d(np.arange(len(frame)), partial.lost)
         answered, place = frame.take(reached), place[reached]
-    schema = pa.schema([_ANSWERS.field(name) for name in names])
-    ordered = table.select(names).take(pa.array(place, mask=place < 0)).cast(schema)
+    ordered = taken(table, names, place)
     if "reason" in names and how == "left":
         unknown = np.isin(reached, con.execute("select position from tasks").fetchnumpy()["position"])
         reasons = pc.fill_null(ordered["reason"], pc.if_else(pa.array(unknown), "no_record", "invalid"))
@@ -104,6 +98,28 @@ def look_up(
     if partial:
         raise partial.error(result, frame.take(partial.lost).assign(pa.table({}))) from partial.__cause__
     return result
+
+
+def places(table: pa.Table, count: int, first: int = 0) -> Rows:
+    """Say of each of so many tasks, from a position on, in which row its answer stands; -1 is in none."""
+    place = np.full(count, -1)
+    place[table["position"].to_numpy() - first] = np.arange(table.num_rows)
+    return place
+
+
+def taken(table: pa.Table, names: Sequence[str], place: Rows) -> pa.Table:
+    """Take the answers from where they stand, nulls where there is none."""
+    schema = pa.schema([_ANSWERS.field(name) for name in names])
+    return table.select(names).take(pa.array(place, mask=place < 0)).cast(schema)
+
+
+def refuse_taken(frame: frames.Frame, added: Sequence[str]) -> None:
+    """Refuse tasks that have a column of the name of one that is to be added."""
+    if found := taken_names(frame, added):
+        raise ValidationError(
+            f"The tasks already have the column {listed(found)}, which the answer would overwrite. Pass prefix= "
+            '(prefix="current_", say) to name the new ones apart, or drop the old.'
+        )
 
 
 class PartialAnswer(Exception):

@@ -126,12 +126,40 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
 
     With ``errors="raise"`` bad tasks raise `ValidationError` instead, with all of them in its ``.problems``.
     """
-    names = find(frame.columns, KEY)
+    given = keys_of(frame)
+    con.register("given", given)
+    if cast_tasks(con) < len(frame) and errors == "raise":
+        raise bad_tasks(con)
+    return given
+
+
+def cast_tasks(con: duckdb.DuckDBPyConnection) -> int:
+    """Make the temporary table ``tasks`` of the relation ``given``, and tell how many of these are good."""
+    (good,) = con.execute(_TASKS_SQL).fetchall()[0]
+    return int(good)
+
+
+def bad_tasks(con: duckdb.DuckDBPyConnection) -> ValidationError:
+    """Name the bad tasks of the relation ``given``."""
+    return ValidationError.of_rows(
+        "tasks", problems(con), 'Mend them, or pass errors="coerce" to give them a null status.'
+    )
+
+
+def key_names(columns: Sequence[str]) -> dict[str, str]:
+    """Say under which names the columns of a key stand among those of tasks."""
+    names = find(columns, KEY)
     if missing := [name for name in ("entityId", "field") if name not in names]:
         raise ValidationError(
-            f"Tasks need the column {listed(missing)}; found {listed(frame.columns)}. "
+            f"Tasks need the column {listed(missing)}; found {listed(columns)}. "
             "A lead list becomes tasks with tasks_from_leads(leads, entity_id=…, fields=[…])."
         )
+    return names
+
+
+def keys_of(frame: Frame, first: int = 0) -> pa.Table:
+    """Give the keys as they came, with their ``position``, counted from `first`."""
+    names = key_names(frame.columns)
     arrived = frame.arrow(list(names.values())).columns
     columns = {ours: _comparable(column, ours) for ours, column in zip(names, arrived, strict=True)}
     person = pa.scalar(ENTITY_TYPES[0], pa.string())
@@ -139,13 +167,7 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
         columns["entityType"] = pa.repeat(person, len(frame))
     elif frame.objects:
         columns["entityType"] = columns["entityType"].fill_null(person)
-    given = pa.table({"position": np.arange(len(frame)), **columns})
-    con.register("given", given)
-    (good,) = con.execute(_TASKS_SQL).fetchall()[0]
-    if good < len(frame) and errors == "raise":
-        advice = 'Mend them, or pass errors="coerce" to give them a null status.'
-        raise ValidationError.of_rows("tasks", problems(con), advice)
-    return given
+    return pa.table({"position": np.arange(first, first + len(frame)), **columns})
 
 
 def problems(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
