@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -42,7 +42,13 @@ def replacing(target: Path) -> Iterator[Path]:
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield part
-        part.replace(target)
+        if part.is_dir() and target.is_dir():
+            old = part.with_suffix(".old")  # a folder takes the place of an empty one only
+            target.replace(old)
+            part.replace(target)
+            _remove(old)
+        else:
+            part.replace(target)
     except OSError as error:
         text = f"{str(target)!r} cannot be written: {error.strerror or str(error).strip('.')}."
         if error.errno in _FULL:
@@ -110,3 +116,67 @@ def _told(table: pa.Table) -> pa.Table:
         if pa.types.is_timestamp(column.type):
             table = table.set_column(place, column.name, timestamps(table.column(place)))
     return table
+
+
+#: Rows of one file, where a folder of files is written.
+PART_ROWS = 1 << 21
+_PART = "part-{:05d}.parquet"
+
+
+class Output:
+    """A file, or a folder of Parquet files, that is made in pieces, and appears whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        A file, of which the ending names the format; or a folder: one that exists, or a name that ends with a slash.
+    overwrite : bool
+        Replace what is there: a file, or a folder that holds nothing but what was written here.
+    """
+
+    def __init__(self, path: PathLike, *, overwrite: bool = False):
+        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+            raise ValidationError(f"The output is the path of a file or a folder, not {path!r}.")
+        self._folder = os.fspath(path).endswith(("/", os.sep)) or Path(path).expanduser().is_dir()
+        self.path = Path(path).expanduser() if self._folder else writable(path)
+        if not self.path.absolute().parent.is_dir():
+            raise ValidationError(f"{str(self.path)!r} cannot be written: there is no folder to make it in.")
+        if self._folder and self.path.exists() and not self.path.is_dir():
+            raise ValidationError(f"{str(self.path)!r} cannot be written: it is a file.")
+        there = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path] if self.path.exists() else []
+        if there and not overwrite:
+            what = f"{str(self.path)!r} {'is not empty' if self._folder else 'is there already'}"
+            raise ValidationError(f"{what}; name another place, or pass overwrite=True to replace it.")
+        if self._folder and (strange := [file.name for file in there if not file.match("part-*.parquet")]):
+            raise ValidationError(f"{str(self.path)!r} is not replaced: it holds {listed(strange, limit=3)} too.")
+        self._made = 0
+
+    def files(self) -> list[str]:
+        """Name the files that were made, in their order."""
+        return (
+            [str(self.path / _PART.format(number)) for number in range(self._made)]
+            if self._folder
+            else [str(self.path)]
+        )
+
+    @contextmanager
+    def open(self) -> Iterator[Write]:
+        """Begin, and give what takes the pieces, one at the least; what raises meanwhile leaves nothing behind."""
+        with replacing(self.path) as part, ExitStack() as stack:
+            if self._folder:
+                part.mkdir()
+            ending = ".parquet" if self._folder else self.path.suffix
+            put: Write | None = None
+            rows = 0
+
+            def write(table: pa.Table) -> None:
+                nonlocal put, rows
+                if put is None or (self._folder and rows >= PART_ROWS):
+                    stack.close()
+                    file = part / _PART.format(self._made) if self._folder else part
+                    put = stack.enter_context(pieces(file, ending, table.schema))
+                    self._made, rows = self._made + 1, 0
+                put(table)
+                rows += len(table)
+
+            yield write

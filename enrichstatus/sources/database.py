@@ -36,6 +36,9 @@ class Database:
         self.read_only = read_only
         self._preload = preload
         self._con: duckdb.DuckDBPyConnection | None = None
+        self._limiting = threading.Lock()
+        #: the bound before the calls that are under way set theirs
+        self._usual: list[str] = []
         self._open(fields, self.path)
 
     def _open(self, wanted: tuple[str, ...] | None, path: str, *, whole: bool = False) -> None:
@@ -119,6 +122,27 @@ class Database:
                 raise KeyboardInterrupt from error
             raise
 
+    @contextmanager
+    def _limited(self, memory_limit: str | None) -> Iterator[None]:
+        """Bound the memory of the engine while a call lasts. There is one bound for all calls: of several the last one holds."""
+        if memory_limit is None:
+            yield
+            return
+        if not isinstance(memory_limit, str) or not re.fullmatch(r"\s*\d+(\.\d+)?\s*[KMGT]i?B\s*", memory_limit):
+            raise ValidationError(f'memory_limit= takes a size such as "6GB", not {memory_limit!r}.')
+        with self._cursor() as con, self._limiting:
+            (usual,) = con.execute("select current_setting('memory_limit')").fetchall()[0]
+            con.execute("set global memory_limit = $size", {"size": memory_limit})
+            self._usual.append(usual)
+        try:
+            yield
+        finally:
+            with self._limiting:
+                usual = self._usual[0]
+                self._usual.pop()
+                if self._con is not None and not self._usual:
+                    self._con.execute("set global memory_limit = $size", {"size": usual})
+
 
 def _identity(path: str) -> tuple[int, ...] | None:
     """Tell one file from another that takes its name, or is copied over it; none where there is no file."""
@@ -159,6 +183,10 @@ def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         con = duckdb.connect(path, read_only=read_only)
         # for every cursor of this database: text without a zone is read as UTC, on whatever machine
         con.execute("set global TimeZone = 'UTC'")
+        if read_only or path == ":memory:":
+            # where what exceeds the memory waits: by the engine's choice several readers of one file would share it
+            spill = os.path.join(tempfile.gettempdir(), f"enrichstatus-{secrets.token_hex(4)}")
+            con.execute("set global temp_directory = $spill", {"spill": spill})
         return con
     except duckdb.ConnectionException as error:
         raise StoreLockedError(

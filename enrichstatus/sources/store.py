@@ -9,32 +9,20 @@ from datetime import timedelta
 from html import escape
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 
 from enrichstatus import display
-from enrichstatus.errors import InternalError, StoreError, ValidationError
-from enrichstatus.lookup import (
-    MAX_PROCESSING_TIME,
-    Columns,
-    Errors,
-    How,
-    Instant,
-    asked,
-    asker,
-    look_up,
-    parse_limits,
-    parse_org,
-)
-from enrichstatus.schema import COLUMNS, SCHEMA
+from enrichstatus.errors import StoreError
+from enrichstatus.lookup import MAX_PROCESSING_TIME, Errors, parse_org
 from enrichstatus.sources.answering import answer
-from enrichstatus.sources.database import Database
+from enrichstatus.sources.embedded import Embedded
 from enrichstatus.sources.loading import LoadReport, load
-from enrichstatus.sources.querying import PREFIX, query_many
-from enrichstatus.tasks import parse_fields, to_pandas
+from enrichstatus.tasks import to_pandas
 
 
-class EnrichmentStore(Database):
+class EnrichmentStore(Embedded):
     """Enrichment records in DuckDB, and the status of any number of tasks as one join over them.
 
     Parameters
@@ -87,21 +75,15 @@ class EnrichmentStore(Database):
         read_only: bool = False,
         preload: bool = False,
     ):
-        parse_org(org_id)
-        self.org_id = org_id
         self._loading = threading.Lock()
-        wanted = None if fields is None else parse_fields(fields)
-        super().__init__(path, fields=wanted, read_only=read_only, preload=preload)
-        try:
-            self._limits = parse_limits(max_processing_time, self.fields)
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def max_processing_time(self) -> dict[str, timedelta]:
-        """By field, for how long a record may be pending before it is reported as ``timeout``."""
-        return dict(self._limits)
+        super().__init__(
+            path,
+            org_id=org_id,
+            max_processing_time=max_processing_time,
+            fields=fields,
+            read_only=read_only,
+            preload=preload,
+        )
 
     def load(
         self,
@@ -146,146 +128,14 @@ class EnrichmentStore(Database):
         with self._loading, self._cursor() as con:
             return load(con, records, org_id=org_id, errors=errors, columns=columns)
 
-    def lookup(
-        self,
-        tasks: Any,
-        *,
-        columns: Columns = ("status", "dataFound"),
-        how: How = "left",
-        errors: Errors = "raise",
-        now: Instant = None,
-        prefix: str = "",
-        org_id: str | None = None,
-    ) -> Any:
-        """Answer tasks of any number with the same frame and the asked columns; row *i* is task *i*.
+    def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
+        return answer(con, question, count, names, self._snapshot)
 
-        Parameters
-        ----------
-        tasks : DataFrame, Arrow table, DuckDB relation, list of dicts or path
-            Columns ``entityId`` (a UUID, in any spelling), ``field`` and ``entityType`` (absent: person), among any others.
-        columns : sequence of str or "all"
-            What to add: any of a record's columns; ``all`` is those beyond the key. Also ``reason``, why there is data or not
-            (``no_record``, ``pending``, ``timed_out_here`` by the maximum processing time, ``timed_out_there`` by the service,
-            ``failed``, ``no_data``, ``data``, ``invalid``), ``age`` of the record in seconds, and ``expiresIn``, the seconds in which
-            a pending one counts as timed out.
-        how : {"left", "inner"}
-            ``left`` keeps tasks without a record, with nulls; ``inner`` leaves them out.
-        errors : {"raise", "coerce"}
-            What bad tasks do: ``raise`` names them all; ``coerce`` gives them nulls.
-        now : datetime or str, optional
-            The instant at which the timeout rule is judged (without a zone: UTC); the clock's unless given.
-        prefix : str
-            Put before the names of the added columns.
-        org_id : str, optional
-            The organization that asks; the store's unless given.
+    def _register(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:
+        con.register("records", con.table("enrichments"))
 
-        Returns
-        -------
-        A frame of the same kind (pandas for a list or a path), its columns and index untouched. In pandas ``status`` is ``str``,
-        ``dataFound`` nullable ``boolean``, timestamps ``datetime64[us, UTC]`` and the rest ``str``, whatever the data.
-
-        Raises
-        ------
-        ValidationError
-            No organization, bad tasks (all are in its ``.problems``), or an argument that is unusable.
-        StoreError
-            The store is closed, or its file cannot be read.
-        """
-        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
-        return self._look_up(tasks, question, columns=columns, how=how, errors=errors, prefix=prefix)
-
-    def records(self, columns: Columns = COLUMNS, *, org_id: str | None = None) -> pa.Table:
-        """Give all records of an organization as they were loaded, in no particular order.
-
-        Parameters
-        ----------
-        columns : sequence of str or "all"
-            Which; the key among them unless told otherwise.
-        org_id : str, optional
-            Whose; the store's unless given.
-
-        Returns
-        -------
-        pyarrow.Table
-            A row for each record, those of one key that were bought several times too.
-
-        Raises
-        ------
-        ValidationError
-            No organization, or no such column.
-        StoreError
-            The store is closed, or its file cannot be read.
-        """
-        question = asker(self.org_id if org_id is None else org_id, self._limits, None)
-        names = asked(columns, COLUMNS)
-        with self._cursor() as con:
-            con.register("asker", question)
-            found = con.sql("from enrichments where orgId in (select orgId from asker)").select(*names)
-            return found.to_arrow_table().cast(pa.schema([SCHEMA.field(name) for name in names]))
-
-    def query(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> list[dict[str, Any]]:
-        """Answer the contract's request in process: 1 to 200 tasks in, the existing records out, as wire objects.
-
-        Parameters
-        ----------
-        body : dict
-            ``{"tasks": [{"entityId": …, "field": …, "entityType": …}]}``.
-        org_id, now
-            As for `lookup`.
-
-        Returns
-        -------
-        list of dict
-            An object for each distinct task that has a record, in the order of their first appearance.
-
-        Raises
-        ------
-        ValidationError
-            The body breaks the contract, or there is no organization (400).
-        InternalError
-            The query failed (500).
-        """
-        [answer] = self.query_many([body], org_id=org_id, now=now)
-        if isinstance(answer, ValidationError):
-            raise answer
-        return answer
-
-    def query_many(
-        self, bodies: Sequence[Any], *, org_id: str | None = None, now: Instant = None
-    ) -> list[list[dict[str, Any]] | ValidationError]:
-        """Answer several requests of one organization by one lookup, which takes hardly longer than a single one.
-
-        Parameters
-        ----------
-        bodies, org_id, now
-            As for `query`.
-
-        Returns
-        -------
-        list
-            For each body what `query` returns; for one that breaks the contract the `ValidationError` that `query` raises.
-
-        Raises
-        ------
-        ValidationError
-            There is no organization (400).
-        InternalError
-            The query failed (500).
-        """
-        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
-        options: dict[str, Any] = {"columns": COLUMNS, "how": "inner", "errors": "raise", "prefix": PREFIX}
-        try:
-            return query_many(lambda tasks: self._look_up(tasks, question, **options), bodies)
-        except StoreError as error:
-            if self._con is None:
-                raise
-            raise InternalError("The query failed.") from error
-
-    def _look_up(self, tasks: Any, question: pa.Table, **options: Any) -> Any:
-        with self._cursor() as con:
-            return look_up(
-                con, tasks, lambda names, count: answer(con, question, count, names, self._snapshot), **options
-            )
+    def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
+        return con.sql("from enrichments where orgId = $org_id", params={"org_id": org_id})
 
     def _counts(self) -> pd.DataFrame:
         """Records by organization, field and status as recorded; only its own for a store opened for an organization."""
