@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import enrichstatus as es
+from enrichstatus.schema import COLUMNS
 from enrichstatus.sources import answering
 from tests.browser import chromium as chromium
 from tests.browser import lab as lab
@@ -33,19 +36,22 @@ collect_ignore = ["bench"]
 MakeSource = Callable[..., es.Source]
 
 
-@pytest.fixture(params=["memory", "file", "scan", "snapshot", "remote"])
+@pytest.fixture(params=["memory", "file", "unindexed", "snapshot", "parquet", "remote"])
 def make_source(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeSource]:
     """Make a source that holds the given records.
 
-    The store in memory, in a file reopened to read, without its index, and with a snapshot; and a client that asks a server.
+    The store in memory, in a file reopened to read, without its index, and with a snapshot; the records where they lie in Parquet;
+    and a client that asks a server.
     """
     with ExitStack() as stack:
 
         def make(records: list[dict[str, Any]], **options: Any) -> es.Source:
             options = {"org_id": ORG} | options
             path = ":memory:" if request.param in ("memory", "remote") else tmp_path / f"{uuid.uuid4()}.duckdb"
+            if request.param == "parquet":
+                return stack.enter_context(es.EnrichmentStore.scan(_written(records, tmp_path), **options))
             store = stack.enter_context(es.EnrichmentStore(path, **options))
             store.load(records)
             if request.param == "remote":
@@ -54,11 +60,26 @@ def make_source(
                 store.close()
                 options |= {"read_only": True, "preload": request.param == "snapshot"}
                 store = stack.enter_context(es.EnrichmentStore(path, **options))
-            if request.param == "scan":  # the way that many tasks take
+            if request.param == "unindexed":  # the way that many tasks take
                 monkeypatch.setattr(answering, "FEW", -1)
             return store
 
         yield make
+
+
+def _written(records: list[dict[str, Any]], folder: Path) -> str:
+    """Write records to Parquet files as they are, ids and times as text; gives their glob."""
+    folder = folder / str(uuid.uuid4())
+    folder.mkdir()
+    table = pa.Table.from_pylist(
+        records, pa.schema([(name, pa.bool_() if name == "dataFound" else pa.string()) for name in COLUMNS])
+    )
+    for part in range(2):
+        pq.write_table(
+            table.slice(part * len(table) // 2, (part + 1) * len(table) // 2 - part * len(table) // 2),
+            folder / f"{part}.parquet",
+        )
+    return str(folder / "*.parquet")
 
 
 def _client(stack: ExitStack, store: es.EnrichmentStore, options: dict[str, Any]) -> es.EnrichmentClient:

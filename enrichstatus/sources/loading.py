@@ -115,12 +115,10 @@ def _arrived(
     if not files.is_path(records):
         frame = frames.read(records)
         if frame.objects and not len(frame):
-            return _given(con.sql("select null as nothing where false"), {}, objects=True)
-        names = _names(frame.columns, columns)
+            return pick(con.sql("select null as nothing where false"), {}, objects=True)
+        names = record_names(frame.columns, columns)
         con.register("arrived", frame.arrow(list(dict.fromkeys(names.values()))))
-        return _given(
-            con.table("arrived"), {ours: str(theirs) for ours, theirs in names.items()}, objects=frame.objects
-        )
+        return pick(con.table("arrived"), {ours: str(theirs) for ours, theirs in names.items()}, objects=frame.objects)
     by_format: dict[str, list[str]] = {}
     for path in files.expand(records):
         by_format.setdefault(files.format_of(path), []).append(path)
@@ -130,12 +128,13 @@ def _arrived(
         found = [name for name in relation.columns if name != files.FILE]
         names = {"file": files.FILE}
         if found != files.NOTHING:
-            names |= _names(found, columns)
-        parts.append(_given(relation, names, objects=kind == "json"))
+            names |= record_names(found, columns)
+        parts.append(pick(relation, names, objects=kind == "json"))
     return reduce(duckdb.DuckDBPyRelation.union, parts)
 
 
-def _names(found: list[str], columns: Mapping[str, str] | None) -> dict[str, str]:
+def record_names(found: list[str], columns: Mapping[str, str] | None) -> dict[str, str]:
+    """Say under which names a record's columns stand, those that it must have among them."""
     names = find(found, COLUMNS, columns)
     if missing := [name for name in _REQUIRED if name not in names]:
         raise ValidationError(
@@ -156,7 +155,7 @@ _NATIVE = {
 }
 
 
-def _given(relation: duckdb.DuckDBPyRelation, names: Mapping[str, str], *, objects: bool) -> duckdb.DuckDBPyRelation:
+def pick(relation: duckdb.DuckDBPyRelation, names: Mapping[str, str], *, objects: bool) -> duckdb.DuckDBPyRelation:
     """Pick every column of a record, of which `names` says what it is called there (``{ours: theirs}``); absent ones are null.
 
     An absent entity type is a person; in JSON objects, which leave members out one by one, so is a null one.

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import pandas as pd
@@ -15,10 +15,12 @@ import pyarrow as pa
 
 from enrichstatus import display
 from enrichstatus.errors import StoreError
-from enrichstatus.lookup import MAX_PROCESSING_TIME, Errors, parse_org
+from enrichstatus.files import PathLike
+from enrichstatus.lookup import MAX_PROCESSING_TIME, Errors, Instant, parse_org
 from enrichstatus.sources.answering import answer
 from enrichstatus.sources.embedded import Embedded
 from enrichstatus.sources.loading import LoadReport, load
+from enrichstatus.sources.scan import Scan
 from enrichstatus.tasks import to_pandas
 
 
@@ -127,6 +129,70 @@ class EnrichmentStore(Embedded):
         org_id = self.org_id if org_id is None else org_id
         with self._loading, self._cursor() as con:
             return load(con, records, org_id=org_id, errors=errors, columns=columns)
+
+    @staticmethod
+    def scan(
+        records: PathLike | Sequence[PathLike],
+        *,
+        org_id: str | None = None,
+        max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
+        fields: Sequence[str] | None = None,
+        since: Instant = None,
+        columns: Mapping[str, str] | None = None,
+        errors: Literal["raise", "reject"] = "raise",
+    ) -> Scan:
+        """Ask records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
+
+        Files in folders by organization (``orgId=org_1/``) are read for that organization alone. Records are taken as they lie: of
+        several versions of one the newest speaks, as in a store, unless its ``createdAt`` or its key has changed.
+
+        Parameters
+        ----------
+        records : path, glob or list of paths
+            Parquet files with the columns that `load` takes, matched by name; of any types that can be read as theirs.
+        org_id, max_processing_time
+            As for a store. Records that name no organization are of `org_id`.
+        fields : sequence of str, optional
+            The allowed fields; ``emails``, ``phones`` and ``summary`` unless given.
+        since : datetime or str, optional
+            Leave out records created before this instant. Files in folders by an earlier ``day=``, ``date=`` or ``dt=`` (ISO, by the
+            day of creation, change or export) are not read.
+        columns : mapping, optional
+            Columns under other names, ``{"theirs": "ours"}``.
+        errors : {"raise", "reject"}
+            What bad records of the asking organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
+
+        Returns
+        -------
+        A source with `lookup`, `lookup_to`, `query` and `records`; close it, or use it in a ``with``.
+
+        Raises
+        ------
+        ValidationError
+            A file is missing, empty, cut off, no Parquet, or lacks a column; or an argument is unusable.
+
+        Examples
+        --------
+        >>> import enrichstatus as es, pandas as pd, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> pd.DataFrame({
+        ...     "entityId": ["f81d4fae-7dec-11d0-a765-00a0c91e6bf6"], "field": ["emails"], "status": ["finished"],
+        ...     "dataFound": [True], "createdAt": ["2025-01-13T10:30:00.000Z"]}).to_parquet(folder.name + "/1.parquet")
+        >>> with es.EnrichmentStore.scan(folder.name + "/*.parquet", org_id="org_1") as records:
+        ...     records.lookup([{"entityId": "F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6", "field": "emails"}])
+                                       entityId   field    status  dataFound
+        0  F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6  emails  finished       True
+        >>> folder.cleanup()
+        """
+        return Scan(
+            records,
+            org_id=org_id,
+            max_processing_time=max_processing_time,
+            fields=fields,
+            since=since,
+            columns=columns,
+            errors=errors,
+        )
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
         return answer(con, question, count, names, self._snapshot)
