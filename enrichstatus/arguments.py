@@ -76,6 +76,11 @@ def _lookup(commands: Any) -> None:
     _when(lookup)
     _output(lookup)
     lookup.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="with -o, which goes from file to file: how much memory the engine may take, e.g. 6GB; the rest waits on disk",
+    )
+    lookup.add_argument(
         "--require",
         action="append",
         metavar="ended=SHARE",

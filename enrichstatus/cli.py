@@ -5,34 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import Any
 
-from enrichstatus import cli_lists, cli_poll, cli_serve
+from enrichstatus import cli_lists, cli_lookup, cli_poll, cli_serve
 from enrichstatus.arguments import parser
 from enrichstatus.errors import (
     EnrichStatusError,
-    LookupInterrupted,
-    PartialLookupError,
     PollDeadline,
     RequirementError,
     ValidationError,
 )
 from enrichstatus.options import (
-    asked_source,
-    asked_tasks,
-    check_leads,
-    names,
     opened,
     pair,
     refuse_empty,
-    refuse_stray,
-    requirements,
     store_file,
-    write,
 )
 
 _BAD_INPUT = 2
@@ -83,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "load":
                 _load(options)
             case "lookup":
-                _lookup(options)
+                cli_lookup.lookup(options, _say)
             case "plan":
                 cli_lists.plan(options, _say)
             case "report":
@@ -150,100 +139,3 @@ def _load(options: argparse.Namespace) -> None:
     if options.rejects:
         writing.write(pa.Table.from_pandas(report.rejects, preserve_index=False), options.rejects)
         print(f"what is wrong with them: {options.rejects}")
-
-
-def _lookup(options: argparse.Namespace) -> None:
-    from enrichstatus import display
-    from enrichstatus.lookup import asked, parse_instant
-
-    _check(options)
-    columns = asked(options.columns if options.columns == "all" else names(options.columns))
-    required = requirements(options.require)
-    # the summary needs these two, asked for or not
-    needed = (*columns, *(name for name in ("status", "dataFound") if name not in columns))
-    # a service judges by its own clock, unless told otherwise
-    now = None if options.url and not options.now else parse_instant(options.now)
-    extra = [options.prefix + name for name in needed if name not in columns]
-    with asked_source(options) as source:
-        try:
-            with asked_tasks(options, source.fields) as tasks:
-                status = source.lookup(
-                    tasks, columns=needed, how=options.how, errors=options.errors, now=now, prefix=options.prefix
-                )
-        except (PartialLookupError, LookupInterrupted) as error:
-            raise _in_part(options, error, extra) from None
-    missed = _missed(status, required, options)
-    if options.output and not missed:
-        write(status.drop(columns=extra), options.output)
-    whose = f"answered by {options.url}" if options.url else f"of {options.org}"
-    print(f"{len(status):,} tasks {whose}" + (f", judged at {now:%Y-%m-%d %H:%M:%S} UTC\n" if now else "\n"))
-    width = shutil.get_terminal_size((100, 24)).columns
-    added = [options.prefix + name for name in columns]
-    print(display.report(status, added=added, prefix=options.prefix, width=width))
-    if missed:
-        sys.stdout.flush()
-        raise missed
-    if options.output:
-        print(f"\n{len(status):,} rows written to {options.output}")
-
-
-def _missed(status: Any, required: Mapping[str, Any], options: argparse.Namespace) -> RequirementError | None:
-    """Say what of the required is not reached: then nothing is written, for a pipeline must not ship half a list."""
-    if not required:
-        return None
-    from enrichstatus.gate import require
-
-    try:
-        require(status, **required, prefix=options.prefix)
-    except RequirementError as error:
-        return RequirementError(f"{error} Nothing was written." if options.output else str(error), error.figures)
-    return None
-
-
-def _check(options: argparse.Namespace) -> None:
-    """Refuse, before any work, files that cannot be written and options that would not be heeded."""
-    from enrichstatus import writing
-
-    if options.url is None:
-        refuse_stray({"--allow-http": options.allow_http, "--failed": options.failed}, "--url")
-    else:
-        refuse_stray({"--org": options.org}, "--store or --records; of a service the token tells the organization")
-        if options.now is None:
-            refuse_stray(
-                {"--max-processing-time": options.max_processing_time},
-                "--now; without it a service judges by its own clock and times",
-            )
-    if options.output is None:
-        refuse_stray({"--failed": options.failed}, "-o, which takes the rows that were answered")
-    check_leads(options)
-    for path in filter(None, (options.output, options.failed)):
-        writing.writable(path)
-    others = [os.path.realpath(path) for path in (options.output, options.tasks) if path]
-    if options.failed and os.path.realpath(options.failed) in others:
-        raise ValidationError("--failed names the file of -o or of the tasks, which it would replace.")
-
-
-def _in_part(
-    options: argparse.Namespace, error: PartialLookupError | LookupInterrupted, extra: Sequence[str]
-) -> EnrichStatusError | KeyboardInterrupt:
-    """Write what was answered and what was not, where --failed names a file for it; gives what to say of it.
-
-    Without, nothing is written: a pipeline must not take half a list for a whole one.
-    """
-    lost, answered = len(error.failed), len(error.result)
-    # --how inner leaves some answered tasks out: how many there were in all is not known here
-    text = f"{lost:,}" + (f" of {lost + answered:,}" if options.how == "left" else "") + " tasks were not answered"
-    cause = str(error.causes[0]).rstrip(".") if isinstance(error, PartialLookupError) else ""
-    if options.failed:
-        # first the rest: answered rows without it would pass for all
-        write(error.failed, options.failed)
-        write(error.result.drop(columns=extra), options.output)
-        text += f": {cause}. " if cause else ". "
-        text += f"The answered rows are in {options.output}, the others in {options.failed}"
-    else:
-        keep = "--failed FILE" if options.output else "-o FILE and --failed FILE"
-        text += f"; nothing was written. Look them up again, or pass {keep} to keep what was answered."
-        text += f" {cause}." if cause else ""
-    if isinstance(error, LookupInterrupted):
-        return KeyboardInterrupt(f"interrupted: {text}")
-    return EnrichStatusError(text)

@@ -123,9 +123,8 @@ def _of_history(source: Any, costs: dict[str, float] | None, now: Any) -> list[S
     """Say what all records tell, where they can be had: of a service only what is asked of it is known."""
     from enrichstatus.history import timing, waste
     from enrichstatus.page import Section
-    from enrichstatus.sources.store import EnrichmentStore
 
-    if not isinstance(source, EnrichmentStore):
+    if not hasattr(source, "records"):
         return []
     took = "Of all records of the organization, from purchase to end. Pending ones count with the time that they have been so."
     bought = "Of all records of the organization: credits that brought nothing, and what was bought more than once."

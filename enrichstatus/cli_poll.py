@@ -169,7 +169,11 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
     )
     width = shutil.get_terminal_size((100, 24)).columns
     added = [options.prefix + name for name in ("status", "dataFound")]
-    say(display.report(frame, added=added, prefix=options.prefix, width=width))
+    say(
+        display.report(
+            display.tally(frame, prefix=options.prefix), frame, added=added, prefix=options.prefix, width=width
+        )
+    )
     if options.output:
         say(f"\n{update.total:,} rows written to {options.output}")
 

@@ -10,8 +10,9 @@ from html import escape
 from itertools import accumulate
 
 import pandas as pd
+import pyarrow as pa
 
-from enrichstatus.schema import KEY, STATUSES, listed
+from enrichstatus.schema import KEY, PANDAS_TYPES, STATUSES, listed
 
 #: Whether who asks shows the progress already, so that nobody below draws a bar of its own.
 progress_is_shown: ContextVar[bool] = ContextVar("progress_is_shown", default=False)
@@ -74,30 +75,55 @@ def field_by_status(counts: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis(index=None, columns=None)
 
 
-def report(status: pd.DataFrame, *, added: Sequence[str], prefix: str = "", width: int = 100) -> str:
+def tally(status: pd.DataFrame, *, prefix: str = "") -> pd.DataFrame:
+    """Count looked-up tasks by ``field``, ``status`` and ``dataFound``, which stand under `prefix`; their number is in ``tasks``."""
+    given = status[["field", prefix + "status", prefix + "dataFound"]].set_axis(
+        ["field", "status", "dataFound"], axis=1
+    )
+    text = PANDAS_TYPES[pa.string()]  # the same, whatever the data: a column of nulls is no column of numbers
+    typed = given.astype({"field": text, "status": text, "dataFound": "boolean"})
+    return typed.groupby(list(typed.columns), dropna=False).size().rename("tasks").reset_index()
+
+
+def report(
+    counts: pd.DataFrame, head: pd.DataFrame, *, added: Sequence[str], prefix: str = "", width: int = 100
+) -> str:
     """Lay out looked-up tasks for a terminal: by field the statuses and the share that has data, then the first rows.
 
-    `status` has ``status`` and ``dataFound`` (under `prefix`); `added` are the answer's columns to show of it.
+    `counts` are those of `tally`; `head` has some rows at the least, and `added` are the answer's columns to show of it.
     """
-    if status.empty:
+    total = int(counts["tasks"].sum())
+    if not total:
         return "0 rows"
-    field = status["field"].fillna("?").astype(str)
-    table = pd.crosstab(field, status[prefix + "status"].fillna(_NO_RECORD).astype(str))
+    field = counts["field"].fillna("?").astype(str)
+    status = counts["status"].fillna(_NO_RECORD).astype(str)
+    table = pd.crosstab(field, status, values=counts["tasks"], aggfunc="sum").fillna(0).astype("int64")
     statuses = [name for name in STATUSES if name in table.columns]
     statuses += [name for name in table.columns if name not in (*STATUSES, _NO_RECORD)]
     table = table[[*statuses, *(name for name in (_NO_RECORD,) if name in table.columns)]]
     table.insert(0, "tasks", table.sum(axis=1))
     shown = table.map("{:,}".format)
-    share = status[prefix + "dataFound"].fillna(value=False).astype(bool).groupby(field).mean()
+    found = counts["tasks"].where(counts["dataFound"].fillna(value=False), 0)
+    share = found.groupby(field).sum() / table["tasks"]
     shown["with data"] = share.map(lambda part: f"{part:4.0%} {_bar(part)}")
-    return f"{shown.rename_axis(index=None, columns=None).to_string()}\n\n{rows(status, added=added, prefix=prefix, width=width)}"
+    first = rows(head, added=added, prefix=prefix, width=width, total=total)
+    return f"{shown.rename_axis(index=None, columns=None).to_string()}\n\n{first}"
 
 
 _NO_RECORD = "no record"
 
 
-def rows(status: pd.DataFrame, *, added: Sequence[str], prefix: str = "", width: int = 100, most: int = 8) -> str:
-    """Lay out the first rows, with the columns there is room for: the answer first, then the caller's own, then the rest."""
+def rows(
+    status: pd.DataFrame,
+    *,
+    added: Sequence[str],
+    prefix: str = "",
+    width: int = 100,
+    most: int = 8,
+    total: int | None = None,
+) -> str:
+    """Lay out the first rows, of `total`, with the columns there is room for: the answer first, then the caller's own, then the rest."""
+    total = len(status) if total is None else total
     own = [name for name in status.columns if name not in added and name not in KEY]
     own = own or [name for name in status.columns if name in ("entityId", "entityType")]
     cells = status[[*own, "field", *(name for name in added if name != "field")]].head(most).map(_cell)
@@ -107,7 +133,7 @@ def rows(status: pd.DataFrame, *, added: Sequence[str], prefix: str = "", width:
     room = accumulate(spans[name] + 1 for name in wanted)
     fitting = {name for name, used in zip(wanted, room, strict=True) if used <= width}
     cells = cells[[name for name in cells.columns if name in fitting]]
-    unseen = [f"{len(status) - len(cells):,} more rows"] if len(status) > len(cells) else []
+    unseen = [f"{total - len(cells):,} more rows"] if total > len(cells) else []
     unseen += [f"{len(wanted) - len(fitting)} more columns"] if len(fitting) < len(wanted) else []
     more = "\n… " + " and ".join(unseen) if unseen else ""
     left = {name: partial(_ljust, spans[name]) for name in cells.columns}

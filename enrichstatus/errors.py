@@ -161,11 +161,14 @@ class RequirementError(EnrichStatusError):
     ----------
     figures : dict
         ``tasks``, their number; ``ended`` and ``failed``, shares from 0 to 1.
+    report : LookupReport or None
+        Of a lookup from files to files, what would have been written.
     """
 
     def __init__(self, message: str, figures: dict[str, float]):
         super().__init__(message)
         self.figures = figures
+        self.report: Any = None
 
 
 class PollInterrupted(KeyboardInterrupt):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from enrichstatus.sources.client import EnrichmentClient
+    from enrichstatus.sources.scan import Scan
     from enrichstatus.sources.store import EnrichmentStore
 
 
@@ -119,11 +120,16 @@ def asked_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[A
         raise bad_rows(error.problems, options.entity_id, len(wanted), remedy) from None
 
 
-def asked_source(options: argparse.Namespace) -> EnrichmentStore | EnrichmentClient:
+def asked_source(options: argparse.Namespace) -> EnrichmentStore | Scan | EnrichmentClient:
     """Open the store that is looked in, make one of record files, or make a client of the service."""
+    from enrichstatus import files
+    from enrichstatus.sources.store import EnrichmentStore
+
     limits = times(options.max_processing_time)
     if options.url is not None:
         return service(options, max_processing_time=limits)
+    if options.records and all(files.format_of(path) == "parquet" for path in files.expand(options.records)):
+        return EnrichmentStore.scan(options.records, org_id=options.org, max_processing_time=limits)
     stored = options.store is not None
     path = store_file(options.store) if stored else ":memory:"
     store = opened(path, org_id=options.org, max_processing_time=limits, read_only=stored)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus import files, frames
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import RequirementError, ValidationError
 from enrichstatus.frames import Frame
 from enrichstatus.gate import judge
 from enrichstatus.lookup import LOOKUP_SQL, How, places, refuse_taken, taken
@@ -163,11 +163,15 @@ def look_up_files(
                 head = result.slice(0, HEAD) if head is None or not len(head) else head
                 progress.reached(70 + 30 * first / max(count, 1))
             counts = tally.counts()
+            numbers, shown = (table.to_pandas(types_mapper=PANDAS_TYPES.get) for table in (counts, head))
+            report = LookupReport(count, rows, numbers, shown, output.files())
             if require:
-                judge(counts, **require)
-            written = output.files()
-        shown = head.to_pandas(types_mapper=PANDAS_TYPES.get)
-        return LookupReport(count, rows, counts.to_pandas(types_mapper=PANDAS_TYPES.get), shown, written)
+                try:
+                    judge(counts, **require)
+                except RequirementError as error:
+                    error.report = report
+                    raise
+        return report
 
 
 _ORDERED_SQL = "create temp table answer as from found order by position"
