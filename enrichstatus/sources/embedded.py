@@ -205,7 +205,9 @@ class Embedded(Database, ABC):
             self._limited(memory_limit),
             self._cursor() as con,
         ):
-            con.register("asker", question)
+            con.register("question", question)
+            # a table: the engine tells no progress of what scans Arrow
+            con.execute("create temp table asker as from question")
             self._register(con, str(asking))
             return look_up_files(
                 con,

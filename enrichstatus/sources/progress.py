@@ -52,6 +52,10 @@ class Progress:
         if self._bar is None:
             yield
             return
+        # the engine keeps count only where it could draw a bar itself
+        con.execute("set enable_progress_bar = true")
+        con.execute("set enable_progress_bar_print = false")
+        con.execute("set progress_bar_time = 0")
         over = threading.Event()
 
         def look() -> None:
