@@ -179,9 +179,8 @@ select * from read_parquet(
 # Files of one schema are looked at once
 _SCHEMAS_SQL = """
 with members as (
-    select file_name, list(name order by column_id) as names
+    select file_name, list(name order by column_id)[2:] as names  -- the first is the whole
     from parquet_schema($files)
-    where column_id is not null
     group by file_name
 )
 select names, min(file_name) from members group by names
