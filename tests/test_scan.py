@@ -201,7 +201,7 @@ def test_files_that_are_no_records_are_refused_by_name(tmp_path: Path):
     with pytest.raises(es.ValidationError, match=r"not DataFrame.*load"):
         es.EnrichmentStore.scan(pd.DataFrame([record(0)]), org_id=ORG)  # type: ignore[arg-type]
     within = written(tmp_path / "day=2026-11-16" / "r.parquet", record(1))
-    with pytest.raises(es.ValidationError, match="lies in folders by nothing.*by day"):
+    with pytest.raises(es.ValidationError, match=r"lies in folders by nothing.*by day"):
         es.EnrichmentStore.scan([good, within], org_id=ORG)
 
 

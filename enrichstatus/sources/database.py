@@ -37,8 +37,8 @@ class Database:
         self._preload = preload
         self._con: duckdb.DuckDBPyConnection | None = None
         self._limiting = threading.Lock()
-        #: the bound before the calls that are under way set theirs
-        self._usual: list[str] = []
+        #: calls under way that have bound the memory
+        self._bounded = 0
         self._open(fields, self.path)
 
     def _open(self, wanted: tuple[str, ...] | None, path: str, *, whole: bool = False) -> None:
@@ -116,7 +116,10 @@ class Database:
             with self._con.cursor() as con:
                 yield con
         except duckdb.Error as error:
-            raise StoreError(f"{self.path}: {first_line(error)}") from error
+            advice = ""
+            if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in str(error):
+                advice = " Give it more memory (memory_limit=), or its temporary files more room (TMPDIR)."
+            raise StoreError(f"{self.path}: {first_line(error)}{advice}") from error
         except RuntimeError as error:
             if str(error) == "Query interrupted":  # what the engine makes of Ctrl-C
                 raise KeyboardInterrupt from error
@@ -131,17 +134,15 @@ class Database:
         if not isinstance(memory_limit, str) or not re.fullmatch(r"\s*\d+(\.\d+)?\s*[KMGT]i?B\s*", memory_limit):
             raise ValidationError(f'memory_limit= takes a size such as "6GB", not {memory_limit!r}.')
         with self._cursor() as con, self._limiting:
-            (usual,) = con.execute("select current_setting('memory_limit')").fetchall()[0]
             con.execute("set global memory_limit = $size", {"size": memory_limit})
-            self._usual.append(usual)
+            self._bounded += 1
         try:
             yield
         finally:
             with self._limiting:
-                usual = self._usual[0]
-                self._usual.pop()
-                if self._con is not None and not self._usual:
-                    self._con.execute("set global memory_limit = $size", {"size": usual})
+                self._bounded -= 1
+                if self._con is not None and not self._bounded:
+                    self._con.execute("reset global memory_limit")
 
 
 def _identity(path: str) -> tuple[int, ...] | None:

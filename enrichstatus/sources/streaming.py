@@ -142,7 +142,7 @@ def look_up_files(
             con.execute(_EXPLAINED_SQL if explained else _ORDERED_SQL)
         until = _until(con.table("answer").to_arrow_reader(PIECE))
         tally, rows, first = _Tally(), 0, 0
-        head: Any = None
+        head: list[pa.Table] = []
         with output.open() as write:
             for frame in tasks.pieces(beside):
                 table = until(first + len(frame))
@@ -159,11 +159,14 @@ def look_up_files(
                 result = frame.assign(ordered.select(names).rename_columns(added))
                 write(result)
                 tally.add(fields, ordered)
+                if rows < HEAD or not head:
+                    head.append(result.slice(0, HEAD - rows))
                 rows += len(frame)
-                head = result.slice(0, HEAD) if head is None or not len(head) else head
                 progress.reached(70 + 30 * first / max(count, 1))
             counts = tally.counts()
-            numbers, shown = (table.to_pandas(types_mapper=PANDAS_TYPES.get) for table in (counts, head))
+            numbers, shown = (
+                table.to_pandas(types_mapper=PANDAS_TYPES.get) for table in (counts, pa.concat_tables(head))
+            )
             report = LookupReport(count, rows, numbers, shown, output.files())
             if require:
                 try:
