@@ -26,7 +26,9 @@ from enrichstatus.polling import as_completed, poll, wait
 from enrichstatus.schedules import Adaptive, Ask, Backoff
 from enrichstatus.sources.client import EnrichmentClient
 from enrichstatus.sources.loading import LoadReport
+from enrichstatus.sources.spark import SparkEnrichmentStore
 from enrichstatus.sources.store import EnrichmentStore
+from enrichstatus.sources.streaming import LookupReport
 from enrichstatus.spreading import spread
 from enrichstatus.tables import Report
 from enrichstatus.tasks import tasks_from_leads
@@ -44,6 +46,7 @@ __all__ = [
     "InternalError",
     "LoadReport",
     "LookupInterrupted",
+    "LookupReport",
     "PartialLookupError",
     "Plan",
     "PollDeadline",
@@ -52,6 +55,7 @@ __all__ = [
     "RequirementError",
     "ServiceError",
     "Source",
+    "SparkEnrichmentStore",
     "StoreError",
     "StoreLockedError",
     "UnauthorizedError",

@@ -73,7 +73,7 @@ def look_up(
     choice("how", how, ("left", "inner"))
     choice("errors", errors, ("raise", "coerce"))
     frame = frames.read(tasks)
-    refuse_taken(frame, [prefix + name for name in names])
+    refuse_taken(frame.columns, [prefix + name for name in names], caseless=frame.caseless)
     check(con, frame, errors=errors)
     partial = None
     try:
@@ -113,9 +113,9 @@ def taken(table: pa.Table, names: Sequence[str], place: Rows) -> pa.Table:
     return table.select(names).take(pa.array(place, mask=place < 0)).cast(schema)
 
 
-def refuse_taken(frame: frames.Frame, added: Sequence[str]) -> None:
+def refuse_taken(columns: Sequence[str], added: Sequence[str], *, caseless: bool = False) -> None:
     """Refuse tasks that have a column of the name of one that is to be added."""
-    if found := taken_names(frame, added):
+    if found := taken_names(columns, added, caseless=caseless):
         raise ValidationError(
             f"The tasks already have the column {listed(found)}, which the answer would overwrite. Pass prefix= "
             '(prefix="current_", say) to name the new ones apart, or drop the old.'

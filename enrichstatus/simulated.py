@@ -19,6 +19,7 @@ from enrichstatus.lookup import MAX_PROCESSING_TIME, Instant, asker
 from enrichstatus.schema import COLUMNS, FIELDS, KEY
 from enrichstatus.sources.querying import PREFIX
 from enrichstatus.sources.store import EnrichmentStore
+from enrichstatus.sources.streaming import LookupReport
 from enrichstatus.tasks import check
 
 #: By field: the median time to completion in seconds, and the share that is found; any other field is like the last.
@@ -162,6 +163,12 @@ class SimulatedStore(EnrichmentStore):
     def lookup(self, tasks: Any, *, now: Instant = None, **options: Any) -> Any:
         """Answer as any store does (see `EnrichmentStore.lookup`), at the instant of its own clock unless `now` is given."""
         return super().lookup(tasks, now=self._now() if now is None else now, **options)
+
+    def lookup_to(self, tasks: Any, output: Any, *, now: Instant = None, **options: Any) -> LookupReport:
+        """Answer as any store does (see `EnrichmentStore.lookup_to`), at the instant of its own clock unless `now` is given."""
+        with self._advancing:
+            self._advance()
+        return super().lookup_to(tasks, output, now=self._now() if now is None else now, **options)
 
     def query_many(self, bodies: Sequence[Any], *, org_id: str | None = None, now: Instant = None) -> list[Any]:
         """Answer as any store does (see `EnrichmentStore.query_many`), at the instant of its own clock unless `now` is given."""

@@ -81,7 +81,7 @@ def tasks_from_leads(
         raise ValidationError(f"entity_id= names the column {entity_id!r}, but the leads have {listed(frame.columns)}.")
     if frame.columns.count(entity_id) > 1:
         raise ValidationError(f"There are two columns named {entity_id!r}; rename or drop one.")
-    if taken := taken_names(frame, [name for name in KEY if name != entity_id]):
+    if taken := taken_names(frame.columns, [name for name in KEY if name != entity_id], caseless=frame.caseless):
         raise ValidationError(f"The leads already have a column {listed(taken)}; rename it, or look them up as tasks.")
     tasks = frame.repeat(len(names))
     columns = pa.table(
@@ -94,10 +94,10 @@ def tasks_from_leads(
     return tasks.assign(columns if entity_id != "entityId" else columns.drop_columns(["entityId"]))
 
 
-def taken_names(frame: Frame, names: Sequence[str]) -> list[str]:
-    """Say which names of new columns a frame has already."""
-    fold = str.casefold if frame.caseless else str
-    found = {fold(str(name)) for name in frame.columns}
+def taken_names(columns: Sequence[str], names: Sequence[str], *, caseless: bool) -> list[str]:
+    """Say which names of new columns some have already."""
+    fold = str.casefold if caseless else str
+    found = {fold(str(name)) for name in columns}
     return [name for name in names if fold(name) in found]
 
 

@@ -21,6 +21,7 @@ from tests.browser import lab as lab
 from tests.browser import lab_server as lab_server
 from tests.browser import voila as voila
 from tests.browser import voila_server as voila_server
+from tests.cluster import spark as spark
 from tests.factory import ORG
 from tests.serving import running
 
@@ -36,14 +37,14 @@ collect_ignore = ["bench"]
 MakeSource = Callable[..., es.Source]
 
 
-@pytest.fixture(params=["memory", "file", "unindexed", "snapshot", "parquet", "remote"])
+@pytest.fixture(params=["memory", "file", "unindexed", "snapshot", "parquet", "spark", "remote"])
 def make_source(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeSource]:
     """Make a source that holds the given records.
 
     The store in memory, in a file reopened to read, without its index, and with a snapshot; the records where they lie in Parquet;
-    and a client that asks a server.
+    the records in a Spark cluster; and a client that asks a server.
     """
     with ExitStack() as stack:
 
@@ -52,6 +53,9 @@ def make_source(
             path = ":memory:" if request.param in ("memory", "remote") else tmp_path / f"{uuid.uuid4()}.duckdb"
             if request.param == "parquet":
                 return stack.enter_context(es.EnrichmentStore.scan(_written(records, tmp_path), **options))
+            if request.param == "spark":
+                session = request.getfixturevalue("spark")
+                return es.SparkEnrichmentStore(session, session.createDataFrame(_table(records)), **options)
             store = stack.enter_context(es.EnrichmentStore(path, **options))
             store.load(records)
             if request.param == "remote":
@@ -67,18 +71,19 @@ def make_source(
         yield make
 
 
+def _table(records: list[dict[str, Any]]) -> pa.Table:
+    """Take records as they are, ids and times as text."""
+    types = [(name, pa.bool_() if name == "dataFound" else pa.string()) for name in COLUMNS]
+    return pa.Table.from_pylist(records, pa.schema(types))
+
+
 def _written(records: list[dict[str, Any]], folder: Path) -> str:
-    """Write records to Parquet files as they are, ids and times as text; gives their glob."""
+    """Write records to two Parquet files; gives their glob."""
     folder = folder / str(uuid.uuid4())
     folder.mkdir()
-    table = pa.Table.from_pylist(
-        records, pa.schema([(name, pa.bool_() if name == "dataFound" else pa.string()) for name in COLUMNS])
-    )
-    for part in range(2):
-        pq.write_table(
-            table.slice(part * len(table) // 2, (part + 1) * len(table) // 2 - part * len(table) // 2),
-            folder / f"{part}.parquet",
-        )
+    half = len(records) // 2
+    for part, some in enumerate((records[:half], records[half:])):
+        pq.write_table(_table(some), folder / f"{part}.parquet")
     return str(folder / "*.parquet")
 
 

@@ -197,7 +197,7 @@ def _check(
     errors: str,
 ) -> int:
     """Make the temporary table ``tasks``, as `tasks.check` does of a frame; gives the number of rows."""
-    refuse_taken(next(tasks.pieces(beside)), added)
+    refuse_taken(next(tasks.pieces(beside)).columns, added)
     count = 0
 
     def keys() -> pa.RecordBatchReader:

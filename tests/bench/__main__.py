@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from tests.bench import endpoint, lists, lookup, poll
+from tests.bench import endpoint, lists, lookup, poll, scale
 
-_BENCHMARKS = {"endpoint": endpoint, "lists": lists, "lookup": lookup, "poll": poll}
+_BENCHMARKS = {"endpoint": endpoint, "lists": lists, "lookup": lookup, "poll": poll, "scale": scale}
 
 
 def main() -> None:
