@@ -36,16 +36,9 @@ matched as (
         and own.field = tasks.field
 ),
 
--- rule 3: the newest record speaks; few keys have more than one, and only theirs are worth sorting.
--- Where records lie in files one id may come several times, as it was and as it is; of two that look alike an ended one knows more.
-contested as (
-    select matched.position
-    from matched
-    group by matched.position
-    having count(*) > 1
-),
-
 ranked as (
+    -- rule 3: the newest record speaks. Where records lie in files one id may come several times, as it was and as it is: of two
+    -- that look alike an ended one knows more
     select
         matched.*,
         row_number() over (
@@ -59,14 +52,9 @@ ranked as (
                 matched.dataFound desc nulls last
         ) as rank
     from matched
-    where matched.position in (select contested.position from contested)
 ),
 
 newest as (
-    select matched.*, 1 as rank
-    from matched
-    where not exists (select 1 from contested where contested.position = matched.position)
-    union all
     select ranked.*
     from ranked
     where ranked.rank = 1
