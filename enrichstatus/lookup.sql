@@ -36,9 +36,9 @@ matched as (
         and own.field = tasks.field
 ),
 
--- rule 3: the newest record speaks; few keys have more than one, and only theirs are worth sorting.
--- Where records lie in files one id may come several times, as it was and as it is; of two that look alike an ended one knows more.
 contested as (
+    -- rule 3: the newest record speaks; few keys have more than one, and only theirs are worth sorting.
+    -- Where records lie in files one id may come several times, as it was and as it is; of two that look alike an ended one knows more.
     select matched.position
     from matched
     group by matched.position
