@@ -65,6 +65,11 @@ def records(number: int = 600) -> list[dict[str, Any]]:
             made.append(dict(one))
         elif updated and pick.random() < 0.2:
             made.append(one | {"updatedAt": None, "status": "pending", "dataFound": None})
+        elif pick.random() < 0.2:  # an ended one knows more, whatever its name
+            made.append(
+                one
+                | {"status": pick.choice(["pending", "finished", "cancelled"]), "dataFound": pick.choice([None, True])}
+            )
     pick.shuffle(made)
     return made
 
