@@ -165,3 +165,10 @@ def check_never_back(seen: list[Answer]) -> None:
     for version in {answer.version for answer in seen}:
         since = min(answer.there for answer in seen if answer.version == version)
         assert {answer.version for answer in seen if answer.asked > since and answer.version < version} == set()
+
+
+def test_a_store_that_takes_long_to_read_draws_no_bar_on_stdout():
+    """Nor where Python was told what to run by ``-m`` or ``-c``, which the engine takes for somebody at a terminal."""
+    code = "import enrichstatus as es; con = es.EnrichmentStore()._con; print(con.execute(\"select current_setting('enable_progress_bar')\").fetchall())"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    assert told == "[(False,)]\n"

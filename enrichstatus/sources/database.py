@@ -159,6 +159,8 @@ def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         con = duckdb.connect(path, read_only=read_only)
         # for every cursor of this database: text without a zone is read as UTC, on whatever machine
         con.execute("set global TimeZone = 'UTC'")
+        # under python -m and -c the engine takes a program for a person, and would draw a bar on stdout when it works long
+        con.execute("set enable_progress_bar = false")
         return con
     except duckdb.ConnectionException as error:
         raise StoreLockedError(
