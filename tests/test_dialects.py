@@ -138,6 +138,7 @@ def in_duckdb(text: str) -> Answers:
         return by_position(con.sql(inside(text)).to_arrow_table().to_pylist())
 
 
+@pytest.mark.slow
 def test_that_of_spark_answers_as_the_store_does(expected: Answers, spark: Any):
     """On a session of Spark; and the asker that its head spells out is one for every field."""
     text = es.lookup_sql("spark")
