@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 
 import enrichstatus as es
+from enrichstatus.sources import snapshot
 from tests.factory import ORG, record, task
 from tests.serving import PATH, write_tokens
 
@@ -172,3 +175,21 @@ def test_a_store_that_takes_long_to_read_draws_no_bar_on_stdout():
     code = "import enrichstatus as es; con = es.EnrichmentStore()._con; print(con.execute(\"select current_setting('enable_progress_bar')\").fetchall())"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
     assert told == "[(False,)]\n"
+
+
+def test_a_worker_that_is_killed_while_it_reads_leaves_no_copy_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What a snapshot is written to has no name in the temporary folder, where nobody would clear it away."""
+    put(tmp_path, "v0")
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    pieces, found = snapshot._pieces, []
+
+    def watched(batches: Any) -> Iterator[Any]:
+        for piece in pieces(batches):
+            yield piece
+            found.append(list(scratch.iterdir()))
+
+    monkeypatch.setattr(snapshot, "_pieces", watched)
+    with es.EnrichmentStore(tmp_path / "leads.duckdb", org_id=ORG, read_only=True, preload=True) as store:
+        assert found == [[]]
+        assert store.lookup([task(0)])["status"].tolist() == ["finished"]
