@@ -3,6 +3,7 @@
 from enrichstatus.accessor import Enrichment
 from enrichstatus.analysis import coverage, diff
 from enrichstatus.dashboard import Dashboard
+from enrichstatus.dialects import lookup_sql
 from enrichstatus.errors import (
     EnrichStatusError,
     InternalError,
@@ -64,6 +65,7 @@ __all__ = [
     "as_completed",
     "coverage",
     "diff",
+    "lookup_sql",
     "plan",
     "poll",
     "require",

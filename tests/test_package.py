@@ -24,13 +24,14 @@ def test_the_public_names_are_the_imported_ones():
 
 
 def test_importing_loads_nothing_optional():
-    """``import enrichstatus`` in a fresh process loads no widgets, server, cluster, plots or other frames, nor HTTP."""
+    """``import enrichstatus`` in a fresh process loads no widgets, server, cluster, plots, transpiler or other frames, nor HTTP."""
     code = "import sys, enrichstatus; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = set(
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     )
     assert "duckdb" in loaded
-    assert not loaded & {"ipywidgets", "IPython", "starlette", "pyspark", "matplotlib", "polars", "requests"}
+    optional = {"ipywidgets", "IPython", "starlette", "pyspark", "matplotlib", "polars", "requests", "sqlglot"}
+    assert not loaded & optional
 
 
 def test_the_version_is_in_the_changelog():

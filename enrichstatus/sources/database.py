@@ -188,6 +188,8 @@ def _connect(path: str, *, read_only: bool) -> duckdb.DuckDBPyConnection:
             # where what exceeds the memory waits: by the engine's choice several readers of one file would share it
             spill = os.path.join(tempfile.gettempdir(), f"enrichstatus-{secrets.token_hex(4)}")
             con.execute("set global temp_directory = $spill", {"spill": spill})
+        # under python -m and -c the engine takes a program for a person, and would draw a bar on stdout when it works long
+        con.execute("set enable_progress_bar = false")
         return con
     except duckdb.ConnectionException as error:
         raise StoreLockedError(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import mmap
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 
 import duckdb
 import numpy as np
@@ -23,17 +22,15 @@ class Snapshot:
     """
 
     def __init__(self, con: duckdb.DuckDBPyConnection):
-        handle, path = tempfile.mkstemp(prefix="enrichstatus-", suffix=".arrow")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                reader = con.sql(_RECORDS_SQL).to_arrow_reader()
-                with pa.ipc.new_file(file, reader.schema) as writer:
-                    for piece in _pieces(reader):
-                        writer.write_table(piece)
-            table = pa.ipc.open_file(pa.memory_map(path)).read_all()
-        finally:
-            with suppress(OSError):  # some systems keep a mapped file's name until it is unmapped
-                os.unlink(path)
+        # it never has a name, or at most for a moment: a process that is killed while it writes leaves nothing behind
+        with tempfile.TemporaryFile(prefix="enrichstatus-") as file:
+            reader = con.sql(_RECORDS_SQL).to_arrow_reader()
+            with pa.ipc.new_file(file, reader.schema) as writer:
+                for piece in _pieces(reader):
+                    writer.write_table(piece)
+            file.flush()
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        table = pa.ipc.open_file(pa.py_buffer(mapped)).read_all()
         self._pieces = table.drop_columns(["probe"]).to_batches()
         self._starts = np.cumsum([0, *(piece.num_rows for piece in self._pieces)])
         probes = table["probe"].to_numpy()
