@@ -26,6 +26,7 @@ from enrichstatus.polling import as_completed, poll, wait
 from enrichstatus.schedules import Adaptive, Ask, Backoff
 from enrichstatus.sources.client import EnrichmentClient
 from enrichstatus.sources.loading import LoadReport
+from enrichstatus.sources.spark import SparkEnrichmentStore
 from enrichstatus.sources.store import EnrichmentStore
 from enrichstatus.spreading import spread
 from enrichstatus.tables import Report
@@ -52,6 +53,7 @@ __all__ = [
     "RequirementError",
     "ServiceError",
     "Source",
+    "SparkEnrichmentStore",
     "StoreError",
     "StoreLockedError",
     "UnauthorizedError",

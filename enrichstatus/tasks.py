@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
-from enrichstatus.frames import Frame
+from enrichstatus.frames import Frame, Named
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, find, listed
 
 KEYS_SQL = Path(__file__).with_name("keys.sql").read_text()
@@ -94,7 +94,7 @@ def tasks_from_leads(
     return tasks.assign(columns if entity_id != "entityId" else columns.drop_columns(["entityId"]))
 
 
-def taken_names(frame: Frame, names: Sequence[str]) -> list[str]:
+def taken_names(frame: Named, names: Sequence[str]) -> list[str]:
     """Say which names of new columns a frame has already."""
     fold = str.casefold if frame.caseless else str
     found = {fold(str(name)) for name in frame.columns}
@@ -126,12 +126,7 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
 
     With ``errors="raise"`` bad tasks raise `ValidationError` instead, with all of them in its ``.problems``.
     """
-    names = find(frame.columns, KEY)
-    if missing := [name for name in ("entityId", "field") if name not in names]:
-        raise ValidationError(
-            f"Tasks need the column {listed(missing)}; found {listed(frame.columns)}. "
-            "A lead list becomes tasks with tasks_from_leads(leads, entity_id=…, fields=[…])."
-        )
+    names = task_names(frame.columns)
     arrived = frame.arrow(list(names.values())).columns
     columns = {ours: _comparable(column, ours) for ours, column in zip(names, arrived, strict=True)}
     person = pa.scalar(ENTITY_TYPES[0], pa.string())
@@ -146,6 +141,17 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
         advice = 'Mend them, or pass errors="coerce" to give them a null status.'
         raise ValidationError.of_rows("tasks", problems(con), advice)
     return given
+
+
+def task_names(columns: Sequence[str]) -> dict[str, str]:
+    """Say under which names the columns of the key stand: ``{ours: theirs}``."""
+    names = find(columns, KEY)
+    if missing := [name for name in ("entityId", "field") if name not in names]:
+        raise ValidationError(
+            f"Tasks need the column {listed(missing)}; found {listed(columns)}. "
+            "A lead list becomes tasks with tasks_from_leads(leads, entity_id=…, fields=[…])."
+        )
+    return names
 
 
 def problems(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:

@@ -7,19 +7,26 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 
 import enrichstatus as es
+from enrichstatus.schema import COLUMNS
 from enrichstatus.sources import answering
 from tests.browser import chromium as chromium
 from tests.browser import lab as lab
 from tests.browser import lab_server as lab_server
 from tests.browser import voila as voila
 from tests.browser import voila_server as voila_server
+from tests.cluster import spark as spark
 from tests.factory import ORG
 from tests.serving import running
+
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 @pytest.fixture
@@ -33,18 +40,21 @@ collect_ignore = ["bench"]
 MakeSource = Callable[..., es.Source]
 
 
-@pytest.fixture(params=["memory", "file", "scan", "snapshot", "remote"])
+@pytest.fixture(params=["memory", "file", "scan", "snapshot", "remote", "spark"])
 def make_source(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeSource]:
     """Make a source that holds the given records.
 
-    The store in memory, in a file reopened to read, without its index, and with a snapshot; and a client that asks a server.
+    The store in memory, in a file reopened to read, without its index, and with a snapshot; a client that asks a server,
+    and a cluster.
     """
     with ExitStack() as stack:
 
         def make(records: list[dict[str, Any]], **options: Any) -> es.Source:
             options = {"org_id": ORG} | options
+            if request.param == "spark":
+                return _on_spark(request.getfixturevalue("spark"), records, options)
             path = ":memory:" if request.param in ("memory", "remote") else tmp_path / f"{uuid.uuid4()}.duckdb"
             store = stack.enter_context(es.EnrichmentStore(path, **options))
             store.load(records)
@@ -59,6 +69,13 @@ def make_source(
             return store
 
         yield make
+
+
+def _on_spark(spark: SparkSession, records: list[dict[str, Any]], options: dict[str, Any]) -> es.Source:
+    """Make a Spark DataFrame of the records, all columns but one of them text, as a JSON file is read."""
+    schema = pa.schema([(name, pa.bool_() if name == "dataFound" else pa.string()) for name in COLUMNS])
+    frame = spark.createDataFrame(pa.Table.from_pylist(records, schema))
+    return es.SparkEnrichmentStore(spark, frame, **options)
 
 
 def _client(stack: ExitStack, store: es.EnrichmentStore, options: dict[str, Any]) -> es.EnrichmentClient:

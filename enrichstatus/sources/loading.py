@@ -116,7 +116,7 @@ def _arrived(
         frame = frames.read(records)
         if frame.objects and not len(frame):
             return _given(con.sql("select null as nothing where false"), {}, objects=True)
-        names = _names(frame.columns, columns)
+        names = record_names(frame.columns, columns)
         con.register("arrived", frame.arrow(list(dict.fromkeys(names.values()))))
         return _given(
             con.table("arrived"), {ours: str(theirs) for ours, theirs in names.items()}, objects=frame.objects
@@ -130,12 +130,13 @@ def _arrived(
         found = [name for name in relation.columns if name != files.FILE]
         names = {"file": files.FILE}
         if found != files.NOTHING:
-            names |= _names(found, columns)
+            names |= record_names(found, columns)
         parts.append(_given(relation, names, objects=kind == "json"))
     return reduce(duckdb.DuckDBPyRelation.union, parts)
 
 
-def _names(found: list[str], columns: Mapping[str, str] | None) -> dict[str, str]:
+def record_names(found: list[str], columns: Mapping[str, str] | None) -> dict[str, str]:
+    """Say under which names the columns of a record stand: ``{ours: theirs}``."""
     names = find(found, COLUMNS, columns)
     if missing := [name for name in _REQUIRED if name not in names]:
         raise ValidationError(
