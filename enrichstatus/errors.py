@@ -56,15 +56,23 @@ class ValidationError(EnrichStatusError, ValueError):
         self.problems = problems
 
     @classmethod
-    def of_rows(cls, what: str, problems: pd.DataFrame, remedy: str) -> ValidationError:
-        """One error for all bad rows: the first few in the message, every one in ``.problems``."""
+    def of_rows(cls, what: str, problems: pd.DataFrame, remedy: str, *, count: int | None = None) -> ValidationError:
+        """One error for all bad rows: the first few in the message, every one in ``.problems``.
+
+        Where rows have no numbers, there is no column ``row``, and `count` says how many they are.
+        """
         head = problems.head(3).fillna({"value": ""})  # three lines at the most, however many rows are bad
-        place = head["row"].astype(str) + (" of " + head["file"] if "file" in head else "")
+        place = (
+            "row " + head["row"].astype(str) + (" of " + head["file"] if "file" in head else "") + ": "
+            if count is None
+            else ""
+        )
         value = (" '" + head["value"].str.slice(0, 60) + "'").where(head["value"].str.strip() != "", "")
-        shown = (place + ": " + head["column"] + value + " " + head["reason"]).tolist()
-        rows = problems.drop(columns=["column", "value", "reason"]).drop_duplicates().shape[0]
+        shown = (place + head["column"] + value + " " + head["reason"]).tolist()
+        numbers = problems.drop(columns=["column", "value", "reason"])
+        rows = len(numbers.drop_duplicates()) if count is None else count
         more = f"\n  … and {len(problems) - len(shown):,} more in .problems" if len(problems) > len(shown) else ""
-        lines = "".join(f"\n  row {line}" for line in shown)
+        lines = "".join(f"\n  {line}" for line in shown)
         return cls(f"{rows:,} bad {what if rows != 1 else what.removesuffix('s')}:{lines}{more}\n{remedy}", problems)
 
 

@@ -24,16 +24,22 @@ from enrichstatus.schema import KEY, PANDAS_TYPES, listed
 Rows = npt.NDArray[np.int64]
 
 
-class Frame(Protocol):
-    """A caller's frame, whatever its kind."""
+class Named(Protocol):
+    """What has named columns."""
 
-    #: whether rows are JSON objects, in which an absent member cannot be told from a null one
-    objects: bool
     #: whether names that differ in case alone are one name
     caseless: bool
 
     @property
     def columns(self) -> list[str]: ...  # noqa: D102
+
+
+class Frame(Named, Protocol):
+    """A caller's frame, whatever its kind."""
+
+    #: whether rows are JSON objects, in which an absent member cannot be told from a null one
+    objects: bool
+
     def __len__(self) -> int: ...
     def arrow(self, names: Sequence[str]) -> pa.Table:
         """Some of the columns."""

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
-from enrichstatus.frames import Rows
+from enrichstatus.frames import Named, Rows
 from enrichstatus.schema import COLUMNS, EXPLANATION, KEY, SCHEMA, listed
 from enrichstatus.tasks import check, taken_names
 
@@ -68,12 +68,9 @@ def look_up(
     columns and the number of tasks, and gives the columns with ``position``, a row for each task that has a record, in any order.
     Where only some tasks could be answered it raises `PartialAnswer`.
     """
-    names = asked(columns)
-    parse_prefix(prefix)
-    choice("how", how, ("left", "inner"))
-    choice("errors", errors, ("raise", "coerce"))
+    names = parse_options(columns, how, errors, prefix)
     frame = frames.read(tasks)
-    refuse_taken(frame.columns, [prefix + name for name in names], caseless=frame.caseless)
+    refuse_taken(frame, [prefix + name for name in names])
     check(con, frame, errors=errors)
     partial = None
     try:
@@ -113,9 +110,18 @@ def taken(table: pa.Table, names: Sequence[str], place: Rows) -> pa.Table:
     return table.select(names).take(pa.array(place, mask=place < 0)).cast(schema)
 
 
-def refuse_taken(columns: Sequence[str], added: Sequence[str], *, caseless: bool = False) -> None:
-    """Refuse tasks that have a column of the name of one that is to be added."""
-    if found := taken_names(columns, added, caseless=caseless):
+def parse_options(columns: Columns, how: How, errors: Errors, prefix: str) -> tuple[str, ...]:
+    """Check the options of a lookup; gives the names of the asked columns."""
+    names = asked(columns)
+    parse_prefix(prefix)
+    choice("how", how, ("left", "inner"))
+    choice("errors", errors, ("raise", "coerce"))
+    return names
+
+
+def refuse_taken(frame: Named, added: Sequence[str]) -> None:
+    """Refuse tasks that have a column of the name of a new one."""
+    if found := taken_names(frame, added):
         raise ValidationError(
             f"The tasks already have the column {listed(found)}, which the answer would overwrite. Pass prefix= "
             '(prefix="current_", say) to name the new ones apart, or drop the old.'

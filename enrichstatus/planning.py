@@ -111,7 +111,7 @@ def plan(
     retried = _parse_retry(retry)
     frame = frames.read(tasks)
     parse_prefix(prefix)
-    if taken := taken_names(frame.columns, [prefix + name for name in _ADDED], caseless=frame.caseless):
+    if taken := taken_names(frame, [prefix + name for name in _ADDED]):
         raise ValidationError(
             f"The tasks already have the column {listed(taken)}, which the plan would overwrite. Pass prefix= "
             '(prefix="plan_", say) to name the new ones apart, or drop the old.'

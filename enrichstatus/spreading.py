@@ -77,7 +77,7 @@ def spread(status: Any, *, prefix: str = "") -> Any:
     ended = pc.fill_null(pc.not_equal(answered[answers[0]], "pending"), fill_value=False)
     waiting = lead[~ended.to_numpy()]
     columns[_READY] = pa.array(np.bincount(waiting, minlength=len(first)) == 0, pa.bool_())
-    if taken := taken_names(leads.columns, list(columns), caseless=leads.caseless):
+    if taken := taken_names(leads, list(columns)):
         raise ValidationError(f"The leads already have the column {listed(taken)}; rename or drop it.")
     return leads.assign(pa.table(columns))
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
-from enrichstatus.frames import Frame
+from enrichstatus.frames import Frame, Named
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, find, listed
 
 KEYS_SQL = Path(__file__).with_name("keys.sql").read_text()
@@ -81,7 +81,7 @@ def tasks_from_leads(
         raise ValidationError(f"entity_id= names the column {entity_id!r}, but the leads have {listed(frame.columns)}.")
     if frame.columns.count(entity_id) > 1:
         raise ValidationError(f"There are two columns named {entity_id!r}; rename or drop one.")
-    if taken := taken_names(frame.columns, [name for name in KEY if name != entity_id], caseless=frame.caseless):
+    if taken := taken_names(frame, [name for name in KEY if name != entity_id]):
         raise ValidationError(f"The leads already have a column {listed(taken)}; rename it, or look them up as tasks.")
     tasks = frame.repeat(len(names))
     columns = pa.table(
@@ -94,10 +94,10 @@ def tasks_from_leads(
     return tasks.assign(columns if entity_id != "entityId" else columns.drop_columns(["entityId"]))
 
 
-def taken_names(columns: Sequence[str], names: Sequence[str], *, caseless: bool) -> list[str]:
-    """Say which names of new columns some have already."""
-    fold = str.casefold if caseless else str
-    found = {fold(str(name)) for name in columns}
+def taken_names(frame: Named, names: Sequence[str]) -> list[str]:
+    """Say which names of new columns a frame has already."""
+    fold = str.casefold if frame.caseless else str
+    found = {fold(str(name)) for name in frame.columns}
     return [name for name in names if fold(name) in found]
 
 
@@ -146,20 +146,9 @@ def bad_tasks(con: duckdb.DuckDBPyConnection) -> ValidationError:
     )
 
 
-def key_names(columns: Sequence[str]) -> dict[str, str]:
-    """Say under which names the columns of a key stand among those of tasks."""
-    names = find(columns, KEY)
-    if missing := [name for name in ("entityId", "field") if name not in names]:
-        raise ValidationError(
-            f"Tasks need the column {listed(missing)}; found {listed(columns)}. "
-            "A lead list becomes tasks with tasks_from_leads(leads, entity_id=…, fields=[…])."
-        )
-    return names
-
-
 def keys_of(frame: Frame, first: int = 0) -> pa.Table:
     """Give the keys as they came, with their ``position``, counted from `first`."""
-    names = key_names(frame.columns)
+    names = task_names(frame.columns)
     arrived = frame.arrow(list(names.values())).columns
     columns = {ours: _comparable(column, ours) for ours, column in zip(names, arrived, strict=True)}
     person = pa.scalar(ENTITY_TYPES[0], pa.string())
@@ -168,6 +157,17 @@ def keys_of(frame: Frame, first: int = 0) -> pa.Table:
     elif frame.objects:
         columns["entityType"] = columns["entityType"].fill_null(person)
     return pa.table({"position": np.arange(first, first + len(frame)), **columns})
+
+
+def task_names(columns: Sequence[str]) -> dict[str, str]:
+    """Say under which names the columns of the key stand: ``{ours: theirs}``."""
+    names = find(columns, KEY)
+    if missing := [name for name in ("entityId", "field") if name not in names]:
+        raise ValidationError(
+            f"Tasks need the column {listed(missing)}; found {listed(columns)}. "
+            "A lead list becomes tasks with tasks_from_leads(leads, entity_id=…, fields=[…])."
+        )
+    return names
 
 
 def problems(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:

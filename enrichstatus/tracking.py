@@ -42,7 +42,7 @@ class Tracker:
         self.frame = frames.read(tasks.copy(deep=False) if isinstance(tasks, pd.DataFrame) else tasks)
         parse_prefix(prefix)
         self.names = (prefix + "status", prefix + "dataFound")
-        if taken := taken_names(self.frame.columns, self.names, caseless=self.frame.caseless):
+        if taken := taken_names(self.frame, self.names):
             raise ValidationError(
                 f"The tasks already have the column {listed(taken)}, which the answer would overwrite. Pass prefix= "
                 '(prefix="current_", say) to name the new ones apart, or drop the old.'

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -316,13 +316,18 @@ def voila(voila_server: tuple[str, Path], chromium: Browser) -> Iterator[Voila]:
 
 
 def require(*modules: str) -> None:
-    """Skip the test where a part is missing, saying how to install it; in CI it fails, since there it has to run."""
-    missing: Callable[[str], NoReturn] = pytest.fail if os.environ.get("ENRICHSTATUS_CI") == "1" else pytest.skip
+    """Skip the test where a part is missing, saying how to install it."""
     for module in (*modules, "playwright"):
         if importlib.util.find_spec(module) is None:
             missing(f'needs {module}: pip install -e ".[browser]"')
     if _chromium() is None:
         missing(f"needs one of {', '.join(CHROMIUMS)} on the PATH: apt-get install chromium")
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test for want of something; in CI it fails, since there it has to run."""
+    (pytest.fail if os.environ.get("ENRICHSTATUS_CI") == "1" else pytest.skip)(what)
+    raise AssertionError
 
 
 def _chromium() -> str | None:

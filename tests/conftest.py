@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +24,9 @@ from tests.browser import voila_server as voila_server
 from tests.cluster import spark as spark
 from tests.factory import ORG
 from tests.serving import running
+
+if TYPE_CHECKING:
+    pass
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def make_source(
 
 
 def _table(records: list[dict[str, Any]]) -> pa.Table:
-    """Take records as they are, ids and times as text."""
+    """Take records as a JSON file has them: all columns but one are text."""
     types = [(name, pa.bool_() if name == "dataFound" else pa.string()) for name in COLUMNS]
     return pa.Table.from_pylist(records, pa.schema(types))
 

@@ -134,7 +134,7 @@ def _arrived(
 
 
 def record_names(found: list[str], columns: Mapping[str, str] | None) -> dict[str, str]:
-    """Say under which names a record's columns stand, those that it must have among them."""
+    """Say under which names the columns of a record stand, ``{ours: theirs}``, those that it must have among them."""
     names = find(found, COLUMNS, columns)
     if missing := [name for name in _REQUIRED if name not in names]:
         raise ValidationError(

@@ -19,7 +19,7 @@ from enrichstatus.gate import judge
 from enrichstatus.lookup import LOOKUP_SQL, How, places, refuse_taken, taken
 from enrichstatus.schema import PANDAS_TYPES, listed
 from enrichstatus.sources.progress import Progress
-from enrichstatus.tasks import bad_rows, bad_tasks, cast_tasks, key_names, keys_of, tasks_from_leads
+from enrichstatus.tasks import bad_rows, bad_tasks, cast_tasks, keys_of, task_names, tasks_from_leads
 from enrichstatus.writing import Output
 
 #: Rows of one piece.
@@ -96,7 +96,7 @@ class TaskFiles:
                 yield frames.piece(frames.read([]).arrow(["entityId", "entityType", "field"]), objects=True)
                 return
             if keys_only:
-                found = [self.leads.entity_id] if self.leads else list(key_names(names).values())
+                found = [self.leads.entity_id] if self.leads else list(task_names(names).values())
                 names = [name for name in names if name in found] or names
             reader = relation.select(*map(duckdb.ColumnExpression, names)).to_arrow_reader(PIECE)
             yield self._piece(reader.schema.empty_table())
@@ -197,7 +197,7 @@ def _check(
     errors: str,
 ) -> int:
     """Make the temporary table ``tasks``, as `tasks.check` does of a frame; gives the number of rows."""
-    refuse_taken(next(tasks.pieces(beside)).columns, added)
+    refuse_taken(next(tasks.pieces(beside)), added)
     count = 0
 
     def keys() -> pa.RecordBatchReader:

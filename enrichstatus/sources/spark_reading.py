@@ -1,0 +1,210 @@
+"""How Spark reads keys and records: its words for what ``keys.sql`` and ``load.sql`` say in DuckDB's.
+
+Texts are put together of constants and of column names that are ours; values are bound (`ARGUMENTS` and the caller's).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from enrichstatus.schema import COLUMNS, ENTITY_TYPES, KEY, listed
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+#: What Unicode calls a space, which is what DuckDB's trim() takes away.
+_SPACES = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_OUTER = r"[\t\n\f\r\p{Z}]*"
+#: Bound, because a brace in the text of a query would stand for a relation. ``$`` would let a line's end follow, ``\z`` does not.
+ARGUMENTS: Mapping[str, Any] = {
+    "canonical": r"\A[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\z",
+    "spelled": rf"\A{_OUTER}(?:\{{[0-9A-Fa-f-]+\}}|[0-9A-Fa-f-]+){_OUTER}\z",
+    "beside": "[^0-9A-Fa-f]",
+    "digits": "^(.{8})(.{4})(.{4})(.{4})(.{12})$",
+    "dashed": "$1-$2-$3-$4-$5",
+    "spaces": _SPACES,
+    "dated": r"\A\s*\d{4}-\d{1,2}-\d{1,2}(?:[T ].*)?\z",
+    "day": r"\A\s*\d{4}-\d{1,2}-\d{1,2}\s*\z",
+    "zoneless": r"\A\s*[0-9-]+[T ][0-9:.]*\s*\z",
+}
+
+
+def with_keys(spark: SparkSession, given: DataFrame, names: Mapping[str, str], fields: tuple[str, ...]) -> DataFrame:
+    """Put the key as it compares beside the columns of tasks (null where it is bad), and ``position``, which is all of it.
+
+    `names` says what the columns of the key are called in `given` (``{ours: theirs}``).
+    """
+    kind = f"cast({names['entityType']} as string)" if "entityType" in names else f"'{ENTITY_TYPES[0]}'"
+    text = f"""
+        with keyed as (
+            select
+                given.*,
+                {_uuid(f"cast({names['entityId']} as string)")} as entityId,
+                {_known(kind, "types")} as entityType,
+                {_known(f"cast({names['field']} as string)", "fields")} as field
+            from {{given}} as given
+        )
+        select keyed.*, keyed.entityId || ' ' || keyed.entityType || ' ' || keyed.field as position from keyed
+    """  # noqa: S608  of constants
+    return spark.sql(text, args=_arguments(fields), given=given)
+
+
+def records_of(
+    spark: SparkSession,
+    given: DataFrame,
+    names: Mapping[str, str],
+    fields: tuple[str, ...],
+    *,
+    org_id: str,
+    own: str | None,
+    reject: bool,
+) -> DataFrame:
+    """Read the records of one organization, lazily and in one pass; a bad one raises when it is met, or has a key that none has.
+
+    `names` says what the columns are called in `given` (``{ours: theirs}``); `own` is the organization of records without one.
+    """
+    types = dict(given.dtypes)
+    column = {ours: _given(names.get(ours), types, ours) for ours in COLUMNS}
+    casts = ", ".join(f"{expression} as cast{name[0].upper()}{name[1:]}" for name, expression in _casts(types, names))
+    # Where keys could be null, Spark would see that they are not by computing them twice: '' is no key, and no null
+    otherwise = "''" if reject else f"raise_error(concat('{BAD_RECORD}', problem, '. {_REMEDY}'))"
+    text = f"""
+        with arrived as (
+            select {", ".join(f"{expression} as {name}" for name, expression in column.items())}
+            from {{given}} as given
+        ),
+
+        own as (
+            select arrived.*
+            from arrived
+            where coalesce(nullif(btrim(arrived.orgId, :spaces), ''), nullif(btrim(:own, :spaces), '')) = :asked
+        ),
+
+        cast_columns as (select own.*, {casts} from own),
+
+        judged as (select cast_columns.*, {_PROBLEM} as problem from cast_columns)
+
+        select
+            coalesce(
+                castId,
+                regexp_replace(
+                    md5(concat_ws(
+                        '|', :asked, castEntityType, castField, castEntityId, cast(unix_micros(castCreatedAt) as string)
+                    )),
+                    :digits,
+                    :dashed
+                )
+            ) as id,
+            castCreatedAt as createdAt,
+            castUpdatedAt as updatedAt,
+            coalesce(case when problem is null then castEntityId else {otherwise} end, '') as entityId,
+            coalesce(castEntityType, '') as entityType,
+            coalesce(castField, '') as field,
+            castStatus as status,
+            nullif(error, '') as error,
+            castDataFound as dataFound,
+            nullif(createdBy, '') as createdBy,
+            :asked as orgId,
+            nullif(globalEnrichmentId, '') as globalEnrichmentId,
+            nullif(creditTransactionId, '') as creditTransactionId
+        from judged
+    """  # noqa: S608  of constants
+    known = f"is not one of {listed(fields, limit=100)}"
+    arguments = _arguments(fields) | {"asked": org_id, "own": own or "", "noField": known}
+    return spark.sql(text, args=arguments, given=given)
+
+
+def raw_keys(names: Mapping[str, str]) -> list[str]:
+    """Name the columns of a key as they came, as text, for an error to quote."""
+    return [f"cast({names[name]} as string) as {name}" for name in KEY if name in names]
+
+
+#: How the error of a bad record begins; Spark itself puts a code before it and one after it.
+BAD_RECORD = "A bad record: "
+_REMEDY = 'Mend it, or make the source with errors="reject", which leaves such records out'
+
+
+def _arguments(fields: tuple[str, ...]) -> dict[str, Any]:
+    return {**ARGUMENTS, "types": list(ENTITY_TYPES), "fields": list(fields)}
+
+
+def _uuid(column: str) -> str:
+    """Read a UUID in any spelling; most are canonical, and only the others are worth rewriting."""
+    return f"""case
+        when {column} rlike :canonical then {column}
+        when {column} rlike :spelled and length(regexp_replace({column}, :beside, '')) = 32
+            then regexp_replace(lower(regexp_replace({column}, :beside, '')), :digits, :dashed)
+    end"""
+
+
+def _known(column: str, vocabulary: str) -> str:
+    return f"case when array_contains(:{vocabulary}, {column}) then {column} end"
+
+
+def _given(name: str | None, types: Mapping[str, str], ours: str) -> str:
+    """Give a column as it came where its type is a native one, else as text; an absent entity type is a person."""
+    if name is None:
+        return f"'{ENTITY_TYPES[0]}'" if ours == "entityType" else "cast(null as string)"
+    return f"given.{name}" if types[name] in _NATIVE.get(ours, ()) else f"cast(given.{name} as string)"
+
+
+_INSTANTS = {"timestamp", "timestamp_ntz"}
+_NATIVE = {"createdAt": _INSTANTS, "updatedAt": _INSTANTS, "dataFound": {"boolean"}}
+
+
+def _casts(types: Mapping[str, str], names: Mapping[str, str]) -> list[tuple[str, str]]:
+    kinds = {ours: types[theirs] for ours, theirs in names.items()}
+    found = "own.dataFound" if kinds.get("dataFound") == "boolean" else _boolean("own.dataFound")
+    return [
+        ("id", _uuid("own.id")),
+        ("createdAt", _instant("own.createdAt", kinds.get("createdAt"))),
+        ("updatedAt", _instant("own.updatedAt", kinds.get("updatedAt"))),
+        ("entityId", _uuid("own.entityId")),
+        ("entityType", _known("own.entityType", "types")),
+        ("field", _known("own.field", "fields")),
+        ("status", "nullif(btrim(own.status, :spaces), '')"),
+        ("dataFound", found),
+    ]
+
+
+def _boolean(column: str) -> str:
+    return f"try_cast(btrim({column}, :spaces) as boolean)"
+
+
+def _instant(column: str, kind: str | None) -> str:
+    """Read an instant, which without a zone is UTC whatever zone the session is in."""
+    if kind == "timestamp":
+        return column
+    if kind == "timestamp_ntz":  # a cast would go by the session's zone, and has no value where that skips an hour
+        return f"""timestamp_micros(
+            unix_date(cast({column} as date)) * 86400000000
+            + hour({column}) * 3600000000
+            + minute({column}) * 60000000
+            + cast(extract(second from {column}) * 1000000 as bigint)
+        )"""
+    return f"""try_cast(case
+        when {column} rlike :day then concat(trim({column}), ' 00:00:00Z')
+        when {column} rlike :zoneless then concat(trim({column}), 'Z')
+        when {column} rlike :dated then {column}
+    end as timestamp_ltz)"""
+
+
+def _wrong(name: str, reason: str) -> str:
+    value = f"left(nullif(btrim(cast({name} as string), :spaces), ''), 60)"
+    return f"coalesce(concat('{name} ''', {value}, ''' ', {reason}), '{name} is missing')"
+
+
+_TYPES = f"'is not one of {listed(ENTITY_TYPES)}'"
+_PROBLEM = f"""case
+    when castEntityId is null then {_wrong("entityId", "'is not a UUID'")}
+    when castEntityType is null then {_wrong("entityType", _TYPES)}
+    when castField is null then {_wrong("field", ":noField")}
+    when castId is null and btrim(id, :spaces) <> '' then {_wrong("id", "'is not a UUID'")}
+    when castCreatedAt is null then {_wrong("createdAt", "'is not an ISO 8601 timestamp'")}
+    when castUpdatedAt is null and btrim(cast(updatedAt as string), :spaces) <> ''
+        then {_wrong("updatedAt", "'is not an ISO 8601 timestamp'")}
+    when castStatus is null then 'status is missing'
+    when castDataFound is null and btrim(cast(dataFound as string), :spaces) <> ''
+        then {_wrong("dataFound", "'is not true or false'")}
+end"""
