@@ -9,13 +9,12 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -25,6 +24,7 @@ import pytest
 import enrichstatus as es
 from enrichstatus.lookup import LOOKUP_SQL, asker
 from enrichstatus.schema import COLUMNS, EXPLANATION, FIELDS, SCHEMA
+from tests.browser import missing
 from tests.factory import ORG, record, uid
 
 NOW = datetime(2026, 11, 16, 9, tzinfo=UTC)
@@ -249,33 +249,6 @@ def test_without_sqlglot_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 
 
 # --- engines ------------------------------------------------------------------------------------------------------------------
-
-
-def missing(reason: str) -> NoReturn:
-    """Skip the test, saying what it needs; in CI it fails, since there it has to run."""
-    (pytest.fail if os.environ.get("ENRICHSTATUS_CI") == "1" else pytest.skip)(reason)
-
-
-@pytest.fixture(scope="module")
-def spark() -> Iterator[Any]:
-    """A session of Spark in this process."""
-    if shutil.which("java") is None:
-        missing("needs Java: apt-get install openjdk-17-jre-headless")
-    try:
-        from pyspark.sql import SparkSession
-    except ImportError:
-        missing("needs pyspark: pip install pyspark")
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    options = {
-        "spark.ui.enabled": "false",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": "2",
-    }
-    session = SparkSession.builder.master("local[1]").config(map=options).getOrCreate()
-    yield session
-    session.stop()
 
 
 @pytest.fixture(scope="module")
