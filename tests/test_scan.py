@@ -126,7 +126,7 @@ def test_everything_that_reads_a_store_reads_a_scan(tmp_path: Path):
     assert [one["status"] for one in source.query({"tasks": [task(0)]}, now=NOW)] == ["finished"]
     assert len(es.timing(source, now=NOW).frame) == 2
     assert re.search(
-        r"EnrichmentStore\.scan\('.*r\.parquet', org_id='org_1'\)\n2 records in 1 files of .* read where", repr(source)
+        r"EnrichmentStore\.scan\('.*r\.parquet', org_id='org_1'\)\n2 records in 1 file of .* read where", repr(source)
     )
     assert not hasattr(source, "load")
     with pytest.raises(es.ValidationError, match="into= takes an EnrichmentStore"):

@@ -102,7 +102,8 @@ class Scan(Embedded):
         org = f", org_id={self.org_id!r}" if self.org_id else ""
         if self._con is None:
             return f"EnrichmentStore.scan({self.path!r}, closed)"
-        size = f"{self._rows:,} records in {len(self._files):,} files of {self._bytes / 1e6:,.1f} MB"
+        count = len(self._files)
+        size = f"{self._rows:,} records in {count:,} file{'s' if count > 1 else ''} of {self._bytes / 1e6:,.1f} MB"
         return f"EnrichmentStore.scan({self.path!r}{org})\n{size}, read where they lie"
 
     def _repr_html_(self) -> str:
