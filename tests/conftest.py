@@ -24,7 +24,6 @@ from tests.cluster import spark as spark
 from tests.factory import ORG
 from tests.serving import running
 
-
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
