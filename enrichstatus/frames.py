@@ -27,11 +27,11 @@ Rows = npt.NDArray[np.int64]
 class Named(Protocol):
     """What has named columns."""
 
-    #: whether names that differ in case alone are one name
-    caseless: bool
-
     @property
     def columns(self) -> list[str]: ...  # noqa: D102
+    @property
+    def caseless(self) -> bool:
+        """Whether names that differ in case alone are one name."""
 
 
 class Frame(Named, Protocol):

@@ -105,6 +105,10 @@ class SparkEnrichmentStore:
         errors: Literal["raise", "reject"] = "raise",
         columns: Mapping[str, str] | None = None,
     ):
+        try:
+            import pyspark  # noqa: F401  asked for here, or a fault of our own would be taken for its absence
+        except ImportError as error:
+            raise ImportError('Spark needs the extra "spark": pip install "enrichstatus[spark]"') from error
         parse_org(org_id)
         choice("errors", errors, ("raise", "reject"))
         if not _is_spark(records):
@@ -282,23 +286,21 @@ class SparkEnrichmentStore:
     @contextmanager
     def _running(self) -> Iterator[None]:
         """Say in our own terms what Spark cannot do."""
-        from py4j.protocol import Py4JError  # type: ignore[import-untyped]  # it ships no hints
         from pyspark.errors import PySparkException
 
+        if _stopped(self._spark):  # much would go on working, up to the first job
+            raise StoreError(_STOPPED)
         try:
             yield
-        except (PySparkException, Py4JError, AttributeError, AssertionError, OSError, RuntimeError) as error:
+        except (PySparkException, _py4j_error(), OSError) as error:
             if _stopped(self._spark):
-                text = (
-                    "The Spark session was stopped; make a new one, read the records with it, and make the store again."
-                )
-                raise StoreError(text) from error
-            if not isinstance(error, (PySparkException, Py4JError, OSError)):
-                raise
-            text = str(error)
-            if bad := re.search(rf"{BAD_RECORD}.*?(?= SQLSTATE|\n|\Z)", text):
+                raise StoreError(_STOPPED) from error
+            if bad := re.search(rf"{BAD_RECORD}.*?(?= SQLSTATE|\n|\Z)", str(error)):
                 raise ValidationError(bad[0]) from error
-            raise StoreError(f"Spark failed: {text.strip().partition(chr(10))[0]}") from error
+            raise StoreError(f"Spark failed: {str(error).strip().partition(chr(10))[0]}") from error
+
+
+_STOPPED = "The Spark session was stopped; make a new one, read the records with it, and make the store again."
 
 
 @dataclass
@@ -327,7 +329,19 @@ def _stopped(spark: SparkSession) -> bool:
     if hasattr(spark, "is_stopped"):  # that of Connect
         return bool(spark.is_stopped)
     context = spark.sparkContext._jsc  # None once it was stopped from Python
-    return context is None or bool(context.sc().isStopped())
+    try:
+        return context is None or bool(context.sc().isStopped())
+    except (_py4j_error(), OSError):  # the process of the driver is gone
+        return True
+
+
+def _py4j_error() -> type[Exception]:
+    try:
+        from py4j.protocol import Py4JError
+    except ImportError:  # a client of Connect needs no bridge to Java
+        return OSError
+    error: type[Exception] = Py4JError
+    return error
 
 
 _CHECKED_SQL = """
