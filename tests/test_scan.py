@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,11 +20,14 @@ from tests.factory import NOW, ORG, record, task, uid
 
 def written(path: Path, *records: dict[str, Any], drop: tuple[str, ...] = ()) -> Path:
     """Write records to a Parquet file as text, without some columns."""
-    names = [name for name in COLUMNS if name not in drop]
-    schema = pa.schema([(name, pa.bool_() if name == "dataFound" else pa.string()) for name in names])
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(list(records), schema), path)
+    pq.write_table(_table(*records).drop_columns(list(drop)), path)
     return path
+
+
+def _table(*records: dict[str, Any]) -> pa.Table:
+    schema = pa.schema([(name, pa.bool_() if name == "dataFound" else pa.string()) for name in COLUMNS])
+    return pa.Table.from_pylist(list(records), schema)
 
 
 def statuses(source: es.Source, *tasks: Any, **options: Any) -> list[Any]:
@@ -50,14 +54,12 @@ def test_types_and_text_are_read_alike(tmp_path: Path):
     text = written(
         tmp_path / "1.parquet", record(0), record(1, status="pending", dataFound=None, createdAt="2026-11-16 08:55:00")
     )
-    typed = pd.DataFrame([record(2), record(3, dataFound=False)], columns=list(COLUMNS)).drop(columns="entityType")
-    typed["createdAt"] = pd.to_datetime(typed["createdAt"]).dt.tz_localize(None)
-    table = pa.Table.from_pandas(typed)
-    ids = pa.array([bytes.fromhex(uid(n).replace("-", "")) for n in (2, 3)], pa.uuid().storage_type)
-    table = table.set_column(
-        table.column_names.index("entityId"), "entityId", pa.ExtensionArray.from_storage(pa.uuid(), ids)
-    )
-    pq.write_table(table, tmp_path / "2.parquet")
+    with duckdb.connect() as con:
+        con.register("typed", _table(record(2), record(3, dataFound=False)).drop_columns("entityType"))
+        typed = con.sql(
+            "select * replace (entityId::uuid as entityId, id::uuid as id, createdAt[:-2]::timestamp as createdAt) from typed"
+        )
+        typed.write_parquet(str(tmp_path / "2.parquet"))
     # by name: the second file has other columns in another order
     with es.EnrichmentStore.scan([text, tmp_path / "2.parquet"], org_id=ORG, errors="reject") as source:
         # a null type in a column of types is bad; in a file of its own an absent one is a person
