@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from tests.bench import endpoint, lists, lookup, poll
+from tests.bench import endpoint, lists, lookup, poll, spark
 
-_BENCHMARKS = {"endpoint": endpoint, "lists": lists, "lookup": lookup, "poll": poll}
+_BENCHMARKS = {"endpoint": endpoint, "lists": lists, "lookup": lookup, "poll": poll, "spark": spark}
 
 
 def main() -> None:
