@@ -37,13 +37,16 @@ matched as (
 ),
 
 -- rule 3: the newest record speaks; few keys have more than one, and only theirs are worth sorting.
+-- What stands between "shortcut" and "end" spares the others that, and changes nothing: Spark, which would join anew for it, leaves it out.
 -- Where records lie in files one id may come several times, as it was and as it is; of two that look alike an ended one knows more.
+-- shortcut
 contested as (
     select matched.position
     from matched
     group by matched.position
     having count(*) > 1
 ),
+-- end
 
 ranked as (
     select
@@ -59,14 +62,18 @@ ranked as (
                 matched.dataFound desc nulls last
         ) as rank
     from matched
+    -- shortcut
     where matched.position in (select contested.position from contested)
+    -- end
 ),
 
 newest as (
+    -- shortcut
     select matched.*, 1 as rank
     from matched
     where not exists (select 1 from contested where contested.position = matched.position)
     union all
+    -- end
     select ranked.*
     from ranked
     where ranked.rank = 1

@@ -101,7 +101,7 @@ copy (
             n,
             n % (9 * {records} // 10) as key,
             timestamptz '2025-06-01' - to_seconds((hash(n, 'made') % 15_552_000)::bigint) as createdAt,
-            ['finished', 'finished', 'finished', 'failed', 'pending'][1 + hash(n, 'status') % 5] as status
+            ['finished', 'finished', 'finished', 'failed', 'pending'][1 + (hash(n, 'status') % 5)::bigint] as status
         from range({records}) as numbers (n)
     )
 
