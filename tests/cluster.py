@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,23 +40,33 @@ OPTIONS = {
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """A session on a cluster of two executors, which leaves nothing behind but in its own folder."""
     require()
+    with started(tmp_path_factory.mktemp("spark"), "local-cluster[2,1,1024]") as session:
+        yield session
+
+
+@contextmanager
+def started(folder: Path, master: str, options: Mapping[str, str] | None = None) -> Iterator[SparkSession]:
+    """Start a cluster whose files are all in a folder; it is stopped, and its processes ended, in the end."""
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
-    folder = tmp_path_factory.mktemp("spark")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment(folder).items():
             patch.setenv(name, value)
-        builder = SparkSession.builder.master("local-cluster[2,1,1024]")
-        for name, value in (OPTIONS | folders(folder)).items():
+        builder = SparkSession.builder.master(master)
+        for name, value in (OPTIONS | folders(folder) | dict(options or {})).items():
             builder = builder.config(name, value)
         session = builder.getOrCreate()
-        yield session
-        gateway = session.sparkContext._gateway
-        session.stop()
-        # the JVM would outlive the tests until Python ends
-        gateway.shutdown()
-        gateway.proc.stdin.close()
-        gateway.proc.wait(60)
+        try:
+            yield session
+        finally:
+            gateway = session.sparkContext._gateway
+            session.stop()
+            # the JVM would outlive the tests until Python ends
+            gateway.shutdown()
+            gateway.proc.stdin.close()
+            gateway.proc.wait(60)
+            SparkContext._gateway = SparkContext._jvm = None  # or a session after this one would talk to it
 
 
 def require() -> None:
@@ -75,7 +86,7 @@ def environment(folder: Path) -> dict[str, str]:
     import pyspark
 
     home = folder / "home"
-    home.mkdir()
+    home.mkdir(parents=True)
     for part in ("bin", "jars"):
         (home / part).symlink_to(Path(pyspark.__file__).parent / part)
     return {

@@ -28,17 +28,18 @@ from enrichstatus.lookup import (
     parse_org,
     refuse_taken,
 )
-from enrichstatus.schema import COLUMNS, FIELDS, listed
+from enrichstatus.schema import COLUMNS, FIELDS, KEY, listed
 from enrichstatus.sources.batches import Tables
 from enrichstatus.sources.loading import record_names
 from enrichstatus.sources.querying import PREFIX, query_many
-from enrichstatus.sources.spark_reading import BAD_RECORD, raw_keys, records_of, with_keys
+from enrichstatus.sources.spark_reading import BAD_RECORD, as_tasks, raw_keys, records_of, with_keys
 from enrichstatus.tasks import check, parse_fields, problems, task_names
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 # Spark has no epoch_us; its word for it is the only one of the query that is not DuckDB's too
+_SAME = LOOKUP_SQL.replace("epoch_us(", "unix_micros(")
 _QUERY = f"""
 with tasks as (select * from {{tasks}}),
 
@@ -46,7 +47,7 @@ records as (select * from {{records}}),
 
 asker as (select * from {{asker}}),
 
-answer as ({LOOKUP_SQL.replace("epoch_us(", "unix_micros(")})
+answer as ({_SAME})
 
 select * from answer
 """  # noqa: S608  of a constant
@@ -236,8 +237,9 @@ class SparkEnrichmentStore:
         keyed = with_keys(self._spark, given, keys, self.fields)
         if errors == "raise":
             self._check(keyed, keys)
-        # position is made of the key: a number that Spark counts out is another one when a lost part is made again
-        asked = keyed.where("position is not null").select("position", "entityId", "entityType", "field").distinct()
+        # what is asked of all alike is no part of what is distinct: Spark would have to shuffle once more for the join
+        parts = [name for name in KEY if name in keys]
+        asked = keyed.where("position is not null").select(*parts).distinct().selectExpr(*as_tasks(parts))
         known = {name: f"answer{place}" for place, name in enumerate(names)}
         answer = self._query(asked, question, org_id).selectExpr(
             "position", *(f"{name} as {ours}" for name, ours in known.items())

@@ -5,7 +5,7 @@ Texts are put together of constants and of column names that are ours; values ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.schema import COLUMNS, ENTITY_TYPES, KEY, listed
@@ -45,7 +45,7 @@ def with_keys(spark: SparkSession, given: DataFrame, names: Mapping[str, str], f
                 {_known(f"cast({names['field']} as string)", "fields")} as field
             from {{given}} as given
         )
-        select keyed.*, keyed.entityId || ' ' || keyed.entityType || ' ' || keyed.field as position from keyed
+        select keyed.*, {_POSITION} as position from keyed
     """  # noqa: S608  of constants
     return spark.sql(text, args=_arguments(fields), given=given)
 
@@ -113,6 +113,17 @@ def records_of(
     known = f"is not one of {listed(fields, limit=100)}"
     arguments = _arguments(fields) | {"asked": org_id, "own": own or "", "noField": known}
     return spark.sql(text, args=arguments, given=given)
+
+
+def as_tasks(parts: Collection[str]) -> list[str]:
+    """Make the relation ``tasks`` of the query from the parts of a key that differ; an absent entity type is a person."""
+    kind = "entityType" if "entityType" in parts else f"'{ENTITY_TYPES[0]}' as entityType"
+    position = _POSITION if "entityType" in parts else _POSITION.replace("entityType", f"'{ENTITY_TYPES[0]}'")
+    return [f"{position} as position", "entityId", kind, "field"]
+
+
+# All of the key: what Spark could count out is another number when a part that was lost is made again
+_POSITION = "entityId || ' ' || entityType || ' ' || field"
 
 
 def raw_keys(names: Mapping[str, str]) -> list[str]:

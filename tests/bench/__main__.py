@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import argparse
 
-from tests.bench import endpoint, lists, lookup, poll, scale
-
-_BENCHMARKS = {"endpoint": endpoint, "lists": lists, "lookup": lookup, "poll": poll, "scale": scale}
-
 
 def main() -> None:
     """Run the benchmark that the command line names.
