@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "load":
                 _load(options)
             case "lookup":
-                cli_lookup.lookup(options, _say)
+                _lookup(options)
             case "plan":
                 cli_lists.plan(options, _say)
             case "report":
@@ -100,6 +100,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _TERMINATED if isinstance(error, cli_poll.Terminated) else _INTERRUPTED
         return _complain(str(error) or "interrupted; nothing was written", code)
     return 0
+
+
+def _lookup(options: argparse.Namespace) -> None:
+    with cli_poll.terminable() as terminated:
+        try:
+            cli_lookup.lookup(options, _say)
+        except KeyboardInterrupt as interrupt:
+            raise (cli_poll.Terminated(*interrupt.args) if terminated else interrupt) from None
 
 
 def _say(text: str) -> None:

@@ -138,7 +138,9 @@ def _check(options: argparse.Namespace) -> None:
         refuse_stray({"--failed": options.failed}, "-o, which takes the rows that were answered")
         refuse_stray({"--memory-limit": options.memory_limit}, "-o; what is only shown is looked up as a whole")
     check_leads(options)
-    for path in filter(None, (options.output, options.failed)):
+    if options.output and options.url is None:
+        writing.Output(options.output, overwrite=True)  # a folder too
+    for path in filter(None, (options.output if options.url else None, options.failed)):
         writing.writable(path)
     others = [os.path.realpath(path) for path in (options.output, options.tasks) if path]
     if options.failed and os.path.realpath(options.failed) in others:

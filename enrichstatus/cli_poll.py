@@ -42,7 +42,7 @@ def poll(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """
     _check(options)
     last: deque[Update] = deque(maxlen=1)
-    with _terminable() as terminated:
+    with terminable() as terminated:
         try:
             for _ in _updates(options, last):
                 pass
@@ -79,7 +79,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _terminable() -> Iterator[list[int]]:
+def terminable() -> Iterator[list[int]]:
     """Let SIGTERM end the poll as Ctrl-C does; gives a list that has the signal in it when it has come."""
     came: list[int] = []
 

@@ -57,7 +57,11 @@ def expand(paths: PathLike | Sequence[PathLike]) -> list[str]:
     files: list[str] = []
     for given in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         path = Path(os.fspath(given)).expanduser()
-        matches = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
+        try:
+            matches = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
+        except (OSError, ValueError) as error:
+            told = getattr(error, "strerror", None) or error
+            raise ValidationError(f"{os.fspath(given)!r} is no path that can be looked at: {told}.") from error
         if not matches:
             raise ValidationError(f"{os.fspath(given)!r} matches no file (looked in {Path.cwd()}).")
         files += matches

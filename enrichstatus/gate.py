@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TypeVar
 
 import pyarrow as pa
@@ -85,6 +86,14 @@ def check_requirements(*, ended: float | None = None, failed: float | None = Non
         raise ValidationError(f"tasks= is a whole number from 0 up, not {tasks!r}.")
     if ended is None and failed is None and tasks is None:
         raise ValidationError("Nothing is required: pass ended=, failed= or tasks=.")
+
+
+def check_required(require: object) -> None:
+    """Check requirements that are given as a mapping."""
+    names = ("ended", "failed", "tasks")
+    if not isinstance(require, Mapping) or not set(require) <= set(names):
+        raise ValidationError(f'require= takes some of {listed(names)}, {{"ended": 0.98}} say, not {require!r}.')
+    check_requirements(**require)
 
 
 def judge(

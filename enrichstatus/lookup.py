@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -174,7 +174,7 @@ def asked(columns: Columns, known: Sequence[str] = (*COLUMNS, *EXPLANATION.names
     """Read ``columns=``: names of a record's columns and of what explains it, or ``"all"`` for a record's that are not the key."""
     if columns == "all":
         return tuple(name for name in COLUMNS if name not in KEY)
-    names = (columns,) if isinstance(columns, str) else tuple(columns)
+    names = (columns,) if isinstance(columns, str) else tuple(columns) if isinstance(columns, Iterable) else ()
     strange = [name for name in names if name not in known]
     if strange or not names or len(set(names)) < len(names):
         raise ValidationError(f'columns= takes "all" or some of {listed(known, limit=20)}, each once; not {columns!r}.')

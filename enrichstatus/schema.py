@@ -59,6 +59,8 @@ def find(found: Iterable[str], wanted: Iterable[str], renames: Mapping[str, str]
     A column is found under the name given in `renames` (``{theirs: ours}``), else its wire name, else in snake_case.
     """
     found = list(found)
+    if not isinstance(renames, Mapping | None):
+        raise ValidationError(f'columns= takes a mapping, {{"theirs": "ours"}}, not {type(renames).__name__}.')
     renamed = {ours: theirs for theirs, ours in (renames or {}).items()}
     absent = [theirs for theirs in renamed.values() if theirs not in found]
     strange = [ours for ours in renamed if ours not in COLUMNS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ def taken_names(frame: Named, names: Sequence[str]) -> list[str]:
 
 def parse_fields(fields: Sequence[str] | str) -> tuple[str, ...]:
     """Check a vocabulary of fields: one or more distinct names, without outer white space."""
-    names = (fields,) if isinstance(fields, str) else tuple(fields)
+    names = (fields,) if isinstance(fields, str) else tuple(fields) if isinstance(fields, Iterable) else ()
     bad = [name for name in names if not isinstance(name, str) or not name or name != name.strip()]
     if bad or not names or len(set(names)) < len(names):
         raise ValidationError(f"fields= takes distinct names, such as {FIELDS}, not {fields!r}.")

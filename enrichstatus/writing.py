@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,28 +38,55 @@ def writable(path: PathLike, endings: Sequence[str] = ENDINGS) -> Path:
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Give a name beside the target for a file or a folder to be made, which becomes the target as a whole or not at all."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    # of its own, whoever else writes the same target
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         yield part
-        if part.is_dir() and target.is_dir():
-            old = part.with_suffix(".old")  # a folder takes the place of an empty one only
-            target.replace(old)
-            part.replace(target)
-            _remove(old)
-        else:
-            part.replace(target)
+        _put(part, target, overwrite=overwrite)
     except OSError as error:
         text = f"{str(target)!r} cannot be written: {error.strerror or str(error).strip('.')}."
         if error.errno in _FULL:
             raise EnrichStatusError(f"{text} Nothing is left of it; make room, or name another place.") from error
         raise ValidationError(text) from error
+    except (pa.ArrowException, UnicodeError) as error:
+        raise ValidationError(
+            f"{str(target)!r} cannot be written: {first_line(error)}. Leave such a column out, or name another format."
+        ) from error
     finally:
-        _remove(part)
+        with suppress(OSError):  # where nothing can be written there is nothing to remove
+            _remove(part)
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+def _put(part: Path, target: Path, *, overwrite: bool) -> None:
+    """Let what was made take its name."""
+    if part.is_dir() and target.is_dir() and overwrite:
+        old = part.with_suffix(".old")  # a folder takes the place of an empty one only
+        target.replace(old)
+        try:
+            part.replace(target)
+        except OSError:
+            old.replace(target)
+            raise
+        _remove(old)
+    elif part.is_dir() or overwrite:
+        part.replace(target)
+    else:
+        try:
+            os.link(part, target)  # unlike a new name it does not replace what somebody else has put there meanwhile
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            part.replace(target)
+
+
+def first_line(error: Exception) -> str:
+    """Cut an engine's details from its error."""
+    return str(error).strip().partition("\n")[0].rstrip(".")[:300]
 
 
 def _remove(part: Path) -> None:
@@ -87,7 +115,7 @@ def write(table: pa.Table, path: PathLike) -> None:
 def pieces(path: Path, ending: str, schema: pa.Schema) -> Iterator[Write]:
     """Write a file piece by piece, in the format that an ending names."""
     if ending == ".parquet":
-        with pq.ParquetWriter(path, schema) as parquet:
+        with pq.ParquetWriter(path, _for_pandas(schema)) as parquet:
             yield parquet.write_table
     elif ending in (".csv", ".tsv"):
         options = pacsv.WriteOptions(quoting_style="needed", delimiter="\t" if ending == ".tsv" else ",")
@@ -108,6 +136,14 @@ def pieces(path: Path, ending: str, schema: pa.Schema) -> Iterator[Write]:
 
             yield put
             file.write(("[" if between == "[" else "") + "]" if array else "")
+
+
+def _for_pandas(schema: pa.Schema) -> pa.Schema:
+    """Note for pandas which types ours are there, unless a frame of its own has noted them."""
+    if b"pandas" in (schema.metadata or {}):
+        return schema
+    frame = schema.empty_table().to_pandas(types_mapper=PANDAS_TYPES.get)
+    return schema.with_metadata(pa.Schema.from_pandas(frame, preserve_index=False).metadata)
 
 
 def _told(table: pa.Table) -> pa.Table:
@@ -135,21 +171,37 @@ class Output:
     """
 
     def __init__(self, path: PathLike, *, overwrite: bool = False):
-        if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
+        if not text or "\0" in text:
             raise ValidationError(f"The output is the path of a file or a folder, not {path!r}.")
-        self._folder = os.fspath(path).endswith(("/", os.sep)) or Path(path).expanduser().is_dir()
-        self.path = Path(path).expanduser() if self._folder else writable(path)
-        if not self.path.absolute().parent.is_dir():
-            raise ValidationError(f"{str(self.path)!r} cannot be written: there is no folder to make it in.")
-        if self._folder and self.path.exists() and not self.path.is_dir():
-            raise ValidationError(f"{str(self.path)!r} cannot be written: it is a file.")
-        there = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path] if self.path.exists() else []
+        # whole, and where a link leads: that is what is made anew
+        self.path = Path(os.path.realpath(Path(text).expanduser()))
+        try:
+            self._folder = text.endswith(("/", os.sep)) or self.path.is_dir()
+            if not self._folder:
+                writable(self.path)
+            if not self.path.parent.is_dir():
+                raise ValidationError(f"{str(self.path)!r} cannot be written: there is no folder to make it in.")
+            if self._folder and self.path.exists() and not self.path.is_dir():
+                raise ValidationError(f"{str(self.path)!r} cannot be written: it is a file.")
+            there = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path] if self.path.exists() else []
+        except OSError as error:
+            raise ValidationError(f"{str(self.path)!r} cannot be written: {error.strerror}.") from error
         if there and not overwrite:
             what = f"{str(self.path)!r} {'is not empty' if self._folder else 'is there already'}"
             raise ValidationError(f"{what}; name another place, or pass overwrite=True to replace it.")
         if self._folder and (strange := [file.name for file in there if not file.match("part-*.parquet")]):
             raise ValidationError(f"{str(self.path)!r} is not replaced: it holds {listed(strange, limit=3)} too.")
+        self._overwrite = overwrite
         self._made = 0
+
+    def refuse(self, paths: Sequence[PathLike], what: str) -> None:
+        """Refuse to write over files that are read, or into their folder's place."""
+        for path in map(os.path.realpath, paths):
+            if self.path == Path(path) or (self._folder and self.path in Path(path).parents):
+                raise ValidationError(
+                    f"{str(self.path)!r} holds the {what}, which it would replace; name another place."
+                )
 
     def files(self) -> list[str]:
         """Name the files that were made, in their order."""
@@ -162,7 +214,7 @@ class Output:
     @contextmanager
     def open(self) -> Iterator[Write]:
         """Begin, and give what takes the pieces, one at the least; what raises meanwhile leaves nothing behind."""
-        with replacing(self.path) as part, ExitStack() as stack:
+        with replacing(self.path, overwrite=self._overwrite) as part, ExitStack() as stack:
             if self._folder:
                 part.mkdir()
             ending = ".parquet" if self._folder else self.path.suffix

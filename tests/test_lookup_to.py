@@ -24,7 +24,7 @@ import enrichstatus as es
 from enrichstatus import frames, writing
 from enrichstatus.schema import PANDAS_TYPES
 from enrichstatus.sources import streaming
-from tests.factory import NOW, record, task, uid
+from tests.factory import NOW, ORG, record, task, uid
 
 ROOT = Path(__file__).parents[1]
 RECORDS = [
@@ -195,6 +195,8 @@ def test_what_exists_is_not_overwritten_unless_told(source: es.EnrichmentStore, 
         ("tasks.parquet/", "it is a file"),
         ("", "path of a file or a folder"),
         (17, "path of a file or a folder"),
+        ("nul\0.csv", "path of a file or a folder"),
+        ("o" * 300 + ".csv", "cannot be written: File name too long"),
     ],
 )
 def test_what_cannot_be_written_is_said_before_the_work(
@@ -220,6 +222,11 @@ def test_options_are_judged_before_the_work(source: es.EnrichmentStore, tmp_path
         (path, {"columns": "x"}, "columns="),
         (path, {"org_id": ""}, "Organization ID is missing"),
         (path, {"require": {"ended": 98}}, "ended= is a share"),
+        (path, {"require": {"done": 1}}, "require= takes some of ended, failed, tasks"),
+        (path, {"require": "ended=1"}, "require= takes some of"),
+        (path, {"columns": None}, "columns="),
+        (path, {"entity_id": "entityId", "fields": 1}, "fields="),
+        ("x" * 5000, {}, "no path that can be looked at"),
         (write(tasks().assign(status="mine"), tmp_path / "clash.csv"), {}, "already have the column status.*prefix="),
         (write(tasks()[["name"]], tmp_path / "none.csv"), {}, "need the column entityId, field; found name"),
     ]
@@ -284,6 +291,70 @@ def test_threads_write_their_own_files(source: es.EnrichmentStore, tmp_path: Pat
     expected = source.lookup(path, now=NOW)
     for n in range(8):
         pd.testing.assert_frame_equal(read(tmp_path / f"{n}.parquet"), expected)
+
+
+def test_what_is_read_is_not_written_over(source: es.EnrichmentStore, tmp_path: Path):
+    """An output that is the tasks' file or the records', or the folder of either, is refused, overwrite=True or not."""
+    (tmp_path / "in").mkdir()
+    path = write(tasks(), tmp_path / "in" / "part-1.parquet")
+    pq.write_table(source.records(), tmp_path / "records.parquet")
+    with es.EnrichmentStore.scan(tmp_path / "records.parquet", org_id=ORG) as scanned:
+        for output in (path, path.parent, tmp_path / "records.parquet"):
+            with pytest.raises(es.ValidationError, match=r"holds the (tasks|records), which it would replace"):
+                scanned.lookup_to(path, output, overwrite=True)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_two_that_write_one_output_are_told_apart(source: es.EnrichmentStore, tmp_path: Path):
+    """Of two calls at once with one output the later replaces the other's whole, or is refused where it may not."""
+    paths = [write(tasks(count), tmp_path / f"{count}.parquet") for count in (200, 300)]
+    for overwrite in (True, False):
+        out = tmp_path / f"{overwrite}.csv"
+        failed: list[Exception] = []
+
+        def call(path: Path, out: Path = out, overwrite: bool = overwrite, failed: list[Exception] = failed) -> None:
+            try:
+                source.lookup_to(path, out, overwrite=overwrite, now=NOW)
+            except es.ValidationError as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=call, args=(path,)) for path in paths]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(read(out)) in (200, 300)
+        assert len(failed) == (0 if overwrite else 1)
+    assert sorted(os.listdir(tmp_path)) == ["200.parquet", "300.parquet", "False.csv", "True.csv"]
+
+
+def test_pandas_reads_the_types_of_a_lookup(source: es.EnrichmentStore, tmp_path: Path):
+    """Of a Parquet output pandas makes the nullable booleans of a lookup, whether there are nulls or not."""
+    for count in (0, 1, 200):
+        path = write(tasks(count).reindex(columns=["entityId", "field"]).astype("str"), tmp_path / "tasks.parquet")
+        source.lookup_to(path, tmp_path / "o.parquet", now=NOW, overwrite=True)
+        assert pd.read_parquet(tmp_path / "o.parquet")["dataFound"].dtype == pd.BooleanDtype()
+
+
+def test_a_column_that_the_format_cannot_hold_is_named(source: es.EnrichmentStore, tmp_path: Path):
+    """A nested column, or bytes that are no text, cannot go to CSV: that is said, and nothing is left."""
+    table = pa.Table.from_pandas(tasks(3)).append_column("nested", pa.array([{"a": 1}] * 3))
+    pq.write_table(table, tmp_path / "tasks.parquet")
+    with pytest.raises(es.ValidationError, match=r"o\.csv' cannot be written: .*struct.*name another format"):
+        source.lookup_to(tmp_path / "tasks.parquet", tmp_path / "o.csv")
+    source.lookup_to(tmp_path / "tasks.parquet", tmp_path / "o.parquet")
+    assert read(tmp_path / "o.parquet")["nested"][0] == {"a": 1}
+    assert sorted(os.listdir(tmp_path)) == ["o.parquet", "tasks.parquet"]
+
+
+def test_a_link_leads_to_what_is_written(source: es.EnrichmentStore, tmp_path: Path):
+    """An output behind a link is made where the link leads, and the link stays."""
+    path = write(tasks(), tmp_path / "tasks.parquet")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    source.lookup_to(path, f"{tmp_path}/link/", now=NOW)
+    assert (tmp_path / "link").is_symlink()
+    assert len(read(tmp_path / "real" / "part-00000.parquet")) == 200
 
 
 # ------------------------------------------------------------------------------- what is larger than a test would be

@@ -89,6 +89,36 @@ def test_files_of_other_organizations_are_not_read(tmp_path: Path, opened: list[
         assert statuses(source, task(1), org_id="org_2") == [None]
 
 
+@pytest.mark.parametrize("name", ["orgid", "ORGID", "OrgId", "org_ID"])
+def test_an_organization_spelled_otherwise_is_nobody_elses(tmp_path: Path, name: str):
+    """A folder or a column that is orgId but for its case would make every record the asker's: it is refused, until it is renamed."""
+    folder = written(tmp_path / f"{name}=org_2" / "r.parquet", record(0), drop=("orgId",))
+    table = pq.read_table(folder).append_column(name, pa.array(["org_2"]))
+    pq.write_table(table.drop_columns([c for c in table.column_names if c == "id"]), tmp_path / "column.parquet")
+    for path in (folder, tmp_path / "column.parquet"):
+        with pytest.raises(es.ValidationError, match=f"column {name} is one of .* but for upper and lower case"):
+            es.EnrichmentStore.scan(path, org_id=ORG)
+        with pytest.raises(es.ValidationError, match="but for upper and lower case"):
+            es.EnrichmentStore(org_id=ORG).load(path)
+        with es.EnrichmentStore.scan(path, org_id=ORG, columns={name: "orgId"}) as source:
+            assert statuses(source, task(0)) == [None]
+            assert statuses(source, task(0), org_id="org_2") == ["finished"]
+
+
+def test_folders_tell_the_same_however_a_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """From within a folder by organization a relative path says whose the records are too; two = in one are refused."""
+    written(tmp_path / "orgId=org_2" / "e" / "r.parquet", record(0), drop=("orgId",))
+    monkeypatch.chdir(tmp_path / "orgId=org_2")
+    with es.EnrichmentStore.scan("e/r.parquet", org_id=ORG) as source:
+        assert statuses(source, task(0)) == [None]
+    path = written(tmp_path / "orgId=a=b" / "r.parquet", record(0), drop=("orgId",))
+    with pytest.raises(es.ValidationError, match="holds two ="):
+        es.EnrichmentStore.scan(path, org_id=ORG)
+    both = written(tmp_path / "orgId=org_1" / "r.parquet", record(0))
+    with es.EnrichmentStore.scan(both, org_id=ORG) as source:
+        assert statuses(source, task(0)) == ["finished"]
+
+
 def test_since_skips_days_and_older_records(tmp_path: Path, opened: list[str]):
     """Records created before `since` are left out, and files of earlier days, less one for other time zones, not read."""
     for day in (11, 14, 15, 16):

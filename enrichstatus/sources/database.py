@@ -119,7 +119,7 @@ class Database:
             advice = ""
             if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in str(error):
                 advice = " Give it more memory (memory_limit=), or its temporary files more room (TMPDIR)."
-            raise StoreError(f"{self.path}: {first_line(error)}{advice}") from error
+            raise StoreError(f"{self.path}: {first_line(error).rstrip('.')}.{advice}") from error
         except RuntimeError as error:
             if str(error) == "Query interrupted":  # what the engine makes of Ctrl-C
                 raise KeyboardInterrupt from error

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from enrichstatus.errors import InternalError, StoreError, ValidationError
 from enrichstatus.files import PathLike
-from enrichstatus.gate import check_requirements
+from enrichstatus.gate import check_required
 from enrichstatus.lookup import (
     LOOKUP_SQL,
     MAX_PROCESSING_TIME,
@@ -189,8 +189,8 @@ class Embedded(Database, ABC):
         names = asked(columns)
         choice("how", how, ("left", "inner"))
         choice("errors", errors, ("raise", "coerce"))
-        if require:
-            check_requirements(**require)
+        if require is not None:
+            check_required(require)
         asking = self.org_id if org_id is None else org_id
         question = asker(asking, self._limits, now)
         leads = None if entity_id is None else Leads(entity_id, parse_fields(fields or self.fields), entity_type)
@@ -200,6 +200,8 @@ class Embedded(Database, ABC):
             )
         given = TaskFiles.named(tasks, leads)
         target = Output(output, overwrite=overwrite)
+        target.refuse(given.paths, "tasks")
+        target.refuse(self._read_files(), "records")
         with (
             Progress.drawn("looking up", shown=progress) as shown,
             self._limited(memory_limit),
@@ -317,6 +319,10 @@ class Embedded(Database, ABC):
         con.register("asker", question)
         self._register(con, question["orgId"][0].as_py())
         return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
+
+    def _read_files(self) -> Sequence[str]:
+        """Name the files that the records lie in, beside a store's own."""
+        return ()
 
     @abstractmethod
     def _register(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:

@@ -136,6 +136,13 @@ def _arrived(
 def record_names(found: list[str], columns: Mapping[str, str] | None) -> dict[str, str]:
     """Say under which names the columns of a record stand, ``{ours: theirs}``, those that it must have among them."""
     names = find(found, COLUMNS, columns)
+    spelled = {name.casefold() for ours in COLUMNS if ours not in names for name in (ours, snake(ours))}
+    # left aside, an orgid would make records of nobody's, and they would be the asking organization's
+    if alike := [name for name in found if str(name).casefold() in spelled]:
+        raise ValidationError(
+            f"The column {listed(alike)} is one of {listed(COLUMNS, limit=20)} but for upper and lower case; "
+            'say which with columns={"theirs": "ours"}.'
+        )
     if missing := [name for name in _REQUIRED if name not in names]:
         raise ValidationError(
             f"Records need the column {listed(missing)}; found {listed(found)}. "

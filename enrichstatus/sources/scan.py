@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from html import escape
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,7 +19,7 @@ from enrichstatus import files
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import PathLike
 from enrichstatus.lookup import Instant, choice, parse_instant
-from enrichstatus.schema import find, listed
+from enrichstatus.schema import listed, snake
 from enrichstatus.sources.embedded import Embedded
 from enrichstatus.sources.loading import pick, record_names
 from enrichstatus.tasks import KEYS_SQL
@@ -40,14 +40,21 @@ class _File(NamedTuple):
     day: date | None
 
     @classmethod
-    def at(cls, path: str) -> _File:
-        """Read the names of the folders that a file lies in."""
-        pairs = (part.partition("=") for part in Path(path).parts[:-1] if "=" in part)
-        partitions = {name: unquote(value) for name, _, value in pairs}
-        org = next((partitions[name] for name in find(partitions, ["orgId"]).values()), None)
-        return cls(
-            path, partitions, None if org == _NULL else org, next(filter(None, map(_day, partitions.items())), None)
-        )
+    def at(cls, path: str, org: str) -> _File:
+        """Read the names of the folders that a file lies in; `org` is that of the organization's."""
+        pairs = [part.split("=", 1) for part in Path(path).parts[:-1] if "=" in part]
+        if strange := ["=".join(pair) for pair in pairs if "=" in pair[1]]:
+            raise ValidationError(f"The folder {strange[0]!r} holds two =; in a value it is written %3D.")
+        partitions = {name: unquote(value) for name, value in pairs}
+        whose = (partitions.get(org) or partitions.get(snake(org)) or "").strip()
+        day = next(filter(None, map(_day, partitions.items())), None)
+        return cls(path, partitions, None if whose in ("", _NULL) else whose, day)
+
+
+def _org_name(columns: Mapping[str, str] | None) -> str:
+    """Say under which name a folder tells the organization."""
+    renamed = {ours: theirs for theirs, ours in (columns or {}).items()}
+    return renamed.get("orgId", "orgId")
 
 
 def _day(partition: tuple[str, str]) -> date | None:
@@ -81,7 +88,8 @@ class Scan(Embedded):
                 f"scan takes Parquet files (a path, a glob, or a list of these), not {type(records).__name__}; "
                 "anything else is loaded: EnrichmentStore().load(records)."
             )
-        paths = files.expand(records)
+        # whole, because the folders above tell something too
+        paths = [os.path.abspath(path) for path in files.expand(records)]
         if strange := [path for path in paths if files.format_of(path) != "parquet"]:
             raise ValidationError(
                 f"{strange[0]!r} is no Parquet file, and only these can be read where they lie; load it into a store."
@@ -91,12 +99,19 @@ class Scan(Embedded):
         self.path = os.fspath(records) if isinstance(records, (str, os.PathLike)) else listed(paths, limit=2)
         try:
             with self._cursor() as con, files.reading():
-                self._files = [_File.at(path) for path in paths]
+                self._files = [_File.at(path, _org_name(columns)) for path in paths]
                 self._rows, self._bytes = _check(con, self._files, columns)
                 self._register(con, org_id or "")
         except BaseException:
             self.close()
             raise
+
+    def replaced(self) -> bool:
+        """Tell that no other file is taken up: each question reads those that lie there."""
+        return False
+
+    def _read_files(self) -> Sequence[str]:
+        return [file.path for file in self._files]
 
     def __repr__(self) -> str:
         org = f", org_id={self.org_id!r}" if self.org_id else ""
@@ -117,9 +132,11 @@ class Scan(Embedded):
     def _arrived(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         """Scan the files that can hold records of an organization, as they came."""
         # a record may lie a day off where days are not those of UTC
-        first = None if self._since is None else self._since.date() - timedelta(days=1)
+        first = None if self._since is None else self._since.date().toordinal() - 1
         chosen = [
-            file for file in self._files if file.org in (None, org_id) and not (first and file.day and file.day < first)
+            file
+            for file in self._files
+            if file.org in (None, org_id) and not (first and file.day and file.day.toordinal() < first)
         ]
         relation = _relation(con, chosen or self._files[:1])
         names = record_names([name for name in relation.columns if name != files.FILE], self._renames)
@@ -161,7 +178,7 @@ def _check(
     names = {"files": [glob.escape(file.path) for file in found]}
     for members, path in con.execute(_SCHEMAS_SQL, names).fetchall():
         try:
-            record_names([*members, *found[0].partitions], columns)
+            record_names(list(dict.fromkeys([*members, *found[0].partitions])), columns)
         except ValidationError as error:
             raise ValidationError(f"{path!r} does not fit: {error}") from error
     rows, size = con.execute(_SIZE_SQL, names).fetchall()[0]

@@ -165,7 +165,7 @@ def look_up_files(
                 progress.reached(70 + 30 * first / max(count, 1))
             counts = tally.counts()
             numbers, shown = (
-                table.to_pandas(types_mapper=PANDAS_TYPES.get) for table in (counts, pa.concat_tables(head))
+                table.to_pandas(types_mapper=PANDAS_TYPES.get, safe=False) for table in (counts, pa.concat_tables(head))
             )
             report = LookupReport(count, rows, numbers, shown, output.files())
             if require:
@@ -199,6 +199,7 @@ def _check(
     """Make the temporary table ``tasks``, as `tasks.check` does of a frame; gives the number of rows."""
     refuse_taken(next(tasks.pieces(beside)), added)
     count = 0
+    failed: list[BaseException] = []
 
     def keys() -> pa.RecordBatchReader:
         nonlocal count
@@ -208,15 +209,23 @@ def _check(
 
         def batches() -> Iterator[pa.RecordBatch]:
             nonlocal count
-            for frame in pieces:
-                yield from keys_of(frame, count).cast(start.schema).to_batches()
-                count += len(frame)
+            try:
+                for frame in pieces:
+                    yield from keys_of(frame, count).cast(start.schema).to_batches()
+                    count += len(frame)
+            except BaseException as error:  # also Ctrl-C, of which the engine would make an error of its own
+                failed.append(error)
+                raise
 
         return pa.RecordBatchReader.from_batches(start.schema, batches())
 
     con.register("given", keys())
-    with files.reading():
+    try:
         good = cast_tasks(con)
+    except Exception:
+        if failed:
+            raise failed[0] from None
+        raise
     if good < count and errors == "raise":
         con.register("given", keys())
         raise tasks.bad(con)

@@ -7,6 +7,17 @@ from __future__ import annotations
 
 import argparse
 
+from tests.bench import endpoint, lists, lookup, poll, scale, spark
+
+_BENCHMARKS = {
+    "endpoint": endpoint,
+    "lists": lists,
+    "lookup": lookup,
+    "poll": poll,
+    "scale": scale,
+    "spark": spark,
+}
+
 
 def main() -> None:
     """Run the benchmark that the command line names.
