@@ -42,7 +42,8 @@ ranked as (
     select
         matched.*,
         row_number() over (
-            partition by matched.position
+            -- the position says it all; but rows that were spread by key for the join need not be spread anew
+            partition by matched.position, matched.entityId, matched.entityType, matched.field
             order by
                 matched.createdAt desc nulls last,
                 matched.updatedAt desc nulls last,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 
 from enrichstatus import frames
-from enrichstatus.errors import StoreError, ValidationError
+from enrichstatus.errors import ValidationError
 from enrichstatus.lookup import (
     LOOKUP_SQL,
     MAX_PROCESSING_TIME,
@@ -32,7 +31,8 @@ from enrichstatus.schema import COLUMNS, FIELDS, KEY, listed
 from enrichstatus.sources.batches import Tables
 from enrichstatus.sources.loading import record_names
 from enrichstatus.sources.querying import PREFIX, query_many
-from enrichstatus.sources.spark_reading import BAD_RECORD, as_tasks, raw_keys, records_of, with_keys
+from enrichstatus.sources.spark_reading import as_tasks, raw_keys, records_of, with_keys
+from enrichstatus.sources.spark_session import check_session, is_spark, numbered, running
 from enrichstatus.tasks import check, parse_fields, problems, task_names
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class SparkEnrichmentStore:
             raise ImportError('Spark needs the extra "spark": pip install "enrichstatus[spark]"') from error
         parse_org(org_id)
         choice("errors", errors, ("raise", "reject"))
-        if not _is_spark(records):
+        if not is_spark(records):
             raise ValidationError(
                 f"records= is a Spark DataFrame, such as spark.read.parquet(…) or spark.table(…) gives, not {type(records).__name__}."
             )
@@ -123,11 +123,11 @@ class SparkEnrichmentStore:
         self._limits = parse_limits(max_processing_time, self.fields)
         self._spark = spark
         self._reject = errors == "reject"
-        with self._running():
-            self._same_session(records, "records")
+        with running(self._spark):
+            check_session(self._spark, records, "records")
             names = record_names(records.columns, columns)
             self._found = listed(records.columns)
-            self._records, self._names = _numbered(records, names)
+            self._records, self._names = numbered(records, names)
         self._tables = Tables(self.fields)
 
     @property
@@ -172,8 +172,8 @@ class SparkEnrichmentStore:
         """
         org_id = self.org_id if org_id is None else org_id
         question = asker(org_id, self._limits, now)
-        if _is_spark(tasks):
-            with self._running():
+        if is_spark(tasks):
+            with running(self._spark):
                 return self._lazy(tasks, question, org_id, columns=columns, how=how, errors=errors, prefix=prefix)
         return self._look_up(tasks, question, org_id, columns=columns, how=how, errors=errors, prefix=prefix)
 
@@ -212,7 +212,7 @@ class SparkEnrichmentStore:
     def _look_up(self, tasks: Any, question: pa.Table, org_id: str | None, **options: Any) -> Any:
         def answer(names: tuple[str, ...], count: int) -> pa.Table:
             checked = con.sql(_CHECKED_SQL).to_arrow_table()
-            with self._running():
+            with running(self._spark):
                 frame = self._spark.createDataFrame(checked)
                 return self._query(frame, question, org_id).select("position", *names).toArrow()
 
@@ -231,9 +231,9 @@ class SparkEnrichmentStore:
         prefix: str,
     ) -> DataFrame:
         names = parse_options(columns, how, errors, prefix)
-        self._same_session(tasks, "tasks")
+        check_session(self._spark, tasks, "tasks")
         refuse_taken(_Named(tasks.columns), [prefix + name for name in names])
-        given, keys = _numbered(tasks, task_names(tasks.columns))
+        given, keys = numbered(tasks, task_names(tasks.columns))
         keyed = with_keys(self._spark, given, keys, self.fields)
         if errors == "raise":
             self._check(keyed, keys)
@@ -242,12 +242,12 @@ class SparkEnrichmentStore:
         asked = keyed.where("position is not null").select(*parts).distinct().selectExpr(*as_tasks(parts))
         known = {name: f"answer{place}" for place, name in enumerate(names)}
         answer = self._query(asked, question, org_id).selectExpr(
-            "position", *(f"{name} as {ours}" for name, ours in known.items())
+            *KEY, *(f"{name} as {ours}" for name, ours in known.items())
         )
         # why a task has no record is known here alone; where it has one, the query said
         why = f"coalesce({known.get('reason')}, case when position is null then 'invalid' else 'no_record' end)"
         answers = [why if name == "reason" else ours for name, ours in known.items()]
-        joined = keyed.join(answer, "position", how).selectExpr(*given.columns, *answers)
+        joined = keyed.join(answer, list(KEY), how).selectExpr(*given.columns, *answers)
         return joined.toDF(*tasks.columns, *(prefix + name for name in names))
 
     def _check(self, keyed: DataFrame, keys: Mapping[str, str]) -> None:
@@ -277,33 +277,6 @@ class SparkEnrichmentStore:
         )
         return self._spark.sql(_QUERY, tasks=tasks, records=records, asker=self._spark.createDataFrame(question))
 
-    def _same_session(self, frame: DataFrame, what: str) -> None:
-        """Refuse a DataFrame of another session, in which the others cannot be found."""
-        theirs, ours = frame.sparkSession, self._spark
-        if theirs is not ours and getattr(theirs, "_jsparkSession", theirs) != getattr(ours, "_jsparkSession", ours):
-            raise ValidationError(
-                f"The {what} are of another Spark session than the store; make both with the same one."
-            )
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        """Say in our own terms what Spark cannot do."""
-        from pyspark.errors import PySparkException
-
-        if _stopped(self._spark):  # much would go on working, up to the first job
-            raise StoreError(_STOPPED)
-        try:
-            yield
-        except (PySparkException, _py4j_error(), OSError) as error:
-            if _stopped(self._spark):
-                raise StoreError(_STOPPED) from error
-            if bad := re.search(rf"{BAD_RECORD}.*?(?= SQLSTATE|\n|\Z)", str(error)):
-                raise ValidationError(bad[0]) from error
-            raise StoreError(f"Spark failed: {str(error).strip().partition(chr(10))[0]}") from error
-
-
-_STOPPED = "The Spark session was stopped; make a new one, read the records with it, and make the store again."
-
 
 @dataclass
 class _Named:
@@ -311,39 +284,6 @@ class _Named:
 
     columns: list[str]
     caseless: bool = True
-
-
-def _is_spark(data: object) -> bool:
-    """Tell a Spark DataFrame, of Connect too, without importing what makes them."""
-    return any(f"{kind.__module__}.{kind.__name__}" in _DATAFRAMES for kind in type(data).__mro__)
-
-
-_DATAFRAMES = {"pyspark.sql.dataframe.DataFrame", "pyspark.sql.connect.dataframe.DataFrame"}
-
-
-def _numbered(frame: DataFrame, names: Mapping[str, str]) -> tuple[DataFrame, dict[str, str]]:
-    """Number a frame's columns, since theirs may be alike, or hold dots; `names` (``{ours: theirs}``) become numbers too."""
-    numbers = [f"given{place}" for place in range(len(frame.columns))]
-    return frame.toDF(*numbers), {ours: numbers[frame.columns.index(theirs)] for ours, theirs in names.items()}
-
-
-def _stopped(spark: SparkSession) -> bool:
-    if hasattr(spark, "is_stopped"):  # that of Connect
-        return bool(spark.is_stopped)
-    context = spark.sparkContext._jsc  # None once it was stopped from Python
-    try:
-        return context is None or bool(context.sc().isStopped())
-    except (_py4j_error(), OSError):  # the process of the driver is gone
-        return True
-
-
-def _py4j_error() -> type[Exception]:
-    try:
-        from py4j.protocol import Py4JError
-    except ImportError:  # a client of Connect needs no bridge to Java
-        return OSError
-    error: type[Exception] = Py4JError
-    return error
 
 
 _CHECKED_SQL = """
