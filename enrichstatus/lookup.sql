@@ -42,8 +42,7 @@ ranked as (
     select
         matched.*,
         row_number() over (
-            -- the position says it all; but rows that were spread by key for the join need not be spread anew
-            partition by matched.position, matched.entityId, matched.entityType, matched.field
+            partition by matched.position
             order by
                 matched.createdAt desc nulls last,
                 matched.updatedAt desc nulls last,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -242,12 +241,12 @@ class SparkEnrichmentStore:
         asked = keyed.where("position is not null").select(*parts).distinct().selectExpr(*as_tasks(parts))
         known = {name: f"answer{place}" for place, name in enumerate(names)}
         answer = self._query(asked, question, org_id).selectExpr(
-            *KEY, *(f"{name} as {ours}" for name, ours in known.items())
+            "position", *(f"{name} as {ours}" for name, ours in known.items())
         )
         # why a task has no record is known here alone; where it has one, the query said
         why = f"coalesce({known.get('reason')}, case when position is null then 'invalid' else 'no_record' end)"
         answers = [why if name == "reason" else ours for name, ours in known.items()]
-        joined = keyed.join(answer, list(KEY), how).selectExpr(*given.columns, *answers)
+        joined = keyed.join(answer, "position", how).selectExpr(*given.columns, *answers)
         return joined.toDF(*tasks.columns, *(prefix + name for name in names))
 
     def _check(self, keyed: DataFrame, keys: Mapping[str, str]) -> None:

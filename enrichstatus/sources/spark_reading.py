@@ -78,7 +78,12 @@ def records_of(
         own as (
             select arrived.*
             from arrived
-            where coalesce(nullif(btrim(arrived.orgId, :spaces), ''), nullif(btrim(:own, :spaces), '')) = :asked
+            -- most are as they should be, or somebody else's of the same length: only the others are worth trimming
+            where arrived.orgId = :asked
+                or (
+                    (arrived.orgId is null or length(arrived.orgId) <> length(:asked) or arrived.orgId < '!')
+                    and coalesce(nullif(btrim(arrived.orgId, :spaces), ''), nullif(btrim(:own, :spaces), '')) = :asked
+                )
         ),
 
         cast_columns as (select own.*, {casts} from own),
