@@ -428,6 +428,24 @@ def test_stopped_halfway_there_is_nothing_under_its_name(
     assert len(read(target if target.is_file() else str(target / "*.parquet"))) == 600_000
 
 
+@pytest.mark.slow
+def test_told_to_stop_the_command_cleans_up(large: Path, tmp_path: Path):
+    """SIGTERM, as schedulers send it, ends the command with 143, and nothing of what was begun is left."""
+    command = ["lookup", str(large / "tasks.parquet"), "--records", str(large / "records.parquet"), "--org", ORG]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "enrichstatus", *command, "--columns", "all", "-o", str(tmp_path / "o.csv")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: any(tmp_path.glob(".*.part")) or process.poll() is not None)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (143, "enrichstatus: interrupted; nothing was written\n")
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[Path]:
     """Mount a file system of two megabytes."""
