@@ -223,7 +223,7 @@ def _check(
     try:
         good = cast_tasks(con)
     except Exception:
-        if failed:
+        if failed:  # what went wrong in the reading says more than what the engine made of it
             raise failed[0] from None
         raise
     if good < count and errors == "raise":
