@@ -1,9 +1,7 @@
 """The status of lead enrichment, for a whole list at once: in a notebook, in ETL, at the command line."""
 
 from enrichstatus.accessor import Enrichment
-from enrichstatus.analysis import coverage, diff
-from enrichstatus.dashboard import Dashboard
-from enrichstatus.dialects import lookup_sql
+from enrichstatus.dashboard.dashboard import Dashboard
 from enrichstatus.errors import (
     EnrichStatusError,
     InternalError,
@@ -18,22 +16,24 @@ from enrichstatus.errors import (
     UnauthorizedError,
     ValidationError,
 )
-from enrichstatus.gate import require
-from enrichstatus.history import timing, waste
-from enrichstatus.lookup import Source
-from enrichstatus.planning import plan
-from enrichstatus.plans import Plan
-from enrichstatus.polling import as_completed, poll, wait
-from enrichstatus.schedules import Adaptive, Ask, Backoff
-from enrichstatus.sources.client import EnrichmentClient
-from enrichstatus.sources.loading import LoadReport
-from enrichstatus.sources.spark import SparkEnrichmentStore
-from enrichstatus.sources.store import EnrichmentStore
-from enrichstatus.sources.streaming import LookupReport
-from enrichstatus.spreading import spread
-from enrichstatus.tables import Report
-from enrichstatus.tasks import tasks_from_leads
-from enrichstatus.updates import Update
+from enrichstatus.leads.plan import Plan
+from enrichstatus.leads.planning import plan
+from enrichstatus.leads.spread import spread
+from enrichstatus.lookup.dialects import lookup_sql
+from enrichstatus.lookup.query import Source
+from enrichstatus.lookup.requirements import require
+from enrichstatus.lookup.tasks import tasks_from_leads
+from enrichstatus.polling.poll import as_completed, poll, wait
+from enrichstatus.polling.schedules import Adaptive, Ask, Backoff
+from enrichstatus.polling.update import Update
+from enrichstatus.reports.coverage import coverage, diff
+from enrichstatus.reports.report import Report
+from enrichstatus.reports.timing import timing, waste
+from enrichstatus.sources.client.client import EnrichmentClient
+from enrichstatus.sources.spark.store import SparkEnrichmentStore
+from enrichstatus.sources.store.load import LoadReport
+from enrichstatus.sources.store.lookup_files import LookupReport
+from enrichstatus.sources.store.store import EnrichmentStore
 
 __all__ = [
     "Adaptive",

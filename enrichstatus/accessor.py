@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from enrichstatus.analysis import coverage
 from enrichstatus.errors import ValidationError
-from enrichstatus.lookup import Errors, Instant, Source
-from enrichstatus.planning import plan
+from enrichstatus.leads.planning import plan
+from enrichstatus.leads.spread import spread
+from enrichstatus.lookup.query import Errors, Instant, Source
+from enrichstatus.lookup.tasks import bad_rows, parse_fields, tasks_from_leads
+from enrichstatus.reports.coverage import coverage
 from enrichstatus.schema import FIELDS, KEY
-from enrichstatus.spreading import spread
-from enrichstatus.tasks import bad_rows, parse_fields, tasks_from_leads
 
 if TYPE_CHECKING:
-    from enrichstatus.plans import Plan
-    from enrichstatus.tables import Report
+    from enrichstatus.leads.plan import Plan
+    from enrichstatus.reports.report import Report
 
 
 @pd.api.extensions.register_dataframe_accessor("enrichment")

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus import files
 from enrichstatus.errors import ValidationError
+from enrichstatus.files import read as files
 from enrichstatus.schema import KEY, PANDAS_TYPES, listed
 
 Rows = npt.NDArray[np.int64]

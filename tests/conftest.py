@@ -15,15 +15,15 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS
-from enrichstatus.sources import answering
-from tests.browser import chromium as chromium
-from tests.browser import lab as lab
-from tests.browser import lab_server as lab_server
-from tests.browser import voila as voila
-from tests.browser import voila_server as voila_server
-from tests.cluster import spark as spark
-from tests.factory import ORG
-from tests.serving import running
+from enrichstatus.sources.store import point_lookup as answering
+from tests.support.browser import chromium as chromium
+from tests.support.browser import lab as lab
+from tests.support.browser import lab_server as lab_server
+from tests.support.browser import voila as voila
+from tests.support.browser import voila_server as voila_server
+from tests.support.cluster import spark as spark
+from tests.support.factory import ORG
+from tests.support.serving import running
 
 if TYPE_CHECKING:
     pass

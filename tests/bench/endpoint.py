@@ -471,7 +471,7 @@ def _serve(kind: str, path: str) -> None:
     if kind == "loopback":
         asyncio.run(_loopback(setting["objects"]))
     elif kind == "canned":
-        from enrichstatus.serving import serve
+        from enrichstatus.server.run import serve
 
         serve(_canned(setting), host="127.0.0.1", port=0, ready=functools.partial(print, flush=True))
     else:
@@ -660,7 +660,7 @@ def _look_up(side: str, port: int, token: str, tasks: list[Task], objects: list[
     with ThreadPoolExecutor(WORKERS, initializer=begin) as threads:
         bodies = [{"tasks": tasks[start : start + BATCH]} for start in range(0, len(tasks), BATCH)]
         if side == OURS:
-            from enrichstatus.sources.client import EnrichmentClient
+            from enrichstatus.sources.client.client import EnrichmentClient
 
             frame = pd.DataFrame(tasks)
             client = EnrichmentClient(f"http://127.0.0.1:{port}", token=token, workers=WORKERS, progress=False)

@@ -150,7 +150,7 @@ def _poll(tasks: pd.DataFrame, ends: np.ndarray, schedule: Any, store: Enrichmen
     import numpy as np
 
     import enrichstatus as es
-    from tests.polled import Clock, Service
+    from tests.support.polled import Clock, Service
 
     clock = Clock()
     service = Service.of(clock, tasks, ends)
@@ -164,7 +164,7 @@ def _poll(tasks: pd.DataFrame, ends: np.ndarray, schedule: Any, store: Enrichmen
 def _ticks(count: int, schedule: Any) -> list[float]:
     """Give the milliseconds of processor time of the ticks from 90 % ended on: to choose, take in, learn and tell."""
     import enrichstatus as es
-    from tests.polled import Clock, Service
+    from tests.support.polled import Clock, Service
 
     tasks, ends = _inputs(_SCENARIOS["One field, median 56 s"], count, 1)
     clock = Clock()

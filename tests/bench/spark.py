@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench.lookup import _say, _table
-from tests.cluster import started
+from tests.support.cluster import started
 
 if TYPE_CHECKING:
     from collections.abc import Callable

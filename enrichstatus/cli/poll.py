@@ -1,0 +1,196 @@
+"""The command that polls a service until all tasks have ended: ``enrichstatus poll``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from enrichstatus.cli.options import asked_tasks, check_leads, opened, refuse_stray, service, store_file, write
+from enrichstatus.errors import PollDeadline, ValidationError
+
+if TYPE_CHECKING:
+    from enrichstatus.polling.update import Update
+    from enrichstatus.sources.store.store import EnrichmentStore
+
+#: The client repeats a request only so often: the poll asks again anyway, and an outage is to be seen soon.
+_RETRIES = 2
+#: Seconds that one ask may take at least and at most, where the deadline is shorter or longer.
+_SHORTEST, _LONGEST = 10.0, 600.0
+
+
+class Terminated(KeyboardInterrupt):
+    """The poll was told to stop by SIGTERM; it ends as at Ctrl-C."""
+
+
+def poll(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Poll until all have ended; `say` is told what came out, stderr how far it is.
+
+    Raises
+    ------
+    PollDeadline
+        Some have not ended; what is known has been written and said all the same.
+    KeyboardInterrupt
+        Ctrl-C, or `Terminated`; nothing was written but the store.
+    """
+    _check(options)
+    last: deque[Update] = deque(maxlen=1)
+    with terminable() as terminated:
+        try:
+            for _ in _updates(options, last):
+                pass
+        except PollDeadline as late:
+            _report(options, late.update, say)
+            raise PollDeadline(_late(options, late.update), late.update) from None
+        except KeyboardInterrupt as interrupt:
+            kind = Terminated if terminated else KeyboardInterrupt
+            known = getattr(interrupt, "update", None) or (last[0] if last else None)
+            raise kind(_interrupted(options, known)) from None
+        _report(options, last[0], say)  # there is one at least
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse, before any work, what cannot be written or would not be heeded."""
+    from enrichstatus.files import read as files
+    from enrichstatus.files import write as writing
+    from enrichstatus.lookup.query import parse_duration
+
+    check_leads(options)
+    if options.store is None:
+        refuse_stray({"--org": options.org}, "--store; of a service the token tells the organization")
+    elif options.org is None:
+        raise ValidationError("--store needs --org: the organization whose records the answers are.")
+    if options.deadline is not None:
+        parse_duration(options.deadline, "deadline")
+    parse_duration(options.missing_after, "missing_after")
+    files.expand(options.tasks)  # before a store is made for nothing
+    if options.output is None:
+        return
+    writing.writable(options.output)
+    kept = [os.path.realpath(path) for path in (options.tasks, options.store) if path]
+    if os.path.realpath(options.output) in kept:
+        raise ValidationError("-o names the file of the tasks or of the store, which it would replace.")
+
+
+@contextmanager
+def terminable() -> Iterator[list[int]]:
+    """Let SIGTERM end the poll as Ctrl-C does; gives a list that has the signal in it when it has come."""
+    came: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Update]:
+    """Poll as the options say, and show each update on stderr when it has been put in `last`."""
+    from enrichstatus.polling import bar as bars
+    from enrichstatus.polling import poll as polling
+
+    shown = sys.stderr.isatty()
+    with ExitStack() as stack:
+        # what asks to be left alone for longer than an ask may take is left alone by the poll, which says so
+        limits = {"deadline": _patience(options), "max_retry_after": _LONGEST}
+        source = stack.enter_context(service(options, retries=_RETRIES, **limits))
+        with asked_tasks(options, source.fields) as tasks:
+            updates: Any = polling.poll(
+                source,
+                tasks,
+                into=None if options.store is None else stack.enter_context(_memory(options)),
+                schedule=_schedule(options),
+                deadline=options.deadline,
+                missing_after=options.missing_after,
+                errors=options.errors,
+                prefix=options.prefix,
+            )
+        # closed in this order, whatever happens: the poll lets go of its engine, and the bar of its line
+        stack.enter_context(closing(updates))
+        noted = _noted(updates, last)
+        followed: Any = bars.follow(noted, shown=True) if shown else _logged(noted)
+        yield from stack.enter_context(closing(followed))
+
+
+def _memory(options: argparse.Namespace) -> EnrichmentStore:
+    return opened(store_file(options.store), org_id=options.org)
+
+
+def _schedule(options: argparse.Namespace) -> Any:
+    from enrichstatus.polling.schedules import Adaptive, Backoff
+
+    return Adaptive() if options.schedule == "adaptive" else Backoff()
+
+
+def _patience(options: argparse.Namespace) -> float:
+    """Seconds that one ask may take: a service that hangs must not hold up the deadline for long."""
+    from enrichstatus.lookup.query import parse_duration
+
+    if options.deadline is None:
+        return _LONGEST
+    return min(max(parse_duration(options.deadline, "deadline").total_seconds(), _SHORTEST), _LONGEST)
+
+
+def _noted(updates: Iterable[Update], last: deque[Update]) -> Iterator[Update]:
+    """Take note of each update before it is shown: an interrupt may come meanwhile."""
+    for update in updates:
+        last.append(update)
+        yield update
+
+
+def _logged(updates: Iterable[Update]) -> Iterator[Update]:
+    """Write a line to the log for each update, and give them on."""
+    for update in updates:
+        sys.stderr.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {update}\n")
+        sys.stderr.flush()
+        yield update
+
+
+def _report(options: argparse.Namespace, update: Update, say: Callable[[str], None]) -> None:
+    """Write the rows, then say what came out."""
+    from enrichstatus import presentation as display
+    from enrichstatus.polling.update import cost, spoken
+
+    frame = update.frame
+    if options.output:
+        write(frame, options.output)
+    say(
+        f"{update.ended:,} of {update.total:,} tasks have ended, answered by {options.url} "
+        f"with {cost(update)} in {spoken(update.elapsed)}\n"
+    )
+    width = shutil.get_terminal_size((100, 24)).columns
+    added = [options.prefix + name for name in ("status", "dataFound")]
+    say(
+        display.report(
+            display.tally(frame, prefix=options.prefix), frame, added=added, prefix=options.prefix, width=width
+        )
+    )
+    if options.output:
+        say(f"\n{update.total:,} rows written to {options.output}")
+
+
+def _late(options: argparse.Namespace, update: Update) -> str:
+    left = update.total - update.ended
+    text = (
+        f"{left:,} of {update.total:,} tasks have not ended within {options.deadline}: they are pending, not failed. "
+        "Run the same command again to "
+    )
+    return text + ("go on where it was" if options.store else "ask anew; with --store FILE it goes on where it was")
+
+
+def _interrupted(options: argparse.Namespace, update: Update | None) -> str:
+    how = f"{update.ended:,} of {update.total:,} tasks had ended" if update else "not all had been asked once"
+    if options.store:
+        return f"interrupted: {how}. What was answered is in {options.store}: run the same command again to go on"
+    return f"interrupted: {how}. Nothing remembers them; with --store FILE the same command goes on where it was"

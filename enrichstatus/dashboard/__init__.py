@@ -1,0 +1,1 @@
+"""A poll to look at."""

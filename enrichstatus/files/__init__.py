@@ -1,0 +1,1 @@
+"""Files in and out, in any format, whole or not at all."""

@@ -1,0 +1,1 @@
+"""Lead lists: what to buy, and one row a lead again."""

@@ -1,0 +1,252 @@
+"""What to buy: of each task whether it is to be triggered or left alone, why, and at what cost. Nothing is triggered here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from enrichstatus import frames
+from enrichstatus.errors import ValidationError
+from enrichstatus.leads.plan import ACTIONS, Codes, Plan
+from enrichstatus.leads.prices import over_budget, parse_costs, parse_credits, prices_of, priorities
+from enrichstatus.lookup.query import Instant, Source, check_source, choice, parse_duration, parse_instant, parse_prefix
+from enrichstatus.lookup.tasks import check, create_vocabularies, problems, taken_names
+from enrichstatus.schema import ENTITY_TYPES, FIELDS, REASONS, listed
+
+_HAVE, _NO_DATA, _IN_FLIGHT, _RETRY, _TRIGGER, _OVER_BUDGET, _DUPLICATE, _INVALID = range(len(ACTIONS))
+#: For each reason of a lookup what is to be done, and why, with the day of the record's making or of its end.
+_RULES = {
+    "no_record": (_TRIGGER, "never bought"),
+    "pending": (_IN_FLIGHT, "bought on {made}, still pending"),
+    "timed_out_here": (_RETRY, "bought on {made}, still pending after its time"),
+    "timed_out_there": (_RETRY, "bought on {made}, timed out"),
+    "failed": (_RETRY, "failed on {ended}"),
+    "no_data": (_NO_DATA, "finished without data on {ended}"),
+    "data": (_HAVE, "data found on {ended}"),
+    "invalid": (_INVALID, "no task"),
+}
+_CODES = {name: code for code, name in enumerate(REASONS)}
+_RETRIED = {"timeout": ("timed_out_here", "timed_out_there"), "failed": ("failed",)}
+#: What is said besides.
+_REMARKS = ("", ", which is stale", ", and retry= leaves that alone", ", but beyond the budget")
+_STALE, _LEFT, _OVER = range(1, len(_REMARKS))
+_ADDED = ("action", "reason", "cost")
+
+Instants = npt.NDArray[np.datetime64]
+
+
+def plan(
+    source: Source,
+    tasks: Any,
+    *,
+    costs: Mapping[str, float] | None = None,
+    budget: float | None = None,
+    priority: str | None = None,
+    retry: Sequence[str] | str = ("timeout", "failed"),
+    stale_after: str | float | timedelta | None = None,
+    now: Instant = None,
+    prefix: str = "",
+) -> Plan:
+    """Say of each task whether to buy it, why, and at what cost; it asks the source, and triggers nothing.
+
+    Parameters
+    ----------
+    source : Source
+        Whom to ask: an `EnrichmentStore` or an `EnrichmentClient`. What has no record is asked once more under the other entity type.
+    tasks : DataFrame, Arrow table, DuckDB relation, list of dicts or path
+        As for ``lookup``; bad ones are not raised but planned as ``invalid``.
+    costs : mapping of str to float, optional
+        Credits for one task of a field, ``{"emails": 1, "phones": 10}``; a field that is not named costs nothing.
+    budget : float, optional
+        Credits that may be spent. The tasks are taken by `priority` as far as they can be paid; the others are ``over_budget``.
+    priority : str, optional
+        A column of numbers: the greatest are bought first, those without one last. Unless given, the first in the list are.
+    retry : sequence of str
+        Which of ``timeout`` and ``failed`` are bought again; the others are as good as ``no_data``.
+    stale_after : str, timedelta or seconds, optional
+        What finished longer ago than this is bought again. A service may answer with the record that it has.
+    now : datetime or str, optional
+        The instant at which the timeout rule, and what is stale, are judged; the clock's unless given.
+    prefix : str
+        Put before the names of the added columns.
+
+    Returns
+    -------
+    Plan
+        Its ``.frame`` is the tasks with ``action`` (``have``, ``no_data``, ``in_flight``, ``retry``, ``trigger``, ``over_budget``,
+        ``duplicate`` of a task further up, ``invalid``), ``reason`` in words, and ``cost`` in credits.
+
+    Raises
+    ------
+    ValidationError
+        An argument is unusable, or the tasks have a column of one of the three names.
+    EnrichStatusError
+        The source could not be asked.
+
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> store = es.EnrichmentStore(org_id="org_1")
+    >>> plan = es.plan(store, [{"entityId": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "field": "phones"}], costs={"phones": 10})
+    >>> plan.frame[["field", "action", "reason", "cost"]]
+        field   action        reason  cost
+    0  phones  trigger  never bought  10.0
+    >>> plan.to_trigger()
+    [{'personIds': ['f81d4fae-7dec-11d0-a765-00a0c91e6bf6'], 'field': 'phones'}]
+    """
+    check_source(source)
+    moment = parse_instant(now)
+    stale = None if stale_after is None else moment - parse_duration(stale_after, "stale_after")
+    fields: Sequence[str] = getattr(source, "fields", FIELDS)
+    prices = parse_costs(costs, fields)
+    most = None if budget is None else parse_credits("budget=", budget)
+    retried = _parse_retry(retry)
+    frame = frames.read(tasks)
+    parse_prefix(prefix)
+    if taken := taken_names(frame, [prefix + name for name in _ADDED]):
+        raise ValidationError(
+            f"The tasks already have the column {listed(taken)}, which the plan would overwrite. Pass prefix= "
+            '(prefix="plan_", say) to name the new ones apart, or drop the old.'
+        )
+    value = priorities(frame, priority)
+    with duckdb.connect() as con:
+        create_vocabularies(con, fields)
+        keys = check(con, frame, errors="coerce")
+        views = [pa.types.is_string_view(kind) for kind in keys.schema.types]  # of which Arrow cannot take rows
+        keys = keys.cast(
+            pa.schema(
+                [
+                    column.with_type(pa.string()) if view else column
+                    for column, view in zip(keys.schema, views, strict=True)
+                ]
+            )
+        )
+        used = {name for (name,) in con.execute("select distinct field::varchar from tasks").fetchall()}
+        if most is not None and (unpriced := sorted(used - set(prices))):
+            raise ValidationError(f"budget= needs the price of {listed(unpriced)}: name it in costs=.")
+        asked = None if now is None else moment  # a service judges by its own clock, unless told otherwise
+        found = source.lookup(keys, columns=("reason", "createdAt", "updatedAt"), errors="coerce", now=asked)
+        reason: Codes = pc.index_in(found["reason"], pa.array(REASONS)).to_numpy()
+        made, ended = (found[name].to_numpy() for name in ("createdAt", "updatedAt"))
+        ended = np.where(np.isnat(ended), made, ended)
+
+        action = np.array([_RULES[name][0] for name in REASONS])[reason]
+        remark = np.zeros(len(frame), dtype=np.int64)
+        left = (action == _RETRY) & ~np.isin(reason, [_CODES[name] for name in retried])
+        action[left], remark[left] = _NO_DATA, _LEFT
+        if stale is not None:
+            old = np.isin(action, (_HAVE, _NO_DATA)) & (ended < np.datetime64(stale.replace(tzinfo=None), "us")) & ~left
+            action[old], remark[old] = _TRIGGER, _STALE
+        twice = con.sql(_TWICE_SQL).to_arrow_table()
+        action[twice["position"]] = _DUPLICATE
+        mistaken = _mistaken(source, con, keys, np.flatnonzero((action == _TRIGGER) & (remark == 0)), reason, asked)
+        action[mistaken["position"]] = _INVALID
+        told = [twice, mistaken]
+        if np.any(reason == _CODES["invalid"]):
+            con.register("problems", problems(con))
+            told.append(con.sql(_BAD_SQL).to_arrow_table())
+    told = pa.concat_tables(told).sort_by("position")
+    cost = np.where(np.isin(action, (_TRIGGER, _RETRY)), prices_of(keys["field"], prices), 0.0)
+    if most is not None:
+        over = over_budget(np.flatnonzero(np.isin(action, (_TRIGGER, _RETRY))), cost, most, value)
+        action[over], remark[over], cost[over] = _OVER_BUDGET, _OVER, 0.0
+    words = _words(reason, made, ended, remark)
+    if len(told):
+        mask = np.zeros(len(frame), dtype=bool)
+        mask[told["position"]] = True
+        words = pc.replace_with_mask(words, mask, told["words"].combine_chunks())
+    added = [pa.DictionaryArray.from_arrays(action, ACTIONS).cast(pa.string()), words, pa.array(cost)]
+    whole = frame.assign(pa.table(added, names=[prefix + name for name in _ADDED]))
+    return Plan(whole, keys, action, cost, fields, priced=bool(prices))
+
+
+def _parse_retry(retry: Sequence[str] | str) -> list[str]:
+    names = [retry] if isinstance(retry, str) else list(retry)
+    for name in names:
+        choice("retry", name, tuple(_RETRIED))
+    return [reason for name in names for reason in _RETRIED[name]]
+
+
+def _mistaken(
+    source: Source, con: duckdb.DuckDBPyConnection, keys: pa.Table, unknown: Codes, reason: Codes, now: Instant
+) -> pa.Table:
+    """Find what nobody bought as what it was asked for, but as the other type; of an entity all tasks or none."""
+    person, company = ENTITY_TYPES
+    others = keys.take(unknown)
+    swapped = pc.if_else(pc.equal(others["entityType"].cast(pa.string()), person), company, person)
+    others = others.set_column(others.column_names.index("entityType"), "entityType", swapped)
+    known = source.lookup(others, columns="reason", how="inner", now=now) if len(others) else others
+    if not len(known):
+        return _TOLD.empty_table()
+    con.register("known", known.select(["position"]))
+    con.register("bought", pa.table({"position": np.flatnonzero(reason != _CODES["no_record"])}))
+    return con.sql(_MISTAKEN_SQL).to_arrow_table()
+
+
+def _words(reason: Codes, made: Instants, ended: Instants, remark: Codes) -> pa.Array:
+    """Say why, in words: few are different, and only these are written."""
+    days = [np.where(np.isnat(when), 0, when.astype("datetime64[D]").astype(np.int64)) for when in (made, ended)]
+    uses = np.array(["{made}" in _RULES[name][1] for name in REASONS])[reason]
+    day = np.where(uses, *days)
+    codes, few = pd.factorize((day * len(REASONS) + reason) * len(_REMARKS) + remark)
+    day, reason, remark = few // len(_REMARKS) // len(REASONS), few // len(_REMARKS) % len(REASONS), few % len(_REMARKS)
+    dates = day.astype("datetime64[D]").astype(str)
+    texts = [
+        _RULES[REASONS[code]][1].format(made=date, ended=date) + _REMARKS[more]
+        for code, date, more in zip(reason, dates, remark, strict=True)  # a few combinations, not tasks
+    ]
+    return pa.DictionaryArray.from_arrays(codes, pa.array(texts, pa.string())).cast(pa.string())
+
+
+_TOLD = pa.schema([("position", pa.int64()), ("words", pa.string())])
+
+# of all but the first row of a task
+_TWICE_SQL = """
+with twice as (
+    select entityId, entityType, field, min(position) as first
+    from tasks
+    group by entityId, entityType, field
+    having count(*) > 1
+)
+
+select tasks.position, 'the same task as in row ' || twice.first as words
+from tasks
+inner join twice using (entityId, entityType, field)
+where tasks.position > twice.first
+"""
+
+_BAD_SQL = """
+select problems.row as position, string_agg(problems.column || ' ' || problems.reason, ', ') as words
+from problems
+group by problems.row
+"""
+
+# an entity that is known as both is none that was mistaken
+_MISTAKEN_SQL = """
+with entities as (
+    select distinct tasks.entityId, tasks.entityType
+    from tasks
+    inner join known using (position)
+)
+
+select
+    tasks.position,
+    'known as a ' || if(tasks.entityType = 'person', 'company', 'person') || ': is the entity type right?' as words
+from tasks
+inner join entities using (entityId, entityType)
+where tasks.position not in (select position from bought)
+    and not exists (
+        select 1
+        from tasks as others
+        inner join bought using (position)
+        where others.entityId = tasks.entityId and others.entityType = tasks.entityType
+    )
+"""

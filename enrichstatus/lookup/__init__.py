@@ -1,0 +1,1 @@
+"""The question: tasks in, one query, every rule."""

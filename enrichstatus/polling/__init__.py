@@ -1,0 +1,1 @@
+"""Request again until all have ended."""

@@ -1,0 +1,270 @@
+"""A poll in the background: one object that knows how it stands, and takes start, pause, ask now and stop."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from enrichstatus.errors import PollDeadline, PollInterrupted
+from enrichstatus.lookup.query import Errors, Source
+from enrichstatus.polling.poll import updates
+from enrichstatus.polling.run import Duration, Run
+from enrichstatus.polling.schedules import Ask
+from enrichstatus.polling.update import Update
+from enrichstatus.survival import Outlook
+
+if TYPE_CHECKING:
+    from enrichstatus.sources.store.store import EnrichmentStore
+
+Phase: TypeAlias = Literal["ready", "asking", "waiting", "paused", "stopped", "done", "deadline", "failed"]
+Wish: TypeAlias = Literal["run", "pause", "stop"]
+#: In these nothing goes on, and nothing will until somebody starts it again.
+OVER: tuple[Phase, ...] = ("stopped", "done", "deadline", "failed")
+
+_IDLE: dict[Wish, Phase] = {"pause": "paused", "stop": "stopped"}
+
+#: Seconds between two looks at a countdown.
+_TICK = 1.0
+#: Points of the picture that are kept, and changes that are listed.
+_POINTS, _CHANGES = 250, 8
+
+
+@dataclass
+class Progress:
+    """How a poll stands: all that a dashboard, of whatever kind, shows of it.
+
+    Attributes
+    ----------
+    phase : str
+        What it does: one of `Phase`.
+    wanted : str
+        What it was told to do, and does when an ask under way has ended: ``run``, ``pause`` or ``stop``.
+    update : Update
+        The last one; before the first ask, what a store remembers.
+    points : list of (float, int)
+        The course until now: seconds, and rows that had ended.
+    changes : deque of (datetime, dict)
+        The latest rows that ended, the newest first.
+    next_in : float or None
+        Seconds until the next ask, where one is waited for.
+    failure : Exception or None
+        Why it ended before all had.
+    """
+
+    update: Update
+    phase: Phase = "ready"
+    wanted: Wish = "pause"
+    points: list[tuple[float, int]] = field(default_factory=list)
+    changes: deque[tuple[datetime, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=_CHANGES))
+    next_in: float | None = None
+    failure: Exception | None = None
+
+
+class Watch:
+    """Polls in a thread, which lives only while there is something to wait for; a pause, a stop and the end let it go.
+
+    `changed` is called, from any thread, whenever there is something new to show.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        tasks: Any,
+        *,
+        into: EnrichmentStore | None = None,
+        schedule: Iterable[float | Ask] | None = None,
+        deadline: Duration | None = None,
+        missing_after: Duration = "60s",
+        errors: Errors = "raise",
+        prefix: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        changed: Callable[[], object] = lambda: None,
+    ):
+        self._make: Callable[[], Run] = lambda: Run(source, tasks, into, missing_after, errors, prefix, clock)
+        self._schedule, self._deadline, self._clock = schedule, deadline, clock
+        self._changed = changed
+        self._news = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._hurry = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make a run; what is wrong with the arguments is told here."""
+        run = self._make()
+        # the waiting is ours: what is left of it for the poll is nothing
+        self._updates: Generator[Update, Ask | None] = updates(
+            run, self._schedule, self._deadline, lambda seconds: None
+        )
+        #: what is asked instead of what the schedule would
+        self._ask: Ask | None = None
+        #: when the next ask is due, and before when the service wants none
+        self._due = self._earliest = -math.inf
+        update = run.update(Outlook({}), None, None)
+        self.progress = Progress(update, points=[(0.0, update.ended)])
+
+    def look(self) -> Progress:
+        """Give how it stands at one moment: what goes on meanwhile does not change it."""
+        with self._news:
+            return replace(self.progress, points=self.progress.points.copy(), changes=self.progress.changes.copy())
+
+    def start(self) -> None:
+        """Begin, or go on: after a pause or a stop where it was, after a deadline or a failure with all that has not ended."""
+        with self._news:
+            if self.progress.phase == "done":
+                return
+            if self.progress.phase in ("deadline", "failed"):
+                self._begin()
+            if self.progress.phase not in ("asking", "waiting"):
+                self.progress.phase = "waiting"
+            self._go(wanted="run")
+
+    def ask_now(self) -> None:
+        """Ask without waiting, unless the service wants to be left alone; what is paused or stopped stays so afterwards."""
+        with self._news:
+            if self.progress.phase in ("ready", "waiting", "paused", "stopped"):
+                self._hurry = True
+                self._go()
+
+    def pause(self) -> None:
+        """Ask no more until it is started again; an ask under way is ended first."""
+        self._go_slow("pause")
+
+    def stop(self) -> None:
+        """Give up: as a pause, and who waits for the end waits no longer."""
+        self._go_slow("stop")
+
+    def wait(self, timeout: float | None = None) -> Update | None:
+        """Block until it is over, or for so many seconds; gives the last update, or None where it is not over."""
+        if self.progress.phase == "ready":
+            self.start()
+        until = None if timeout is None else time.monotonic() + timeout
+        try:
+            with self._news:
+                while self.progress.phase not in OVER:
+                    left = _TICK if until is None else min(_TICK, until - time.monotonic())
+                    if left <= 0:
+                        return None
+                    self._news.wait(left)
+        except KeyboardInterrupt as interrupt:
+            self.stop()
+            raise self._interrupted("interrupted") from interrupt
+        if self.progress.failure is not None:
+            raise self.progress.failure
+        if self.progress.phase == "stopped":
+            raise self._interrupted("stopped")
+        return self.progress.update
+
+    def _go(self, wanted: Wish | None = None) -> None:
+        """See to it that a thread is at work, which takes note of what is wanted; the lock is held."""
+        self.progress.wanted = wanted or self.progress.wanted
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, daemon=True, name="enrichstatus-poll")
+            self._thread.start()
+        self._news.notify_all()
+
+    def _go_slow(self, wanted: Wish) -> None:
+        with self._news:
+            if self.progress.phase in ("done", "deadline", "failed"):
+                return
+            self.progress.wanted, self._hurry = wanted, False
+            if self._thread is None:  # nobody there to take note of it
+                self.progress.phase = _IDLE[wanted]
+            self._news.notify_all()
+        self._changed()
+
+    def _interrupted(self, how: str) -> PollInterrupted:
+        update = self.progress.update
+        return PollInterrupted(
+            f"The poll was {how}; {update.ended:,} of {update.total:,} tasks had ended. .update has the last state; start() "
+            "goes on.",
+            update,
+        )
+
+    def _work(self) -> None:
+        """Wait and ask, until there is no more to wait for."""
+        try:
+            while self._due_now():
+                self._take(self._updates.send(self._ask))
+        except StopIteration:
+            self._leave("done")
+        except PollDeadline as late:
+            self._leave("deadline", late)
+        except Exception as error:
+            self._leave("failed", error)
+
+    def _due_now(self) -> bool:
+        """Wait until it is time to ask; tells whether it still is to be asked, and lets the thread go where not."""
+        while True:
+            with self._news:
+                progress = self.progress
+                if progress.wanted != "run" and not self._hurry and not progress.update.done:
+                    # in one breath: who starts it again finds either a thread that stays or none
+                    self._thread = None
+                    progress.phase, progress.next_in = _IDLE[progress.wanted], None
+                    self._news.notify_all()
+                    due = False
+                    break
+                left = (self._earliest if self._hurry else self._due) - self._clock()
+                if left <= 0:
+                    # a person asks for all, which a schedule may not; the first ask is for all anyhow
+                    self._ask = Ask(0.0) if self._hurry and progress.update.requests else None
+                    self._hurry = False
+                    due = True
+                    progress.phase, progress.next_in = "asking", None
+                    break
+                progress.phase, progress.next_in = "waiting", left
+            self._changed()
+            with self._news:
+                self._news.wait(min(_TICK, left))
+        self._changed()
+        return due  # not what the phase is by now: another thread may be at work
+
+    def _take(self, update: Update) -> None:
+        now = self._clock()
+        with self._news:
+            progress = self.progress
+            progress.update = update
+            progress.points.append((update.elapsed, update.ended))
+            if len(progress.points) > _POINTS:  # every other one is enough for a picture
+                del progress.points[1:-1:2]
+            for row in _latest(update):
+                progress.changes.appendleft((datetime.now().astimezone(), row))
+            self._due = now + (update.next_in or 0.0)
+            self._earliest = now + update.held
+            self._news.notify_all()
+
+    def _leave(self, phase: Phase, failure: Exception | None = None) -> None:
+        with self._news:
+            self._thread, self._hurry = None, False
+            self.progress.wanted = "pause"
+            self.progress.phase, self.progress.next_in, self.progress.failure = phase, None, failure
+            self._news.notify_all()
+        self._changed()
+
+
+def _latest(update: Update) -> list[dict[str, Any]]:
+    """Give a few of the rows that have ended, as a person knows them."""
+    which = np.flatnonzero(update.state.changed)[-_CHANGES:]
+    if not len(which):
+        return []
+    mask = np.zeros(len(update.state.changed), dtype=bool)
+    mask[which] = True
+    rows: Any = update.state.rows(mask)
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(_arrow(rows).to_pandas())
+    found: Any = frame.tail(_CHANGES).to_dict("records")
+    return list(found)
+
+
+def _arrow(rows: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.table(rows.collect() if hasattr(rows, "collect") else rows)

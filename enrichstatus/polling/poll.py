@@ -1,0 +1,257 @@
+"""Ask again until all have ended: update by update, in one call that blocks, or frame by frame as they end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from enrichstatus.errors import EnrichStatusError, LookupInterrupted, PollDeadline, PollInterrupted, ValidationError
+from enrichstatus.lookup.query import Errors, Source, parse_duration
+from enrichstatus.polling.run import Duration, Run
+from enrichstatus.polling.schedules import Ask, Backoff
+from enrichstatus.polling.update import Update
+
+if TYPE_CHECKING:
+    from enrichstatus.sources.store.store import EnrichmentStore
+
+
+def poll(
+    source: Source,
+    tasks: Any,
+    *,
+    into: EnrichmentStore | None = None,
+    schedule: Iterable[float | Ask] | None = None,
+    deadline: Duration | None = None,
+    missing_after: Duration = "60s",
+    errors: Errors = "raise",
+    prefix: str = "",
+    sleep: Callable[[float], object] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Update]:
+    """Ask a source until all tasks have ended, only those that have not; gives an update after each ask.
+
+    Parameters
+    ----------
+    source : Source
+        Whom to ask: an `EnrichmentClient`, or any object with its ``lookup``.
+    tasks : DataFrame, Arrow table, DuckDB relation, list of dicts or path
+        As for ``lookup``.
+    into : EnrichmentStore, optional
+        A store that remembers: each answer is written to it as it comes. What has ended according to it is not asked, now or when the
+        poll is begun again. What was bought anew is asked once its new record is in the store: ``store.load`` the trigger's answer.
+    schedule : iterable of seconds, optional
+        When to ask again: `Backoff` (default), `Adaptive`, or any iterable of seconds, of which the last is repeated.
+    deadline : str, timedelta or seconds, optional
+        Bound on this call, after which what has not ended is given up waiting for.
+    missing_after : str, timedelta or seconds
+        How long a task without a record is waited for, from when it was first asked; then it counts as having none.
+    errors, prefix
+        As for ``lookup``.
+    sleep, clock : callable
+        Wait for so many seconds; give seconds that only grow.
+
+    Yields
+    ------
+    Update
+        All tasks as they are, what has changed, how many requests it took, and when it asks next.
+
+    Raises
+    ------
+    ValidationError
+        Bad tasks or arguments, at once; or a request that the source refused.
+    UnauthorizedError
+        The source refused the token.
+    StoreError
+        `into` cannot be written.
+    PollDeadline
+        The time is up; ``.update`` has all tasks, the unfinished ones as pending.
+    PollInterrupted
+        Ctrl-C; it has ``.update`` too.
+
+    Notes
+    -----
+    Any other error of the source does not end the poll: it is the update's ``error``, and the waits grow until it is over. Those that
+    do end it have an ``.update`` too.
+
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> from enrichstatus.simulation import SimulatedStore
+    >>> tasks = [{"entityId": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "field": "emails"}]
+    >>> for update in es.poll(SimulatedStore(tasks, seed=7, speed=50), tasks):
+    ...     pass
+    >>> update.frame["status"].item()
+    'finished'
+    """
+    run = Run(source, tasks, into, missing_after, errors, prefix, clock)
+    return updates(run, schedule, deadline, sleep)
+
+
+def as_completed(source: Source, tasks: Any, **options: Any) -> Iterator[Any]:
+    """Give the tasks as they end, a frame of those that ended since the last; arguments and errors are those of `poll`.
+
+    Yields
+    ------
+    A frame like the tasks
+        Rows that have ended, with their status, each once. Those that a store remembers as ended come first.
+
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> from enrichstatus.simulation import SimulatedStore
+    >>> tasks = [{"entityId": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "field": "emails"}]
+    >>> for leads in es.as_completed(SimulatedStore(tasks, seed=7, speed=50), tasks):
+    ...     print(leads["status"].tolist())
+    ['finished']
+    """
+    told = poll(source, tasks, **options)
+    return (update.changed for update in told if update.state.changed.any())
+
+
+def wait(source: Source, tasks: Any, *, progress: bool | None = None, **options: Any) -> Any:
+    """Ask until all tasks have ended, behind a progress bar; gives them with their status.
+
+    Parameters
+    ----------
+    source, tasks, options
+        As for `poll`.
+    progress : bool, optional
+        Show the bar; unless given, in a notebook or at a terminal.
+
+    Returns
+    -------
+    A frame like the tasks
+        As from ``lookup``.
+
+    Raises
+    ------
+    PollDeadline, PollInterrupted
+        The time is up, or Ctrl-C; ``.update`` has what is known.
+    ValidationError, UnauthorizedError, StoreError
+        As for `poll`.
+
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> from enrichstatus.simulation import SimulatedStore
+    >>> tasks = [{"entityId": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "field": "emails"}]
+    >>> es.wait(SimulatedStore(tasks, seed=7, speed=50), tasks)["status"].item()
+    'finished'
+    """
+    from enrichstatus.polling.bar import follow
+
+    last: Update | None = None
+    try:
+        for update in follow(poll(source, tasks, **options), shown=progress):
+            last = update
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, PollInterrupted):
+            raise
+        raise _interrupted(last) from interrupt
+    assert last is not None  # there is one at least
+    return last.frame
+
+
+def _interrupted(update: Update | None) -> PollInterrupted:
+    how = f"{update.ended:,} of {update.total:,} tasks had ended" if update else "nothing had been answered yet"
+    return PollInterrupted(f"The poll was interrupted; {how}. .update has the last state; poll again to go on.", update)
+
+
+def updates(
+    run: Run, schedule: Iterable[float | Ask] | None, deadline: Duration | None, sleep: Callable[[float], object]
+) -> Generator[Update, Ask | None]:
+    """Check when to ask, and give the updates of a run; it can be sent what to ask next, instead of what the schedule says."""
+    end = None if deadline is None else parse_duration(deadline, "deadline").total_seconds()
+    return _updates(run, _steps(schedule), end, sleep)
+
+
+#: Seconds; less than this is no time, and may be less than a clock can add.
+_MOMENT = 1e-6
+
+
+def _updates(
+    run: Run, steps: Iterator[float | Ask], end: float | None, sleep: Callable[[float], object]
+) -> Generator[Update, Ask | None]:
+    """Ask, tell, wait, and again."""
+    update: Update | None = None
+    delay: float | None = None
+    troubles = Backoff()
+    ask = Ask(0.0)
+    run.begin()
+    try:
+        while True:
+            error = run.ask(ask)
+            now = run.now()
+            outlook = run.tracker.outlook(now)
+            earliest = now + (getattr(error, "retry_after", None) or 0.0)
+            if error is None:
+                troubles = Backoff()
+            if not run.tracker.unfinished.any():
+                yield run.update(outlook, error, None)
+                return
+            if end is not None and now >= end:
+                update = run.update(outlook, error, None)
+                yield update
+                raise _late(update, end)
+            if learn := getattr(steps, "learn", None):
+                learn(outlook)
+            ask = _next(steps, delay)
+            delay = ask.after
+            # an ask that came to nothing is not repeated sooner each time, whatever the schedule
+            due = max(now + (delay if error is None else max(delay, next(troubles))), earliest)
+            if end is not None and due >= end:
+                # the last one, which is to tell of all
+                due, ask = end, Ask(end)
+            update = run.update(outlook, error, due - now, held=max(earliest - now, 0.0))
+            ask = (yield update) or ask
+            if (left := due - run.now()) > 0:
+                sleep(left)
+            while (left := min(earliest, due) - run.now()) > _MOMENT:  # the service asked for so much
+                sleep(left)
+            if earliest > due:
+                raise _late(update, end or 0.0)
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, LookupInterrupted):
+            update = run.last()
+        raise _interrupted(update) from interrupt
+    except EnrichStatusError as error:
+        if "update" not in vars(error):
+            vars(error)["update"] = run.last()  # nothing that is known is lost
+        raise
+    finally:
+        run.tracker.close()
+
+
+def _steps(schedule: Iterable[float | Ask] | None) -> Iterator[float | Ask]:
+    if schedule is None:
+        return iter(Backoff())
+    if isinstance(schedule, (str, bytes, type)) or not isinstance(schedule, Iterable):
+        raise ValidationError(
+            f"schedule= takes Backoff(), Adaptive() or an iterable of seconds such as [1, 5, 30], not {schedule!r}."
+        )
+    return iter(schedule)
+
+
+def _next(steps: Iterator[float | Ask], last: float | None) -> Ask:
+    """Take the schedule's next step; one that has no more goes on with the last."""
+    step = next(steps, Backoff().maximum if last is None else last)
+    ask = step if isinstance(step, Ask) else Ask(step)
+    number: object = ask.after  # whatever a schedule of the user's own gives
+    if isinstance(number, Real) and not np.issubdtype(type(number), bool) and 0 <= (after := float(number)) < math.inf:
+        return replace(ask, after=after)
+    raise ValidationError(f"schedule= gives seconds from 0 up, not {step!r}.")
+
+
+def _late(update: Update, end: float) -> PollDeadline:
+    left = update.total - update.ended
+    return PollDeadline(
+        f"{left:,} of {update.total:,} tasks have not ended within {end:g} s; .update has the last state. They are pending, "
+        "not failed: poll again to go on.",
+        update,
+    )

@@ -1,0 +1,149 @@
+"""One poll as far as it asks: whom, for what, what it has been told and what that has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from enrichstatus.errors import (
+    EnrichStatusError,
+    InternalError,
+    LookupInterrupted,
+    PartialLookupError,
+    ServiceError,
+    StoreError,
+    ValidationError,
+)
+from enrichstatus.lookup.contract import BATCH_SIZE
+from enrichstatus.lookup.query import Errors, Source, check_source, choice, parse_duration
+from enrichstatus.polling.schedules import Ask
+from enrichstatus.polling.tracker import Codes, Tracker
+from enrichstatus.polling.update import State, Update, requests_for
+from enrichstatus.presentation import progress_is_shown
+from enrichstatus.schema import COLUMNS, FIELDS
+from enrichstatus.survival import Outlook
+
+if TYPE_CHECKING:
+    from enrichstatus.sources.store.poll_memory import Memory
+    from enrichstatus.sources.store.store import EnrichmentStore
+
+#: With a memory, so many tasks are looked up at once: what is lost when the process is killed meanwhile is no more.
+_KEPT_EVERY = 10 * BATCH_SIZE
+
+Duration: TypeAlias = str | float | timedelta
+
+
+class Run:
+    """One poll: whom it asks, what it knows, and what it has spent."""
+
+    def __init__(
+        self,
+        source: Source,
+        tasks: Any,
+        into: EnrichmentStore | None,
+        missing_after: Duration,
+        errors: Errors,
+        prefix: str,
+        clock: Callable[[], float],
+    ):
+        check_source(source)
+        choice("errors", errors, ("raise", "coerce"))
+        if into is not None and into is source:
+            raise ValidationError("into= is the source itself; leave it out, or name a store beside it.")
+        self._source, self._clock = source, clock
+        self._start, self._wall = clock(), datetime.now(UTC)
+        self._requests = 0
+        self._asked = 0
+        self.memory: Memory | None = None
+        self._missing_after = parse_duration(missing_after, "missing_after").total_seconds()
+        self.tracker = Tracker(
+            tasks,
+            fields=getattr(source, "fields", FIELDS),
+            errors=errors,
+            prefix=prefix,
+            missing_after=self._missing_after,
+            wall=self._wall.timestamp(),
+        )
+        self._before: Codes | None = None
+        if into is not None:
+            from enrichstatus.sources.store.poll_memory import Memory
+
+            self.memory = Memory(into)
+            self.tracker.recall(self.memory.recall(self.tracker.tasks), self.memory.history(self.tracker.tasks))
+
+    def begin(self) -> None:
+        """Count the time from now on; a run may have been made earlier than it begins."""
+        passed = self.now()
+        self._start += passed
+        self._wall += timedelta(seconds=passed)
+        self.tracker.shift(passed)
+
+    def now(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._start
+
+    def ask(self, ask: Ask) -> Exception | None:
+        """Ask for the unfinished tasks that `ask` names; gives what went wrong, if it may pass."""
+        chosen = self.tracker.pick(ask.fields, ask.samples)
+        size = len(chosen) if self.memory is None else _KEPT_EVERY
+        self._asked = len(chosen)
+        for at in range(0, len(chosen), max(size, 1)):
+            if error := self._look_up(chosen.iloc[at : at + size]):
+                return error
+        return None
+
+    def _look_up(self, tasks: pd.DataFrame) -> Exception | None:
+        names: Literal["all"] | tuple[str, ...] = (
+            "all" if self.memory else ("status", "dataFound", "createdAt", "updatedAt")
+        )
+        self._requests += requests_for(len(tasks))
+        quiet = progress_is_shown.set(True)
+        try:
+            answers = self._source.lookup(tasks, columns=names)
+        except PartialLookupError as error:
+            self._take(error.result)
+            return error
+        except LookupInterrupted as interrupt:
+            self._take(interrupt.result)
+            raise
+        except (ServiceError, InternalError, StoreError, OSError) as error:
+            return error  # any other, such as that of a closed client, is not mended by asking again
+        finally:
+            progress_is_shown.reset(quiet)
+        self._take(answers, of=tasks)
+        return None
+
+    def _take(self, answers: pd.DataFrame, of: pd.DataFrame | None = None) -> None:
+        """Take in what was answered; of those asked, a task that is not among the answers has no record."""
+        now = self.now()
+        try:
+            places = self.tracker.places_of(answers, COLUMNS if self.memory else ())
+            if of is not None and len(of) > len(places):
+                answers = pd.concat([answers, of[~of["task"].isin(places)]], ignore_index=True)
+            self.tracker.absorb(answers, now)
+        except (pa.ArrowException, TypeError, ValueError, LookupError, AttributeError) as error:
+            if isinstance(error, EnrichStatusError):
+                raise
+            raise EnrichStatusError(
+                f"The source's lookup gave back what cannot be read ({type(error).__name__}: {error}): it gives the tasks as "
+                "they came, with the asked columns added."
+            ) from error
+        if self.memory:
+            at = self._wall + timedelta(seconds=now)
+            self.memory.remember(answers, at, missing_after=self._missing_after)
+
+    def last(self) -> Update:
+        """Say how things stand when nobody asks any more."""
+        return self.update(self.tracker.outlook(self.now()), None, None)
+
+    def update(self, outlook: Outlook, error: Exception | None, next_in: float | None, *, held: float = 0.0) -> Update:
+        """Say how things stand."""
+        state = State.of(self.tracker, self._before)
+        self._before = state.status
+        done = not np.any(self.tracker.unfinished)
+        return Update(state, self._requests, self.now(), next_in, outlook, error, held, self._asked, done)

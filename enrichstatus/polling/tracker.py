@@ -1,0 +1,226 @@
+"""What is known of every task while it is polled, in arrays with a place for each distinct task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from enrichstatus import frames
+from enrichstatus.errors import EnrichStatusError, ValidationError
+from enrichstatus.lookup.query import parse_prefix
+from enrichstatus.lookup.tasks import check, create_vocabularies, taken_names, to_pandas
+from enrichstatus.schema import KEY, STATUSES, listed
+from enrichstatus.survival import Numbers, Outlook, Prospect, learn
+
+#: The codes of the two states that are no status of an ended record; those have the codes above, in the order of the vocabulary.
+PENDING, NO_RECORD = 0, 1
+#: Instants less than this apart are the same one: a service tells milliseconds, a store knows microseconds.
+_INSTANT = 0.002
+#: Ages are told apart by this share of the oldest, when tasks are put in groups.
+_GRAIN = 1 / 100
+
+Codes = npt.NDArray[np.int16]
+Places = npt.NDArray[np.int64]
+
+
+class Tracker:
+    """The tasks of a poll, and what has been answered of them until now.
+
+    Times are seconds on the clock of the poll, from its start; `wall` is the instant of the start, in seconds since 1970.
+    """
+
+    def __init__(
+        self, tasks: Any, *, fields: Sequence[str], errors: str, prefix: str, missing_after: float, wall: float
+    ):
+        # a shallow copy: what is done to the caller's frame while the poll goes on does not change ours
+        self.frame = frames.read(tasks.copy(deep=False) if isinstance(tasks, pd.DataFrame) else tasks)
+        parse_prefix(prefix)
+        self.names = (prefix + "status", prefix + "dataFound")
+        if taken := taken_names(self.frame, self.names):
+            raise ValidationError(
+                f"The tasks already have the column {listed(taken)}, which the answer would overwrite. Pass prefix= "
+                '(prefix="current_", say) to name the new ones apart, or drop the old.'
+            )
+        self._con = duckdb.connect()
+        create_vocabularies(self._con, fields)
+        check(self._con, self.frame, errors=errors)
+        self._con.execute(_DISTINCT_SQL)
+        self.tasks = to_pandas(self._con.sql(_TASKS_SQL))
+        rows = self._con.sql(_ROWS_SQL).to_arrow_table()
+        #: for each row of the frame the place of its task; -1 where it is a bad one
+        self.places: Places = np.full(len(self.frame), -1)
+        self.places[rows["position"].to_numpy()] = rows["task"].to_numpy()
+        codes, names = pd.factorize(self.tasks["field"], sort=True)
+        self.fields: list[str] = list(names)
+        self.field: Codes = codes.astype(np.int16)
+        count = len(self.tasks)
+        self.vocabulary = ["pending", "no record", *STATUSES[1:]]
+        self.status: Codes = np.full(count, PENDING, dtype=np.int16)
+        self.found: npt.NDArray[np.int8] = np.full(count, -1, dtype=np.int8)  # -1 is null
+        #: when its record was made, when it began, when it was first and last asked, and how long it took
+        blank: Numbers = np.full((5, count), np.nan)
+        self._made, self._began, self._first, self._asked, self._took = blank
+        #: a fixed random order, by which samples are drawn: a list may be sorted by anything
+        self._lot = np.random.default_rng(0).permutation(count)
+        self._missing_after, self._wall = missing_after, wall
+        self._history: pa.Table = None
+
+    @property
+    def unfinished(self) -> npt.NDArray[np.bool_]:
+        """Which tasks have not ended."""
+        return np.equal(self.status, PENDING)
+
+    def pick(self, fields: Sequence[str] | None, samples: Mapping[str, int]) -> pd.DataFrame:
+        """Give the unfinished tasks of some fields (None: of all), and samples of others, with the place of each as ``task``."""
+        open_ = self.unfinished
+        wanted = np.isin(self.field, [self.fields.index(name) for name in fields or () if name in self.fields])
+        # those that no answer has come for are asked anyway: nobody can tell when to
+        unknown = np.isnan(self._asked)
+        chosen = np.flatnonzero(open_ if fields is None else open_ & (wanted | unknown))
+        parts = [chosen]
+        for name, size in samples.items():  # a few fields, not tasks
+            if name in self.fields:
+                places = np.flatnonzero(open_ & (self.field == self.fields.index(name)))
+                parts.append(places[np.argsort(self._lot[places])[:size]])
+        return self.tasks.iloc[np.unique(np.concatenate(parts))]
+
+    def recall(self, known: pd.DataFrame, history: pa.Table) -> None:
+        """Take what a store remembers: what has ended is not asked again, what is pending is."""
+        self._history = history
+        places = known["task"].to_numpy()
+        first = known["since"].to_numpy(dtype=float, na_value=np.nan) - self._wall
+        # a wait that has run out since begins anew: what had no record then may have been bought by now
+        self._first[places] = np.where(first > -self._missing_after, first, np.nan)
+        self._made[places] = self._seconds(known, "createdAt")
+        ended = known[known["status"].notna() & (known["status"] != "pending")]
+        self.absorb(ended, 0.0)
+
+    def absorb(self, answers: pd.DataFrame, now: float) -> None:
+        """Take answers: tasks with their place as ``task``, ``status``, ``dataFound`` and, where a source has them, the record's times."""
+        places = self.places_of(answers)
+        answered = _texts(_whole(answers["status"])).dictionary_encode()
+        found = _whole(answers["dataFound"]).cast(pa.bool_()).cast(pa.int8()).fill_null(-1).to_numpy()
+        created, updated = (self._seconds(answers, name) for name in ("createdAt", "updatedAt"))
+        # all of it has been read: from here on nothing can be wrong with it
+        for name in answered.dictionary.to_pylist():  # a few words, not tasks
+            if name not in self.vocabulary:
+                self.vocabulary.append(name)
+        words = np.array([self.vocabulary.index(name) for name in answered.dictionary.to_pylist()] or [0])
+        # a record older than the newest that is known is no news: that one has not ended, whatever became of those before it
+        old = created < self._made[places] - _INSTANT
+        recorded = answered.is_valid().to_numpy(zero_copy_only=False) & ~old
+        codes = words[answered.indices.fill_null(0).to_numpy()]
+        first = np.fmin(self._first[places], now)
+        missing = np.where((now - first >= self._missing_after) & np.isnan(self._made[places]), NO_RECORD, PENDING)
+        self._first[places] = first
+        # of a clock that is ahead of ours it is not to be told when a record began
+        self._made[places] = np.fmax(self._made[places], created)
+        began = np.where(self._made[places] <= now, self._made[places], first)
+        self.status[places] = np.where(recorded, codes, missing)
+        self.found[places] = np.where(recorded, found, -1)
+        # the record of one that timed out was last written when it began: when it ended is known only if it was pending before
+        observed = np.where(np.isnan(self._asked[places]), np.nan, now - began)
+        took = np.where(updated > created, updated - created, observed)
+        self._took[places] = np.where(recorded & (codes != PENDING), took, np.nan)
+        self._began[places], self._asked[places] = began, now
+
+    def places_of(self, answers: pd.DataFrame, names: Sequence[str] = ()) -> Places:
+        """Check that these are answers, with the columns of these names, and give the places of their tasks."""
+        columns = set(answers.columns) if isinstance(answers, pd.DataFrame) else None
+        wanted = set() if columns is None else {"task", "status", "dataFound"} - columns or set(names) - columns
+        if wanted or columns is None:
+            lack = f" without {listed(sorted(wanted))}" if wanted else ""
+            raise EnrichStatusError(
+                f"The source's lookup gave back {type(answers).__name__}{lack}: it gives the tasks as they came, with the "
+                "asked columns added."
+            )
+        places: Places = answers["task"].to_numpy(dtype=np.int64)
+        if len(places) and not 0 <= places.min() <= places.max() < len(self.status):
+            raise EnrichStatusError("The source's lookup gave back tasks that it was not asked for.")
+        return places
+
+    def _seconds(self, answers: pd.DataFrame, name: str) -> Numbers:
+        """Give instants as seconds on the clock of the poll, NaN where there are none."""
+        if name not in answers:
+            return np.full(len(answers), np.nan)
+        instants = pd.to_datetime(answers[name], utc=True)
+        seconds = (instants - pd.Timestamp(self._wall, unit="s", tz="UTC")).dt.total_seconds()
+        return np.asarray(seconds, dtype=np.float64)
+
+    def outlook(self, now: float) -> Outlook:
+        """Say what can be expected of the unfinished tasks, learned from all, and from what a store remembers of others."""
+        curves = learn(self._con, self._evidence())
+        unfinished = self.unfinished & ~np.isnan(self._asked)
+        prospects = {}
+        for code, name in enumerate(self.fields):  # a few fields, not tasks
+            places = np.flatnonzero(unfinished & (self.field == code))
+            if len(places):
+                age, since = self._asked[places] - self._began[places], now - self._asked[places]
+                grain = max(float((age + since).max()) * _GRAIN, 1e-6)
+                groups = np.rint(np.stack([age, since]) / grain)
+                groups, tasks = np.unique(groups, axis=1, return_counts=True)
+                prospects[name] = Prospect(tasks, groups[0] * grain, groups[1] * grain, curves.get(name))
+        return Outlook(prospects)
+
+    def _evidence(self) -> pa.Table:
+        known = np.flatnonzero(~np.isnan(self._took) | (self.unfinished & ~np.isnan(self._asked)))
+        ended = ~np.isnan(self._took[known])
+        seconds = np.where(ended, self._took[known], self._asked[known] - self._began[known])
+        names = pa.array(self.fields, pa.string())
+        own = pa.table({"field": names.take(pa.array(self.field[known])), "seconds": seconds, "ended": ended})
+        return own if self._history is None else pa.concat_tables([own, self._history])
+
+    def shift(self, seconds: float) -> None:
+        """Count the times from so much later."""
+        self._wall += seconds
+        for times in (self._made, self._began, self._first, self._asked):
+            times -= seconds
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        self._con.close()
+
+
+def _texts(values: pa.Array) -> pa.Array:
+    """Give texts as texts, of whatever Arrow type they are; what is no text, also where it could be written as one, is a TypeError."""
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if not (
+        pa.types.is_null(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+    ):
+        raise TypeError(f"status is {kind}")
+    return values.cast(pa.string())
+
+
+def _whole(column: pd.Series) -> pa.Array:
+    """Give a column in one piece; put together from several, or from none, it is in as many."""
+    values = pa.array(column, from_pandas=True)
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+_DISTINCT_SQL = """
+create temp table distinctTasks as
+select entityId, entityType, field, row_number() over (order by min(position)) - 1 as task
+from tasks
+group by entityId, entityType, field
+"""
+
+_TASKS_SQL = f"""
+select {", ".join(f"{name}::varchar as {name}" for name in KEY)}, task
+from distinctTasks
+order by task
+"""  # noqa: S608  of constants
+
+_ROWS_SQL = """
+select tasks.position, distinctTasks.task
+from tasks
+inner join distinctTasks using (entityId, entityType, field)
+"""

@@ -1,0 +1,227 @@
+"""What a poll tells each time it has asked: all tasks as they are now, what has changed, and what to expect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from enrichstatus.errors import PartialLookupError
+from enrichstatus.frames import Frame
+from enrichstatus.lookup.contract import BATCH_SIZE
+from enrichstatus.polling.tracker import NO_RECORD, PENDING, Codes, Places, Tracker
+from enrichstatus.presentation import plain
+from enrichstatus.survival import Outlook
+
+#: Columns of the counts that are no status.
+_OURS = ("tasks", "ended", "with data")
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class State:
+    """The state of all tasks at one moment, by distinct task; what a poll does later does not change it.
+
+    `changed` says of each task whether it has ended since the update before, and at its end, of the bad rows, whether this is the first.
+    """
+
+    frame: Frame
+    names: Sequence[str]
+    places: Places
+    fields: Sequence[str]
+    field: Codes
+    vocabulary: Sequence[str]
+    status: Codes
+    found: npt.NDArray[np.int8]
+    changed: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, tracker: Tracker, before: Codes | None) -> State:
+        """Take a copy of what is known; `before` are the statuses of the last update, None where there is none."""
+        changed = tracker.status != (PENDING if before is None else before)
+        return cls(
+            tracker.frame,
+            tracker.names,
+            tracker.places,
+            tracker.fields,
+            tracker.field,
+            tuple(tracker.vocabulary),
+            tracker.status.copy(),
+            tracker.found.copy(),
+            np.append(changed, before is None and bool(np.any(tracker.places < 0))),
+        )
+
+    def rows(self, which: npt.NDArray[np.bool_] | None = None) -> Any:
+        """Give the caller's rows (of some tasks) with their status."""
+        frame, places = self.frame, self.places
+        if which is not None:
+            rows = np.flatnonzero(which[places])  # the place of a bad row, -1, is the last one
+            frame, places = frame.take(rows), places[rows]
+        # and here it is the one put on at the end
+        code, found = np.append(self.status, NO_RECORD)[places], np.append(self.found, -1)[places]
+        words = pa.array(self.vocabulary, pa.string())
+        status = words.take(pa.array(code, mask=code == NO_RECORD))
+        data = pa.array(found == 1, mask=found < 0)
+        return frame.assign(pa.table([status, data], names=list(self.names)))
+
+    def count(self) -> pd.DataFrame:
+        """Count rows by field and status."""
+        good = self.places[self.places >= 0]
+        size = len(self.vocabulary)
+        pairs = np.bincount(self.field[good] * size + self.status[good], minlength=len(self.fields) * size)
+        table = pd.DataFrame(
+            pairs.reshape(len(self.fields), size).astype(np.int64),
+            index=list(self.fields),
+            # a service may have any word for a status, one of ours too
+            columns=[f"{name} (status)" if name in _OURS else name for name in self.vocabulary],
+        )
+        table = table[[name for name in table.columns if name != "no record"] + ["no record"]]
+        data = np.bincount(self.field[good], self.found[good] == 1, minlength=len(self.fields)).astype(np.int64)
+        table.insert(0, "tasks", table.sum(axis=1))
+        table.insert(1, "ended", table["tasks"] - table["pending"])
+        table["with data"] = data
+        return table
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Update:
+    """What is known after an ask.
+
+    Attributes
+    ----------
+    frame : a frame like the tasks
+        All tasks, with ``status`` and ``dataFound``: ``pending`` where they have not ended, null where there is no record.
+    changed : a frame like the tasks
+        The rows that have ended since the last update; bad ones, which never began, are among the first.
+    counts : pandas.DataFrame
+        Rows by field: ``tasks``, ``ended``, a column for each status, ``no record`` and ``with data``.
+    total, ended : int
+        Rows, and those of them that have ended: bad ones too, though they are in no count.
+    requests : int
+        Requests of 200 tasks made until now.
+    saved : int
+        How many more a plain loop would have made until now: one that asks for all tasks after 1, 2, 4 … 60, 60 … seconds.
+    elapsed : float
+        Seconds since the poll began.
+    next_in : float or None
+        Seconds until the next ask; None where this is the last update.
+    half_in, most_in : float or None
+        Seconds until half, and 90 %, of the unfinished are expected to have ended; None where there is too little to tell.
+    error : Exception or None
+        Why this ask was not answered, or not in full; the poll goes on.
+    held : float
+        Seconds for which the source asked to be left alone; ``next_in`` is never less.
+    asked : int
+        Distinct tasks asked this time.
+    done : bool
+        Whether all have ended.
+    """
+
+    state: State
+    requests: int
+    elapsed: float
+    next_in: float | None
+    outlook: Outlook
+    error: Exception | None = None
+    held: float = 0.0
+    asked: int = 0
+    done: bool = False
+
+    @cached_property
+    def frame(self) -> Any:
+        """All tasks as they are now."""
+        return self.state.rows()
+
+    @cached_property
+    def changed(self) -> Any:
+        """The rows that have ended since the last update."""
+        return self.state.rows(self.state.changed)
+
+    @cached_property
+    def counts(self) -> pd.DataFrame:
+        """Rows by field and status."""
+        return self.state.count()
+
+    @property
+    def total(self) -> int:
+        """Number of rows."""
+        return len(self.state.places)
+
+    @cached_property
+    def ended(self) -> int:
+        """Number of rows that have ended, bad ones among them."""
+        return self.total - int(self.counts["pending"].sum())
+
+    @property
+    def saved(self) -> int:
+        """Requests that a plain loop would have made until now, beyond ours."""
+        if not self.requests and not self.done:
+            return 0  # nobody has been asked yet
+        # its asks are at 0, 1, 3, 7, 15, 31 and 63 s, then every 60 s
+        early = math.floor(math.log2(min(self.elapsed, 63) + 1))
+        asks = 1 + early + math.floor(max(self.elapsed - 63, 0) / 60)
+        return max(asks * requests_for(len(self.state.status)) - self.requests, 0)
+
+    @cached_property
+    def half_in(self) -> float | None:
+        """Seconds until half of the unfinished are expected to have ended."""
+        return None if self.done else self.outlook.until(0.5)
+
+    @cached_property
+    def most_in(self) -> float | None:
+        """Seconds until 90 % of the unfinished are expected to have ended."""
+        return None if self.done else self.outlook.until(0.9)
+
+    def __repr__(self) -> str:
+        return f"Update({self})"
+
+    def __str__(self) -> str:
+        counts = self.counts.drop(columns=list(_OURS)).sum()
+        parts = [f"{self.ended:,} of {self.total:,} ended"]
+        bad = int((self.state.places < 0).sum())
+        shown = {name: count for name, count in counts.items() if name != "finished"} | {"bad": bad}
+        parts += [", ".join(f"{count:,} {name}" for name, count in shown.items() if count)]
+        if self.half_in is not None and not self.done:
+            parts.append(f"half of the rest in {spoken(self.half_in)}, 90 % in {_or_later(self.most_in)}")
+        parts.append(cost(self))
+        if self.error is not None:
+            parts.append(f"not answered: {reason(self.error)}")
+        if self.next_in is not None:
+            parts.append(f"asks again in {spoken(self.next_in)}")
+        return "; ".join(filter(None, parts))
+
+
+def requests_for(tasks: int) -> int:
+    """Say how many requests so many tasks take."""
+    return -(-tasks // BATCH_SIZE)
+
+
+def spoken(seconds: float) -> str:
+    """Say a duration as short as a person would."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
+
+
+def cost(update: Update) -> str:
+    """Say how many requests it took, and how many it did not."""
+    made = f"{update.requests:,} request{'' if update.requests == 1 else 's'}"
+    return made + (f" ({update.saved:,} saved)" if update.saved else "")
+
+
+def reason(error: Exception) -> str:
+    """Say in one line why there is no answer."""
+    text = str(error)
+    if isinstance(error, PartialLookupError):
+        text = f"{len(error.failed):,} of the tasks asked: {error.causes[0]}"
+    return plain(text)
+
+
+def _or_later(seconds: float | None) -> str:
+    return "more time than can be told" if seconds is None else spoken(seconds)

@@ -1,0 +1,1 @@
+"""What a list and a history say."""

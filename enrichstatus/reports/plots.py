@@ -1,0 +1,286 @@
+"""Pictures of the reports, for people: titles, units, colours that the colour-blind tell apart, on a light page and on a dark one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib import dates
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
+
+from enrichstatus.errors import ValidationError
+from enrichstatus.reports.axes import (
+    EDGE,
+    GREY,
+    MOST,
+    axes_for,
+    done,
+    exact,
+    ink,
+    largest,
+    legend,
+    name_groups,
+    names_of,
+    told,
+)
+from enrichstatus.reports.axes import unformatted as plain
+from enrichstatus.reports.wording import duration, number
+
+# Okabe and Ito's colours
+_BLUE, _SKY, _GREEN, _ORANGE, _RED, _PINK = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
+_LINES = (_BLUE, _ORANGE, _GREEN, _RED, _SKY, _PINK, GREY)
+_OUTCOMES = {
+    "with data": _GREEN,
+    "no data": _SKY,
+    "failed": _RED,
+    "timeout": _ORANGE,
+    "pending": "#F0E442",
+    "no record": "#BBBBBB",
+}
+#: How the credits of `waste` are named and painted.
+_CREDITS = {
+    "useful": ("brought data", _GREEN, ""),
+    "open": ("still pending", "#BBBBBB", ""),
+    "for nothing": ("brought nothing", _ORANGE, "//"),
+    "again": ("bought again", _RED, "xx"),
+}
+
+
+class Asked(NamedTuple):
+    """What is to be drawn, and how."""
+
+    frame: pd.DataFrame
+    by: Sequence[str]
+    details: Mapping[str, Any]
+    ax: Axes | None
+    title: str | None
+    most: int | None
+
+
+def draw(
+    report: str, frame: pd.DataFrame, by: Sequence[str], details: Mapping[str, Any], ax: Axes | None, **options: Any
+) -> Axes:
+    """Draw a report of this kind; see `Report.plot`."""
+    title, most, kind = options.pop("title", None), options.pop("most", None), options.pop("kind", "share")
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+        raise ValidationError(f"most= takes a number of groups, 1 or more, not {most!r}.")
+    draws: dict[tuple[str, object], Callable[[Asked], Axes]] = {
+        ("coverage", "share"): _coverage,
+        ("coverage", "status"): _status,
+        ("timing", "share"): _timing,
+        ("waste", "share"): _waste,
+        ("diff", "share"): _diff,
+    }
+    if options or (report, kind) not in draws:
+        raise ValidationError(
+            'plot() takes ax=, title=, most= and, of coverage, kind="share" or "status"; '
+            f"not {', '.join(options) or f'kind={kind!r}'}."
+        )
+    return draws[report, kind](Asked(frame.reset_index(drop=True), by, details, ax, title, most))
+
+
+def _coverage(asked: Asked) -> Axes:
+    frame, by, details, ax, title, most = asked
+    rows, left = largest(frame, "tasks", most)
+    ax = axes_for(ax, len(rows), title or f"Share of tasks with data{told(by)}", left)
+    y, share = np.arange(len(rows)), rows["share"].fillna(0).to_numpy()
+    small = rows["small"].to_numpy(bool)
+    bars = ax.barh(y, share, color=_BLUE, height=0.66)
+    for bar in np.array(bars.patches, dtype=object)[small]:
+        bar.set(facecolor=to_rgba(_BLUE, 0.25), edgecolor=_BLUE, hatch="///", linewidth=0.8)
+    some = rows["share"].notna().to_numpy()
+    ends = rows.loc[some, ["low", "high"]].to_numpy()
+    reach = np.abs(ends - share[some, None]).T
+    ax.errorbar(share[some], y[some], xerr=reach, fmt="none", ecolor=ink(), elinewidth=1.2, capsize=3)
+    for place, (part, ended, mark, high) in enumerate(
+        zip(rows["share"], rows["ended"], small, rows["high"].fillna(0), strict=True)
+    ):
+        said = "nothing has ended" if pd.isna(part) else f"{100 * part:.0f} %"
+        said += f"  n = {ended:,}" if mark and ended else ""
+        ax.annotate(said, (high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
+    name_groups(ax, rows, by)
+    # what is written beside a full bar needs room
+    ax.set_xlim(0, 1.2)
+    ax.set_xticks(np.linspace(0, 1, 6))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    hatched = f"; hatched: fewer than {details['small']:,} have ended" if small.any() else ""
+    ax.set_xlabel(f"of the tasks that have ended, with 95 % interval{hatched}")
+    return done(ax, "x")
+
+
+def _status(asked: Asked) -> Axes:
+    frame, by, details, ax, title, most = asked
+    rows, left = largest(frame, "tasks", most)
+    ax = axes_for(ax, len(rows), title or f"What became of the tasks{told(by)}", left, legend=2)
+    parts = details["outcomes"].reset_index(drop=True).loc[rows.index]
+    shares = parts.div(rows["tasks"].clip(lower=1), axis=0)
+    start = np.zeros(len(rows))
+    for name in [name for name in parts.columns if parts[name].any()]:
+        ax.barh(np.arange(len(rows)), shares[name], left=start, height=0.66, label=name, color=_OUTCOMES[name], **EDGE)
+        start = start + shares[name].to_numpy()
+    for place, tasks in enumerate(rows["tasks"]):
+        ax.annotate(f"{tasks:,}", (1, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
+    name_groups(ax, rows, by)
+    ax.set_xlim(0, 1.14)
+    ax.set_xticks(np.linspace(0, 1, 6))
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    ax.set_xlabel("of the tasks; their number beside the bar")
+    legend(ax)
+    return done(ax, "x")
+
+
+def _timing(asked: Asked) -> Axes:
+    frame, by, details, ax, title, most = asked
+    order = sorted(range(len(details["rows"])), key=lambda at: -frame["records"][details["rows"][at]])
+    shown = sorted(order[: min(most or len(_LINES), len(details["rows"]))])
+    left = len(frame) - len(shown)
+    ax = axes_for(ax, 11, title or f"How long enrichments take{told(by)}", left)
+    limits = {name: details["limits"][name] for name in details["fields"]}
+    names = names_of(frame, by)
+    longest = [details["longest"][at] for at in shown]
+    end = max([*limits.values(), *([max(longest)] if longest and not limits else [])], default=1.0) * 1.06
+    for place, at in enumerate(shown):
+        row, curve = details["rows"][at], details["curves"][at]
+        seconds = np.r_[0.0, curve["seconds"], max(details["longest"][at], curve["seconds"].max() if len(curve) else 0)]
+        ended = np.r_[0.0, 1 - curve["pending"], 1 - curve["pending"].iloc[-1] if len(curve) else 0.0]
+        style = ("-", "--", ":", "-.")[place // len(_LINES) % 4]
+        ax.step(
+            seconds,
+            ended,
+            where="post",
+            color=_LINES[place % len(_LINES)],
+            ls=style,
+            lw=1.8,
+            label=f"{names[row]}: {_half(frame, row)}",
+        )
+    distinct = sorted(set(limits.values()))
+    for place, limit in enumerate(distinct):
+        of = ", ".join(plain(name) for name in limits if limits[name] == limit)
+        said = "maximum processing time" if len(distinct) == 1 else f"maximum of {of}"
+        ax.axvline(limit, color=ink(), ls=(0, (4, 3)), lw=1.2)
+        # up and down in turn, or those of two that are close would lie on each other
+        ax.annotate(
+            f"{said}: {exact(limit)}",
+            (limit, 0.5 * (place % 2) + 0.02),
+            xytext=(-4, 0),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            fontsize="small",
+            # not struck through by the line of another
+            bbox={"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 1},
+        )
+    ax.set(xlim=(0, end), ylim=(0, 1.02), ylabel="share that has ended")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    step, unit, name = next(one for one in _UNITS if end <= one[0] * 10 or one is _UNITS[-1])
+    ax.xaxis.set_major_locator(MultipleLocator(step) if end / step <= 12 else MaxNLocator(8))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
+    ax.set_xlabel(f"{name} since the enrichment was triggered")
+    if shown:
+        legend(ax, above=False)
+    return done(ax, "both")
+
+
+def _half(frame: pd.DataFrame, row: int) -> str:
+    """Say how long half of a group takes, and nine of ten, where that can be told."""
+    times = [(name, frame[column][row]) for name, column in (("half", "median"), ("90 %", "p90"))]
+    return ", ".join(f"{name} in {duration(time)}" for name, time in times if pd.notna(time)) or "too few have ended"
+
+
+#: Seconds between two marks of an axis, how many make its unit, and what that is called.
+_UNITS = (
+    (1, 1, "seconds"),
+    (5, 1, "seconds"),
+    (15, 1, "seconds"),
+    (60, 60, "minutes"),
+    (120, 60, "minutes"),
+    (600, 60, "minutes"),
+    (3600, 3600, "hours"),
+    (21600, 3600, "hours"),
+    (86400, 86400, "days"),
+)
+
+
+def _waste(asked: Asked) -> Axes:
+    frame, by, details, ax, title, most = asked
+    period = by[0] if len(by) == 1 and by[0] in _DAYS else None
+    # of time the latest, of anything else the largest
+    rows, left = (
+        (frame.tail(most or MOST), max(len(frame) - (most or MOST), 0)) if period else largest(frame, "spent", most)
+    )
+    which = "latest" if period else "largest"
+    lines = 11 if period else len(rows)
+    ax = axes_for(ax, lines, title or f"What the credits bought{told(by)}", left, legend=1, which=which)
+    parts = details["credits"].reset_index(drop=True).loc[rows.index]
+    start = np.zeros(len(rows))
+    for name, (said, colour, hatch) in _CREDITS.items():
+        amounts = parts[name].to_numpy()
+        total = f"{said} ({number(float(amounts.sum()))})"
+        if amounts.any() and period:
+            days = pd.Series(rows[period]).dt.days_in_month if period == "month" else _DAYS[period]
+            where = _days(rows[period])
+            ax.bar(
+                where,
+                amounts,
+                bottom=start,
+                width=days * 0.82,
+                align="edge",
+                label=total,
+                color=colour,
+                hatch=hatch,
+                **EDGE,
+            )
+        elif amounts.any():
+            ax.barh(
+                np.arange(len(rows)), amounts, left=start, height=0.66, label=total, color=colour, hatch=hatch, **EDGE
+            )
+        start = start + amounts
+    if period:
+        ax.xaxis_date()
+        ticks = rows[period].iloc[:: -(-len(rows) // 12)] if len(rows) else rows[period]
+        middle = {"day": 0.41, "week": 2.87, "month": 12.5}[period]
+        form = "%b %Y" if period == "month" else "%d %b"
+        ax.set_xticks(_days(ticks) + middle, [day.strftime(form).lstrip("0") for day in ticks])
+        years = sorted(set(rows[period].dt.year))
+        span = "" if period == "month" or not years else f", {'–'.join(map(str, dict.fromkeys([years[0], years[-1]])))}"
+        ax.set_xlabel({"day": "day", "week": "week that began on Monday", "month": "month"}[period] + span + " (UTC)")
+        ax.set_ylabel("credits spent")
+    else:
+        name_groups(ax, rows, by)
+        ax.set_xlabel("credits spent")
+    axis = ax.yaxis if period else ax.xaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    if start.any():
+        legend(ax)
+    return done(ax, "y" if period else "x")
+
+
+def _days(instants: pd.Series[pd.Timestamp]) -> Any:
+    return dates.date2num(instants)  # type: ignore[no-untyped-call]  # theirs has no hints
+
+
+_DAYS = {"day": 1, "week": 7, "month": 30}
+
+
+def _diff(asked: Asked) -> Axes:
+    frame, _, details, ax, title, most = asked
+    counts = frame["change"].value_counts().rename_axis("change").reset_index(name="tasks")
+    counts = counts.sort_values(["tasks", "change"], ascending=[False, True], ignore_index=True)
+    rows, left = largest(counts, "tasks", most)
+    first, second = details["names"]
+    ax = axes_for(ax, len(rows), title or f"Where {first} and {second} differ", left)
+    ax.barh(np.arange(len(rows)), rows["tasks"], color=_BLUE, height=0.66)
+    for place, tasks in enumerate(rows["tasks"]):
+        ax.annotate(
+            f"{tasks:,}", (tasks, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small"
+        )
+    name_groups(ax, rows, ["change"])
+    ax.margins(x=0.1)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.set_xlabel(plain(f"tasks, by their change from {first} to {second}"))
+    return done(ax, "x")

@@ -1,0 +1,146 @@
+"""A report: a result as a table that reads well in a terminal and in a notebook, and that has a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from enrichstatus.presentation import plain
+from enrichstatus.reports.wording import duration, label, number, share
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Rows that are shown of a table; its frame has all.
+_MOST = 30
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Report:
+    """A result: a table, a line that sums it up, and a picture.
+
+    `coverage`, `timing`, `waste` and `diff` give one.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        The whole table; its types are the same whatever the data. Shares are from 0 to 1, durations in seconds.
+    headline : str
+        What it says, in a line.
+    kind : str
+        Which report it is, by the name of the function that made it.
+    by : tuple of str
+        The columns that name a row.
+    units : mapping
+        How a column is to be read: ``share``, ``seconds``, ``credits`` or ``flag``; the others are counts or words.
+    details : mapping
+        What the picture needs beyond the table.
+
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> status = [{"field": "emails", "status": "finished", "dataFound": True}]
+    >>> report = es.coverage(status)
+    >>> report
+    1 of 1 ended tasks has data (100.0 %)
+    field   tasks  no record  pending  ended  with data    share     low     high  small
+    emails      1          0        0      1          1  100.0 %  20.7 %  100.0 %  yes
+    >>> report.frame["share"].tolist()
+    [1.0]
+    """
+
+    frame: pd.DataFrame
+    headline: str
+    kind: str
+    by: tuple[str, ...]
+    units: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """Draw the report with matplotlib (extra ``plot``).
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure unless given.
+        **options
+            For `coverage` ``kind``: ``"share"`` (default) draws the shares with data and their intervals, ``"status"`` what became
+            of the tasks. For all ``title``, and ``most``: how many groups are drawn, the largest.
+
+        Returns
+        -------
+        matplotlib Axes
+            What was drawn on, to be changed at will; ``.figure.savefig("report.png")`` saves it.
+
+        Raises
+        ------
+        ImportError
+            There is no matplotlib; the message says what to install.
+        ValidationError
+            There is no such picture.
+        """
+        try:
+            import matplotlib  # noqa: F401  asked for here, or a fault of our own would be taken for its absence
+        except ImportError as error:
+            raise ImportError('Pictures need the extra "plot": pip install "enrichstatus[plot]"') from error
+        from enrichstatus.reports import plots
+
+        return plots.draw(self.kind, self.frame, self.by, self.details, ax, **options)
+
+    def __repr__(self) -> str:
+        if self.frame.empty:
+            return f"{plain(self.headline)}\n(no rows: {', '.join(map(plain, self.frame.columns))})"
+        padded = []
+        for name, cells, is_number in self._columns():
+            column = pd.concat([pd.Series([name]), cells])
+            width = int(column.str.len().max())
+            padded.append(column.str.rjust(width) if is_number else column.str.ljust(width))
+        lines = [line.rstrip() for line in pd.concat(padded, axis=1, keys=range(len(padded))).agg("  ".join, axis=1)]
+        return "\n".join([plain(self.headline), *lines, *self._more()])
+
+    def _repr_html_(self) -> str:
+        """Lay out the same for a notebook, light or dark: no colour of its own but half-transparent bars behind the shares."""
+        head, body = "", pd.Series("<tr>", index=range(min(len(self.frame), _MOST)))
+        for given, (name, cells, is_number) in zip(self.frame.columns, self._columns(), strict=True):
+            align = f"padding:1px 8px;white-space:nowrap;text-align:{'right' if is_number else 'left'}"
+            # bdi: a name that runs from right to left must not turn its neighbours around
+            head += f"<th scope='col' style='{align}'><bdi>{escape(name)}</bdi></th>"
+            style = align + self._bars(given)
+            body = body + "<td style='" + style + "'><bdi>" + cells.map(escape) + "</bdi></td>"
+        rows = "".join(body + "</tr>") or f"<tr><td colspan='{len(self.frame.columns)}'>no rows</td></tr>"
+        more = "".join(f"<div style='opacity:.7'>{escape(line)}</div>" for line in self._more())
+        return (
+            f"<div><b>{escape(plain(self.headline))}</b>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}</div>"
+        )
+
+    def _more(self) -> list[str]:
+        unseen = len(self.frame) - _MOST
+        return [f"… and {unseen:,} more rows in .frame"] if unseen > 0 else []
+
+    def _columns(self) -> list[tuple[str, pd.Series[str], bool]]:
+        """Give the first rows as text that neither a terminal obeys nor anybody has to count digits of, column by column."""
+        head = self.frame.head(_MOST).reset_index(drop=True)
+        words = {"share": share, "seconds": duration, "credits": number, "flag": _flag}
+        numbers = set(head.select_dtypes("number").columns)
+        numbers -= set(self.by)
+        how = {name: words.get(self.units.get(name, ""), number if name in numbers else label) for name in head.columns}
+        return [(plain(name), head[name].map(how[name]).astype(object), name in numbers) for name in head.columns]
+
+    def _bars(self, name: str) -> pd.Series[str] | str:
+        if not name.startswith("share"):
+            return ""
+        full = (self.frame[name].head(_MOST).fillna(0) * 100).map("{:.1f}".format).astype(object).reset_index(drop=True)
+        return ";background:linear-gradient(90deg,rgba(0,140,220,.4) " + full + "%,transparent " + full + "%)"
+
+
+def _flag(value: bool) -> str:
+    """A mark that the eye finds, or nothing."""
+    return "yes" if value else ""

@@ -1,0 +1,148 @@
+"""The contract's types: they check a request's body, and the OpenAPI document is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct
+
+from enrichstatus.lookup.contract import BATCH_SIZE, PATH
+from enrichstatus.schema import ENTITY_TYPES, FIELDS
+
+#: The path at which a simulated service is triggered, and how many entities one request may name.
+TRIGGER_PATH, TRIGGER_SIZE = PATH.removesuffix("/query"), 100
+
+_EXAMPLE = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
+_UUID = {"format": "uuid", "examples": [_EXAMPLE]}
+_INSTANT = {"format": "date-time", "examples": ["2025-01-13T10:30:00.000Z"]}
+
+Uuid = Annotated[str, Meta(extra_json_schema=_UUID)]
+Instant = Annotated[str, Meta(extra_json_schema=_INSTANT, description="ISO 8601, UTC, milliseconds")]
+
+
+class Types(NamedTuple):
+    """The types of one service, whose fields the store decides."""
+
+    request: Any
+    answer: Any
+    trigger: Any
+
+
+class Problem(Struct):
+    """What is wrong."""
+
+    code: Annotated[str, Meta(examples=["VALIDATION_ERROR"])]
+    message: str
+
+
+class Error(Struct):
+    """The body of every answer that is not 200."""
+
+    error: Problem
+
+
+def types(fields: Sequence[str] = FIELDS) -> Types:
+    """Make the types of a request and its answer for these fields."""
+    field: Any = Literal[tuple(fields)]
+    entity_type: Any = Literal[ENTITY_TYPES]
+    task = msgspec.defstruct(
+        "Task", [("entityId", Uuid), ("field", field), ("entityType", entity_type, ENTITY_TYPES[0])]
+    )
+    tasks = Annotated[list[task], Meta(min_length=1, max_length=BATCH_SIZE)]  # type: ignore[valid-type]
+    request = msgspec.defstruct("Request", [("tasks", tasks)])
+    persons = Annotated[list[Uuid], Meta(min_length=1, max_length=TRIGGER_SIZE)]
+    trigger = msgspec.defstruct("Trigger", [("personIds", persons), ("field", field)])
+    enrichment = msgspec.defstruct(
+        "Enrichment",
+        [
+            ("id", Uuid),
+            ("createdAt", Instant),
+            ("updatedAt", Instant | None),
+            ("entityId", Uuid),
+            ("entityType", entity_type),
+            ("field", field),
+            (
+                "status",
+                Annotated[str, Meta(description="pending, finished, timeout, failed, or another that has ended")],
+            ),
+            ("error", str | None),
+            ("dataFound", Annotated[bool | None, Meta(description="null while pending")]),
+            ("createdBy", str | None),
+            ("orgId", str),
+            ("globalEnrichmentId", str | None),
+            ("creditTransactionId", str | None),
+        ],
+    )
+    return Types(request, list[enrichment], trigger)  # type: ignore[valid-type]
+
+
+def document(types: Types, *, triggers: bool = False) -> dict[str, Any]:
+    """Describe the service in OpenAPI 3.1; one that is simulated can be triggered too."""
+    (request, answer, trigger, error), schemas = msgspec.json.schema_components(
+        (types.request, types.answer, types.trigger, Error), ref_template="#/components/schemas/{name}"
+    )
+    if not triggers:
+        del schemas["Trigger"]
+    ask = {
+        "operationId": "queryEnrichments",
+        "summary": "The status of up to 200 enrichment tasks",
+        "description": "One object for each distinct task that has a record, in the order of first appearance.",
+        **_asked(request, "The records there are.", answer, error),
+    }
+    begin = {
+        "operationId": "triggerEnrichments",
+        "summary": f"Enrich a field of up to {TRIGGER_SIZE} persons",
+        "description": "One object for each distinct person; what is pending or has finished is not bought again.",
+        **_asked(trigger, "The records, new ones among them.", answer, error),
+    }
+    plain = {"type": "object"}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Batch enrichment status", "version": version("enrichstatus")},
+        "paths": {
+            PATH: {"post": ask},
+            **({TRIGGER_PATH: {"post": begin}} if triggers else {}),
+            "/healthz": {
+                "get": {
+                    "operationId": "health",
+                    "summary": "Whether the store can be read",
+                    "responses": {
+                        "200": {"description": "It can.", "content": _json(plain)},
+                        "503": {"description": "It cannot.", "content": _json(error)},
+                    },
+                }
+            },
+            "/openapi.json": {
+                "get": {
+                    "operationId": "openapi",
+                    "summary": "This document",
+                    "responses": {"200": {"description": "It.", "content": _json(plain)}},
+                }
+            },
+        },
+        "components": {"schemas": schemas, "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _asked(body: Any, told: str, answer: Any, error: Any) -> dict[str, Any]:
+    """Describe what is the same for every request with a body and a token."""
+    refusals = {
+        "400": "The body breaks the contract, or the token has no organization.",
+        "401": "There is no token, or a wrong one.",
+        "500": "The query failed on the server.",
+    }
+    return {
+        "security": [{"bearer": []}],
+        "requestBody": {"required": True, "content": _json(body)},
+        "responses": {
+            "200": {"description": told, "content": _json(answer)},
+            **{status: {"description": text, "content": _json(error)} for status, text in refusals.items()},
+        },
+    }
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

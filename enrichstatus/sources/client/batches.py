@@ -1,0 +1,155 @@
+"""Distinct tasks in full batches, what a service answered to each, and the database where these are put together."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from enrichstatus.errors import EnrichStatusError
+from enrichstatus.lookup import contract as wire
+from enrichstatus.lookup.tasks import create_vocabularies
+from enrichstatus.presentation import in_notebook, progress_is_shown
+from enrichstatus.schema import SCHEMA
+
+#: With fewer batches nobody needs a progress bar.
+_MANY = 20
+
+
+class Tables:
+    """A database in memory with a cursor for each call, until it is closed; calls that have begun then still end."""
+
+    def __init__(self, fields: Sequence[str]):
+        self._con = duckdb.connect()
+        self._con.execute("set global TimeZone = 'UTC'")
+        create_vocabularies(self._con, fields)
+        self.closed = False
+        self._lock = threading.Lock()
+        #: the calls that are under way, and the owner until it closes
+        self._users = 1
+
+    @contextmanager
+    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend a call a cursor."""
+        with self._lock:
+            if self.closed:
+                raise EnrichStatusError("The client is closed; make it again with EnrichmentClient(…).")
+            self._users += 1
+            con = self._con.cursor()
+        try:
+            with con:
+                yield con
+        finally:
+            self._leave()
+
+    def close(self) -> None:
+        """Lend no more cursors."""
+        with self._lock:
+            before, self.closed = self.closed, True
+        if not before:
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            last = not self._users
+        if last:  # closed any earlier, the cursors of others would be closed with it
+            self._con.close()
+
+
+def bodies(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Pack the distinct tasks of the temporary table ``tasks`` into request bodies, in the order of first appearance."""
+    con.execute(_BATCHES_SQL)
+    return [body for (body,) in con.execute(_BODIES_SQL).fetchall()]
+
+
+def receive(con: duckdb.DuckDBPyConnection, answered: Mapping[int, pa.Table]) -> dict[int, str]:
+    """Put the answers (`schema.SCHEMA`) to batches into the table ``received``; gives an entity that a batch did not ask for."""
+    batches = [
+        records.append_column("batch", pa.array(np.full(records.num_rows, place)))
+        for place, records in answered.items()
+    ]
+    nothing = SCHEMA.append(pa.field("batch", pa.int64())).empty_table()
+    con.register("answered", pa.concat_tables([nothing, *batches]))
+    con.execute(_RECEIVED_SQL)
+    return dict(con.execute(_STRANGERS_SQL).fetchall())
+
+
+def unanswered(con: duckdb.DuckDBPyConnection) -> npt.NDArray[np.int64]:
+    """Tell the positions of the tasks whose batches are not among those of the relation ``reached``."""
+    positions: npt.NDArray[np.int64] = con.sql(_LOST_SQL).to_arrow_table()["position"].to_numpy()
+    return positions
+
+
+@contextmanager
+def bar(con: duckdb.DuckDBPyConnection, count: int, *, shown: bool | None) -> Iterator[Callable[[int], object]]:
+    """Show how many tasks have been answered; gives what is to be told the place of each batch that was."""
+    if shown is None:
+        shown = count >= _MANY and not progress_is_shown.get() and (in_notebook() or sys.stderr.isatty())
+    if not shown:
+        yield lambda place: None
+        return
+    from tqdm.auto import tqdm
+
+    tasks: int = con.execute("select count(*) from keys").fetchall()[0][0]
+    with tqdm(total=tasks, unit="task", desc="enrichment status") as drawn:
+        yield lambda place: drawn.update(min(wire.BATCH_SIZE, tasks - place * wire.BATCH_SIZE))
+
+
+_BATCHES_SQL = f"""
+create temp table keys as
+select
+    entityId, entityType, field,
+    (row_number() over (order by min(position)) - 1) // {wire.BATCH_SIZE} as batch,
+    min(position) as first
+from tasks
+group by entityId, entityType, field
+"""  # noqa: S608  of a constant
+
+_BODIES_SQL = """
+select to_json({'tasks': list({'entityId': entityId, 'field': field, 'entityType': entityType} order by first)})
+from keys
+group by batch
+order by batch
+"""
+
+# An organization that the service does not name is one of its own, for the query needs one.
+_RECEIVED_SQL = """
+create temp table received as
+select
+    * replace (
+        try_cast(trim(entityId) as uuid) as entityId,
+        try_cast(entityType as enrichment_entity_type) as entityType,
+        try_cast(field as enrichment_field) as field,
+        coalesce(orgId, '') as orgId
+    ),
+    entityId as written
+from answered
+"""
+
+_STRANGERS_SQL = """
+select batch, any_value(written)
+from received
+where not exists (
+    from keys
+    where keys.entityId = received.entityId
+        and keys.entityType = received.entityType
+        and keys.field = received.field
+        and keys.batch = received.batch
+)
+group by batch
+"""
+
+_LOST_SQL = """
+select tasks.position
+from tasks
+inner join keys using (entityId, entityType, field)
+where keys.batch not in (select reached.batch from reached)
+order by tasks.position
+"""

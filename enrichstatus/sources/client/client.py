@@ -1,0 +1,279 @@
+"""The remote source: the service's batch status API, 200 tasks a request."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from enrichstatus import frames
+from enrichstatus.errors import LookupInterrupted, PartialLookupError, ServiceError
+from enrichstatus.lookup.contract import tasks_of
+from enrichstatus.lookup.query import (
+    LOOKUP_SQL,
+    MAX_PROCESSING_TIME,
+    Columns,
+    Errors,
+    How,
+    Instant,
+    PartialAnswer,
+    look_up,
+    parse_limits,
+    timing_out,
+)
+from enrichstatus.lookup.tasks import check, parse_fields
+from enrichstatus.schema import FIELDS
+from enrichstatus.sources.client import batches
+from enrichstatus.sources.client import responses as replies
+from enrichstatus.sources.client.config import Bearer, parse_flag, parse_settings
+
+if TYPE_CHECKING:
+    from enrichstatus.sources.client.transport import Outcome
+
+
+class EnrichmentClient:
+    """The remote enrichment service, asked like a store: any number of tasks, packed into full batches of 200.
+
+    Parameters
+    ----------
+    base_url : str, optional
+        Where the service is, without ``/api/v1/…``; from the environment's ``ENRICHSTATUS_BASE_URL`` unless given.
+    token : str, optional
+        The bearer token; from ``ENRICHSTATUS_TOKEN`` unless given. It is shown nowhere, pickled never, and sent to no other address.
+    workers : int
+        Requests in flight at once.
+    timeout : (float, float)
+        Seconds to connect, and seconds for the whole answer of one attempt.
+    deadline : str, timedelta or seconds
+        Bound on a whole call, repetitions and waits included.
+    retries : int
+        How often a batch is repeated after a lost connection, an unreadable answer, or status 429, 500, 502, 503 or 504.
+    backoff : float
+        Seconds before the first repetition, twice as long before each further, up to 30 s, less up to a half at random.
+    max_retry_after : str, timedelta or seconds
+        How long a ``Retry-After`` of the service is obeyed at most.
+    allow_http : bool
+        Send the token over plain http to another machine than this one.
+    verify : str, optional
+        The path of a bundle (or a folder) of authorities to check the service's certificate with; unless given, those that are known.
+        It is always checked.
+    fields : sequence of str
+        The fields that the service knows.
+    max_processing_time : str, timedelta, seconds, or a mapping of these by field
+        Only used where ``lookup`` is given ``now=``: what the service reports as pending is a timeout when it is older.
+    progress : bool, optional
+        Show a progress bar; unless given, where many batches are asked in a notebook or at a terminal.
+
+    Raises
+    ------
+    ValidationError
+        An argument is unusable, or there is no base URL.
+    UnauthorizedError
+        There is no token.
+
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> es.EnrichmentClient("https://api.example.com", token="secret")
+    EnrichmentClient('https://api.example.com', workers=4)
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        token: str | None = None,
+        workers: int = 4,
+        timeout: tuple[float, float] | float = (5, 30),
+        deadline: str | float | timedelta = "10min",
+        retries: int = 5,
+        backoff: float = 0.5,
+        max_retry_after: str | float | timedelta = "60s",
+        allow_http: bool = False,
+        verify: str | os.PathLike[str] | bool | None = None,
+        fields: Sequence[str] = FIELDS,
+        max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
+        progress: bool | None = None,
+    ):
+        bearer = Bearer(token)
+        del token  # from here on nothing that shows the variables of a failed call can show it
+        #: for a copy in another process, which has a token of its own
+        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "bearer")}
+        from enrichstatus.sources.client.transport import Transport  # HTTP, which a store never needs
+
+        parse_flag("progress", progress, optional=True)
+        settings = parse_settings(
+            base_url,
+            workers=workers,
+            timeout=timeout,
+            deadline=deadline,
+            retries=retries,
+            backoff=backoff,
+            max_retry_after=max_retry_after,
+            allow_http=allow_http,
+            verify=verify,
+        )
+        self.base_url, self._workers, self._progress = settings.address, settings.workers, progress
+        self.fields = parse_fields(fields)
+        self._limits = parse_limits(max_processing_time, self.fields)
+        bearer.check()
+        self._transport = Transport(settings, bearer)
+        # for a client that is dropped without having been closed
+        weakref.finalize(self, self._transport.close).atexit = False
+        self._tables = batches.Tables(self.fields)
+
+    def lookup(
+        self,
+        tasks: Any,
+        *,
+        columns: Columns = ("status", "dataFound"),
+        how: How = "left",
+        errors: Errors = "raise",
+        now: Instant = None,
+        prefix: str = "",
+    ) -> Any:
+        """Answer tasks of any number with the same frame and the asked columns; row *i* is task *i*.
+
+        Parameters
+        ----------
+        tasks, columns, how, errors, prefix
+            As for `EnrichmentStore.lookup`. Tasks that are the same are asked once.
+        now : datetime or str, optional
+            The service judges the timeout rule by its own clock. Where `now` is given, what it reports as pending is judged here too,
+            at that instant.
+
+        Returns
+        -------
+        A frame of the same kind, with the dtypes of `EnrichmentStore.lookup`.
+
+        Raises
+        ------
+        ValidationError
+            Bad tasks (all are in its ``.problems``), an unusable argument, or a request that the service refused.
+        UnauthorizedError
+            The service refused the token.
+        PartialLookupError
+            Some batches failed for good; ``.result`` has the rows that were answered, ``.failed`` the others.
+        InternalError, ServiceError
+            All failed.
+        LookupInterrupted
+            Ctrl-C; it has ``.result`` and ``.failed`` too.
+        """
+        limits = timing_out(self._limits, now, judged=now is not None)
+        with self._tables.cursor() as con:
+            return look_up(
+                con,
+                tasks,
+                lambda names, count: self._answer(con, limits, names),
+                columns=columns,
+                how=how,
+                errors=errors,
+                prefix=prefix,
+            )
+
+    def query(self, body: Any) -> list[dict[str, Any]]:
+        """Send one request of the contract, of 1 to 200 tasks, and give the service's answer.
+
+        Parameters
+        ----------
+        body : dict
+            ``{"tasks": [{"entityId": …, "field": …, "entityType": …}]}``.
+
+        Returns
+        -------
+        list of dict
+            Enrichment objects as the service wrote them, checked.
+
+        Raises
+        ------
+        ValidationError, UnauthorizedError, InternalError, ServiceError
+            As for `lookup`.
+        """
+        found: list[dict[str, Any]] = []
+
+        def read(content: bytes) -> pa.Table:
+            objects = replies.parse(content)
+            records = replies.table(objects)
+            found.extend(objects)
+            return records
+
+        with self._tables.cursor() as con:
+            check(con, frames.read(tasks_of(body)))
+            outcome = self._ask(con, read)
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+        for error in outcome.failed.values():
+            raise error
+        return found
+
+    def close(self) -> None:
+        """Close the connections that are kept for the next call; calls that are under way in other threads still end."""
+        self._transport.close()
+        self._tables.close()
+
+    def __enter__(self) -> EnrichmentClient:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if "_tables" not in vars(self):
+            return "EnrichmentClient(not made)"
+        return f"EnrichmentClient({self.base_url!r}, {'closed' if self._tables.closed else f'workers={self._workers}'})"
+
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], EnrichmentClient], tuple[dict[str, Any]]]:
+        return _again, (self._arguments,)
+
+    def _answer(self, con: duckdb.DuckDBPyConnection, limits: pa.Table, names: Sequence[str]) -> pa.Table:
+        """Have the checked tasks answered by the service, and ask the query of what it answered."""
+        outcome = self._ask(con, lambda content: replies.table(replies.parse(content)))
+        con.register("reached", pa.table({"batch": pa.array(outcome.answered, pa.int64())}))
+        con.register("records", con.sql("select * exclude batch from received where batch in (from reached)"))
+        con.register("limits", limits)
+        con.execute("create temp table asker as select distinct orgId, limits.* from records, limits")
+        table = con.sql(LOOKUP_SQL).select("* replace (nullif(orgId, '') as orgId)").select("position", *names)
+        if outcome.failed or outcome.interrupted:
+            self._give_up(con, outcome, table.to_arrow_table())
+        return table.to_arrow_table()
+
+    def _ask(self, con: duckdb.DuckDBPyConnection, read: Callable[[bytes], pa.Table]) -> Outcome[pa.Table]:
+        """Post the distinct tasks of the table ``tasks`` in full batches; what was answered comes to stand in ``received``."""
+        bodies = batches.bodies(con)
+        with batches.bar(con, len(bodies), shown=self._progress) as advance:
+            outcome = self._transport.post(bodies, read, advance)
+        for place, entity in batches.receive(con, outcome.answered).items():
+            del outcome.answered[place]
+            what = self._transport.hide(entity)[:60]
+            outcome.failed[place] = ServiceError(
+                f"The service answered with an enrichment of {what!r}, which its batch did not ask for.", 200
+            )
+        return outcome
+
+    def _give_up(self, con: duckdb.DuckDBPyConnection, outcome: Outcome[pa.Table], table: pa.Table) -> None:
+        """Raise what is due where not all batches were answered."""
+        causes = [outcome.failed[place] for place in sorted(outcome.failed)]
+        if not outcome.answered and not outcome.interrupted:
+            raise causes[0]
+        lost = batches.unanswered(con)
+
+        def error(result: Any, failed: Any) -> BaseException:
+            if outcome.interrupted:
+                text = f"The lookup was interrupted; .failed has the {len(lost):,} tasks that were not answered."
+                return LookupInterrupted(text, result, failed)
+            text = (
+                f"{len(lost):,} tasks were not answered; they are in .failed, the answered ones in .result. {causes[0]}"
+            )
+            return PartialLookupError(text, result, failed, causes)
+
+        raise PartialAnswer(table, lost, error) from (causes[0] if causes else None)
+
+
+def _again(arguments: dict[str, Any]) -> EnrichmentClient:
+    """Make a client anew where it was pickled, with the token of the environment there."""
+    return EnrichmentClient(**arguments)

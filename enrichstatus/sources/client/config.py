@@ -1,0 +1,174 @@
+"""How a remote service is asked: its address, the token and the bounds, checked."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from enrichstatus.errors import UnauthorizedError, ValidationError
+from enrichstatus.lookup import contract as wire
+from enrichstatus.lookup.query import parse_duration
+
+if TYPE_CHECKING:
+    import requests
+
+#: A token shorter than this is no secret, and taken out of a text it would spoil it.
+_SECRET = 6
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one service is asked; durations in seconds."""
+
+    address: str
+    connect: float
+    read: float
+    deadline: float
+    retries: int
+    backoff: float
+    max_retry_after: float
+    workers: int
+    verify: bool | str
+    loopback: bool
+
+    @property
+    def url(self) -> str:
+        """Where batches are posted."""
+        return self.address + wire.PATH
+
+
+class Bearer:
+    """Keeps the token to itself, and puts it on a request in a way that neither ``.netrc`` nor a redirect changes.
+
+    It is made of what was given before that is checked, so that no frame of an error holds a token.
+    """
+
+    def __init__(self, token: str | None):
+        self._token: Any = os.environ.get("ENRICHSTATUS_TOKEN") if token is None else token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Authorize one request."""
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+    def __repr__(self) -> str:
+        return "Bearer(…)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("A token is not pickled; where it is needed, the environment's ENRICHSTATUS_TOKEN has it.")
+
+    def check(self) -> None:
+        """Refuse a token that no request can carry; no message shows it."""
+        if self._token is None or self._token == "":
+            raise UnauthorizedError("There is no token=, nor ENRICHSTATUS_TOKEN in the environment.")
+        if not isinstance(self._token, str):
+            raise ValidationError(f"token= is text, not of the type {type(self._token).__name__}.")
+        if not self._token.isascii() or not self._token.isprintable() or " " in self._token:
+            raise ValidationError(
+                "token= is text of printable ASCII without white space; what was given has other characters in it "
+                "(a line end from a file, perhaps: token.strip() takes it off)."
+            )
+
+    def hide(self, text: str) -> str:
+        """Take the token out of a text that came from elsewhere."""
+        return text.replace(self._token, "…") if len(self._token) >= _SECRET else text
+
+
+def parse_settings(
+    base_url: str | None,
+    *,
+    workers: int,
+    timeout: tuple[float, float] | float,
+    deadline: object,
+    retries: int,
+    backoff: float,
+    max_retry_after: object,
+    allow_http: bool,
+    verify: str | os.PathLike[str] | bool | None,
+) -> Settings:
+    """Check how a service is to be asked."""
+    parse_flag("allow_http", allow_http)
+    address, loopback = parse_address(base_url, allow_http=allow_http)
+    connect, read = timeout if isinstance(timeout, (tuple, list)) and len(timeout) == 2 else (timeout, timeout)
+    return Settings(
+        address=address,
+        connect=parse_number("timeout", connect),
+        read=parse_number("timeout", read),
+        deadline=parse_duration(deadline, "deadline").total_seconds(),
+        retries=int(parse_number("retries", retries, least=0, whole=True)),
+        backoff=parse_number("backoff", backoff, least=0),
+        max_retry_after=parse_duration(max_retry_after, "max_retry_after").total_seconds(),
+        workers=int(parse_number("workers", workers, least=1, whole=True)),
+        verify=parse_verify(verify),
+        loopback=loopback,
+    )
+
+
+def parse_address(base_url: str | None, *, allow_http: bool) -> tuple[str, bool]:
+    """Check the base URL; gives it without a slash at the end, and whether it is this machine's own."""
+    text = os.environ.get("ENRICHSTATUS_BASE_URL") if base_url is None else base_url
+    if not text:
+        raise ValidationError(
+            "There is no base_url=, nor ENRICHSTATUS_BASE_URL in the environment: where is the service?"
+        )
+    try:
+        parts = urlsplit(text.strip()) if isinstance(text, str) else urlsplit("")
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    if re.search(r"[\s\\]", text.strip() if isinstance(text, str) else ""):
+        host = ""
+    if not host or parts.scheme not in ("http", "https"):
+        raise ValidationError('base_url= is an address such as "https://api.example.com"; what was given is none.')
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValidationError("base_url= has no user, password, query or fragment; the token goes in token=.")
+    loopback = _is_loopback(host)
+    if parts.scheme == "http" and not loopback and not allow_http:
+        raise ValidationError(
+            f"Over plain http to {host} everybody on the way could read the token. Use https, or pass allow_http=True."
+        )
+    return text.strip().removesuffix("/").removesuffix(wire.PATH), loopback
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def parse_verify(value: Any) -> bool | str:
+    """Check what certificates are checked with: True, or the path of a bundle; there is no way to leave it off."""
+    if value is None or value is True:
+        return True
+    if not isinstance(value, (str, os.PathLike)) or not (path := os.fspath(value)) or not isinstance(path, str):
+        raise ValidationError(
+            f"verify= takes True, or the path of a file or folder of authorities, not {value!r}. Certificates are always "
+            "checked; for a service with a certificate of your own pass the bundle of the authority that signed it."
+        )
+    if not os.path.exists(path):
+        raise ValidationError(
+            f"verify= is the path of a file or folder of authorities; there is nothing at {path!r}. Correct the path, or "
+            "leave verify= out to check with the authorities that are known."
+        )
+    return path
+
+
+def parse_flag(name: str, value: Any, *, optional: bool = False) -> None:
+    """Check a switch: True or False, or None where that is a choice too."""
+    if not isinstance(value, bool) and not (optional and value is None):
+        raise ValidationError(f"{name}= takes True or False{', or None' if optional else ''}, not {value!r}.")
+
+
+def parse_number(name: str, value: Any, *, least: float | None = None, whole: bool = False) -> float:
+    """Check a number: above 0, or from `least` on."""
+    kind: Any = int if whole else (int, float)
+    fits = isinstance(value, kind) and not isinstance(value, bool)
+    if not fits or not (value > 0 if least is None else value >= least) or value == float("inf"):
+        bound = "above 0" if least is None else f"from {least:g}"
+        raise ValidationError(f"{name}= takes {'whole numbers' if whole else 'numbers'} {bound}, not {value!r}.")
+    return float(value)

@@ -1,0 +1,115 @@
+"""What a service answers, checked: enrichment objects as a table, or what is wrong."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from enrichstatus.errors import EnrichStatusError, InternalError, ServiceError, UnauthorizedError, ValidationError
+from enrichstatus.presentation import plain
+from enrichstatus.schema import SCHEMA, listed
+
+if TYPE_CHECKING:
+    import requests
+
+#: Without these an object tells nothing; of the others the contract allows that they are null.
+_REQUIRED = ("id", "createdAt", "updatedAt", "entityId", "entityType", "field", "status", "dataFound")
+_NEVER_NULL = ("id", "createdAt", "entityId", "entityType", "field", "status")
+_TEXT = pa.schema(
+    [
+        (name, pa.bool_() if kind == pa.bool_() else pa.string())
+        for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
+    ]
+)
+
+
+class Unreadable(EnrichStatusError):
+    """The answer is no complete JSON, as when a proxy or a cut connection had a hand in it; the message says what it is."""
+
+
+def parse(content: bytes) -> Any:
+    """Read JSON."""
+    with suppress(ValueError, RecursionError):  # which hold the whole answer, and whatever is in it
+        return json.loads(content)
+    raise Unreadable(f"no JSON, but {_excerpt(content)!r}" if content.strip() else "nothing")
+
+
+def table(found: Any) -> pa.Table:
+    """Turn an answer into a table (`schema.SCHEMA`), checked; members that the contract has not are left out."""
+    if not isinstance(found, list):
+        raise ServiceError(f"The service answered with {_kind(found)} where an array of enrichments belongs.", 200)
+    if strangers := set(map(type, found)) - {dict}:
+        kinds = listed(kind.__name__ for kind in strangers)
+        raise ServiceError(f"The service answered with an array that holds {kinds}.", 200)
+    present = Counter(chain.from_iterable(found))
+    if missing := [name for name in _REQUIRED if present[name] < len(found)]:
+        raise ServiceError(f"The service answered with an enrichment that lacks {listed(missing)}.", 200)
+    with suppress(*_WRONG):  # which hold the value, and whatever is in it
+        records = pa.Table.from_pylist(found, schema=_TEXT).cast(SCHEMA)
+        if null := [name for name in _NEVER_NULL if records[name].null_count]:
+            raise ServiceError(f"The service answered with an enrichment whose {listed(null)} is null.", 200)
+        return records
+    wrong = [name for name in SCHEMA.names if not _fits(found, name)]
+    raise ServiceError(f"The service answered with an enrichment whose {listed(wrong)} is of a wrong type.", 200)
+
+
+_WRONG = (pa.ArrowException, TypeError, ValueError, OverflowError)
+
+
+def _fits(found: list[dict[str, Any]], name: str) -> bool:
+    with suppress(*_WRONG):
+        pa.Table.from_pylist(found, schema=pa.schema([_TEXT.field(name)])).cast(pa.schema([SCHEMA.field(name)]))
+        return True
+    return False
+
+
+def error_of(response: requests.Response, content: bytes, url: str, hide: Callable[[str], str]) -> EnrichStatusError:
+    """Make the exception of an answer that is not 200, of its headers and what was read of its content."""
+    status = response.status_code
+    if response.is_redirect or 300 <= status < 400:
+        target = hide(response.headers.get("Location", "nowhere"))[:200]
+        return ServiceError(
+            f"{url} redirects ({status}) to {target}, which is not followed: the token is for the address that was given. "
+            "If that is the service, give it as base_url.",
+            status,
+        )
+    code, message = _code_and_message(content)
+    message = hide(message)
+    if status == 400:
+        return ValidationError(message if code else f"{url} refused the request (400): {message}")
+    if status == 401:
+        return UnauthorizedError(f"{url} refused the token (401): {message}")
+    if status == 500 and code == InternalError.code:
+        return InternalError(message)
+    return ServiceError(f"{url} answered {status}: {message or response.reason or 'nothing'}", status)
+
+
+def _code_and_message(content: bytes) -> tuple[str, str]:
+    """Read code and message of ``{"error": {…}}``, of the same members at the top, or of no JSON at all."""
+    try:
+        body = parse(content)
+    except Unreadable as error:
+        return "", str(error)
+    inner = body.get("error", body) if isinstance(body, dict) else body
+    if isinstance(inner, dict):
+        return str(inner.get("code", "")), plain(str(inner.get("message", "") or inner))[:500]
+    return "", plain(str(inner))[:500]
+
+
+def _excerpt(content: bytes) -> str:
+    """The beginning of a text without its markup."""
+    text = content[:4000].decode("utf-8", "replace")
+    text = re.sub(r"(?is)<(script|style|head)\b.*?(</\1>|$)|<[^>]*(>|$)", " ", text)
+    return plain(html.unescape(text))[:100]
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", str: "text", type(None): "null", bool: "a truth value"}.get(type(value), "a number")

@@ -1,0 +1,291 @@
+"""The source on a Spark cluster: enrichment records that lie in a lake, and the tasks beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from enrichstatus import frames
+from enrichstatus.errors import ValidationError
+from enrichstatus.lookup.query import (
+    LOOKUP_SQL,
+    MAX_PROCESSING_TIME,
+    Columns,
+    Errors,
+    How,
+    Instant,
+    asker,
+    choice,
+    look_up,
+    parse_limits,
+    parse_options,
+    parse_org,
+    refuse_taken,
+)
+from enrichstatus.lookup.querying import PREFIX, query_many
+from enrichstatus.lookup.tasks import check, parse_fields, problems, task_names
+from enrichstatus.schema import COLUMNS, FIELDS, KEY, listed
+from enrichstatus.sources.client.batches import Tables
+from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
+from enrichstatus.sources.spark.session import check_session, is_spark, numbered, running
+from enrichstatus.sources.store.load import record_names
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+# Spark has no epoch_us; its word for it is the only one of the query that is not DuckDB's too
+_SAME = LOOKUP_SQL.replace("epoch_us(", "unix_micros(")
+_QUERY = f"""
+with tasks as (select * from {{tasks}}),
+
+records as (select * from {{records}}),
+
+asker as (select * from {{asker}}),
+
+answer as ({_SAME})
+
+select * from answer
+"""  # noqa: S608  of a constant
+
+
+class SparkEnrichmentStore:
+    """Enrichment records in a Spark DataFrame, and the status of any number of tasks as one join on the cluster.
+
+    Nothing is loaded or copied: each lookup reads the records as they then are. Sessions of Spark Connect will do.
+
+    Parameters
+    ----------
+    spark : SparkSession
+        The session that the records are of; it stays yours, and is not stopped.
+    records : Spark DataFrame
+        A record's columns, by their wire names or in snake_case. ``createdAt``, ``entityId``, ``field`` and ``status`` must be there.
+        Timestamps are ``timestamp``, or ``timestamp_ntz`` or ISO 8601 text, which without a zone are UTC, whatever the session's zone.
+    org_id : str, optional
+        The organization that asks, and that records without one belong to; each call can name another that asks.
+    max_processing_time : str, timedelta, seconds, or a mapping of these by field
+        A record pending for longer than this is reported as ``timeout``. A mapping leaves the others at the default of 800 s.
+    fields : sequence of str
+        The allowed fields.
+    errors : {"raise", "reject"}
+        What a bad record of the organization that asks does: ``raise`` makes the lookup fail when it runs, ``reject`` leaves it out.
+    columns : mapping, optional
+        Columns under other names, ``{"theirs": "ours"}``.
+
+    Raises
+    ------
+    ValidationError
+        An argument is unusable, or the records lack a column.
+    StoreError
+        The session was stopped.
+    ImportError
+        There is no pyspark; the message says what to install.
+
+    Examples
+    --------
+    ::
+
+        records = spark.read.parquet("s3://lake/enrichments")
+        store = es.SparkEnrichmentStore(spark, records, org_id="org_1")
+        store.lookup(spark.table("leads")).write.parquet("s3://lake/status")   # a Spark DataFrame in, one out, lazily
+        store.lookup(pd.read_csv("leads.csv"))                                 # any other frame is answered in kind
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        records: DataFrame,
+        *,
+        org_id: str | None = None,
+        max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
+        fields: Sequence[str] = FIELDS,
+        errors: Literal["raise", "reject"] = "raise",
+        columns: Mapping[str, str] | None = None,
+    ):
+        try:
+            import pyspark  # noqa: F401  asked for here, or a fault of our own would be taken for its absence
+        except ImportError as error:
+            raise ImportError('Spark needs the extra "spark": pip install "enrichstatus[spark]"') from error
+        parse_org(org_id)
+        choice("errors", errors, ("raise", "reject"))
+        if not is_spark(records):
+            raise ValidationError(
+                f"records= is a Spark DataFrame, such as spark.read.parquet(…) or spark.table(…) gives, not {type(records).__name__}."
+            )
+        if not callable(getattr(spark, "createDataFrame", None)) or isinstance(spark, type):
+            raise ValidationError(f"spark= is a SparkSession, not {type(spark).__name__}.")
+        self.org_id = org_id
+        self.fields = parse_fields(fields)
+        self._limits = parse_limits(max_processing_time, self.fields)
+        self._spark = spark
+        self._reject = errors == "reject"
+        with running(self._spark):
+            check_session(self._spark, records, "records")
+            names = record_names(records.columns, columns)
+            self._found = listed(records.columns)
+            self._records, self._names = numbered(records, names)
+        self._tables = Tables(self.fields)
+
+    @property
+    def max_processing_time(self) -> dict[str, timedelta]:
+        """By field, for how long a record may be pending before it is reported as ``timeout``."""
+        return dict(self._limits)
+
+    def lookup(
+        self,
+        tasks: Any,
+        *,
+        columns: Columns = ("status", "dataFound"),
+        how: How = "left",
+        errors: Errors = "raise",
+        now: Instant = None,
+        prefix: str = "",
+        org_id: str | None = None,
+    ) -> Any:
+        """Answer tasks of any number with the same frame and the asked columns.
+
+        Parameters
+        ----------
+        tasks : Spark DataFrame, or any kind of `EnrichmentStore.lookup`
+            Columns ``entityId`` (a UUID, in any spelling), ``field`` and ``entityType`` (absent: person), among any others.
+        columns, how, now, prefix, org_id
+            As for `EnrichmentStore.lookup`. The clock is read when this is called, not when Spark runs.
+        errors : {"raise", "coerce"}
+            As there. Of a Spark DataFrame, ``raise`` reads the columns of the key at once, ``coerce`` reads nothing.
+
+        Returns
+        -------
+        A frame of the same kind. A Spark DataFrame is lazy, its rows are in no order, and its columns are followed by the asked ones;
+        of other frames row *i* is task *i*, with the dtypes of `EnrichmentStore.lookup`.
+
+        Raises
+        ------
+        ValidationError
+            No organization, bad tasks (all are in its ``.problems``; Spark's have no ``row``, but ``tasks``, how many there are of the
+            kind), an argument that is unusable, or a bad record. That of a lazy frame is Spark's own error, raised where it runs.
+        StoreError
+            The session was stopped, or Spark failed.
+        """
+        org_id = self.org_id if org_id is None else org_id
+        question = asker(org_id, self._limits, now)
+        if is_spark(tasks):
+            with running(self._spark):
+                return self._lazy(tasks, question, org_id, columns=columns, how=how, errors=errors, prefix=prefix)
+        return self._look_up(tasks, question, org_id, columns=columns, how=how, errors=errors, prefix=prefix)
+
+    def query(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> list[dict[str, Any]]:
+        """Answer the contract's request by way of Spark: 1 to 200 tasks in, the existing records out; see `EnrichmentStore.query`.
+
+        Parameters
+        ----------
+        body : dict
+            ``{"tasks": [{"entityId": …, "field": …, "entityType": …}]}``.
+        org_id, now
+            As for `lookup`.
+
+        Returns
+        -------
+        list of dict
+            An object for each distinct task that has a record, in the order of their first appearance.
+
+        Raises
+        ------
+        ValidationError, StoreError
+            As for `lookup`.
+        """
+        org_id = self.org_id if org_id is None else org_id
+        question = asker(org_id, self._limits, now)
+        options: dict[str, Any] = {"columns": COLUMNS, "how": "inner", "errors": "raise", "prefix": PREFIX}
+        [answer] = query_many(lambda tasks: self._look_up(tasks, question, org_id, **options), [body])
+        if isinstance(answer, ValidationError):
+            raise answer
+        return answer
+
+    def __repr__(self) -> str:
+        org = f", org_id={self.org_id!r}" if self.org_id else ""
+        return f"SparkEnrichmentStore(records with {self._found}{org})"
+
+    def _look_up(self, tasks: Any, question: pa.Table, org_id: str | None, **options: Any) -> Any:
+        def answer(names: tuple[str, ...], count: int) -> pa.Table:
+            checked = con.sql(_CHECKED_SQL).to_arrow_table()
+            with running(self._spark):
+                frame = self._spark.createDataFrame(checked)
+                return self._query(frame, question, org_id).select("position", *names).toArrow()
+
+        with self._tables.cursor() as con:
+            return look_up(con, tasks, answer, **options)
+
+    def _lazy(
+        self,
+        tasks: DataFrame,
+        question: pa.Table,
+        org_id: str | None,
+        *,
+        columns: Columns,
+        how: How,
+        errors: Errors,
+        prefix: str,
+    ) -> DataFrame:
+        names = parse_options(columns, how, errors, prefix)
+        check_session(self._spark, tasks, "tasks")
+        refuse_taken(_Named(tasks.columns), [prefix + name for name in names])
+        given, keys = numbered(tasks, task_names(tasks.columns))
+        keyed = with_keys(self._spark, given, keys, self.fields)
+        if errors == "raise":
+            self._check(keyed, keys)
+        # what is asked of all alike is no part of what is distinct: Spark would have to shuffle once more for the join
+        parts = [name for name in KEY if name in keys]
+        asked = keyed.where("position is not null").select(*parts).distinct().selectExpr(*as_tasks(parts))
+        known = {name: f"answer{place}" for place, name in enumerate(names)}
+        answer = self._query(asked, question, org_id).selectExpr(
+            "position", *(f"{name} as {ours}" for name, ours in known.items())
+        )
+        # why a task has no record is known here alone; where it has one, the query said
+        why = f"coalesce({known.get('reason')}, case when position is null then 'invalid' else 'no_record' end)"
+        answers = [why if name == "reason" else ours for name, ours in known.items()]
+        joined = keyed.join(answer, "position", how).selectExpr(*given.columns, *answers)
+        return joined.toDF(*tasks.columns, *(prefix + name for name in names))
+
+    def _check(self, keyed: DataFrame, keys: Mapping[str, str]) -> None:
+        """Refuse bad tasks; the driver gets each kind of them once, and says with DuckDB what is wrong with it."""
+        bad = keyed.where("position is null").selectExpr(*raw_keys(keys))
+        kinds = bad.groupBy(*bad.columns).count().toArrow()
+        if not kinds.num_rows:
+            return
+        with self._tables.cursor() as con:
+            check(con, frames.read(kinds.drop_columns(["count"])), errors="coerce")
+            found = problems(con)
+        counts = kinds["count"].to_pandas()
+        found.insert(0, "tasks", counts.loc[found["row"]].to_numpy())
+        advice = 'Mend them, or pass errors="coerce" to give them a null status.'
+        raise ValidationError.of_rows("tasks", found.drop(columns="row"), advice, count=int(counts.sum()))
+
+    def _query(self, tasks: DataFrame, question: pa.Table, org_id: str | None) -> DataFrame:
+        """Ask THE query of the organization's records."""
+        records = records_of(
+            self._spark,
+            self._records,
+            self._names,
+            self.fields,
+            org_id=org_id or "",
+            own=self.org_id,
+            reject=self._reject,
+        )
+        return self._spark.sql(_QUERY, tasks=tasks, records=records, asker=self._spark.createDataFrame(question))
+
+
+@dataclass
+class _Named:
+    """What a lookup has to know of a Spark DataFrame to add columns to it."""
+
+    columns: list[str]
+    caseless: bool = True
+
+
+_CHECKED_SQL = """
+select position, entityId::varchar as entityId, entityType::varchar as entityType, field::varchar as field
+from tasks
+"""

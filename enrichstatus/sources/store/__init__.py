@@ -1,0 +1,1 @@
+"""DuckDB answers: load, store, scan, files to files."""

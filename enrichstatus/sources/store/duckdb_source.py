@@ -1,0 +1,333 @@
+"""What every source in the engine answers, wherever its records lie: lookups of frames and of files, and the contract's query."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from enrichstatus.errors import InternalError, StoreError, ValidationError
+from enrichstatus.files.read import PathLike
+from enrichstatus.files.write import Output
+from enrichstatus.lookup.query import (
+    LOOKUP_SQL,
+    MAX_PROCESSING_TIME,
+    Columns,
+    Errors,
+    How,
+    Instant,
+    asked,
+    asker,
+    choice,
+    look_up,
+    parse_limits,
+    parse_org,
+    parse_prefix,
+)
+from enrichstatus.lookup.querying import PREFIX, query_many
+from enrichstatus.lookup.requirements import check_required
+from enrichstatus.lookup.tasks import parse_fields
+from enrichstatus.progress import Progress
+from enrichstatus.schema import COLUMNS, SCHEMA
+from enrichstatus.sources.store.connection import Database
+from enrichstatus.sources.store.lookup_files import Leads, LookupReport, TaskFiles, look_up_files
+
+
+class Embedded(Database, ABC):
+    """Records that the engine can read, and the questions that are asked of them."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        org_id: str | None,
+        max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
+        fields: Sequence[str] | None,
+        read_only: bool = False,
+        preload: bool = False,
+    ):
+        parse_org(org_id)
+        self.org_id = org_id
+        wanted = None if fields is None else parse_fields(fields)
+        super().__init__(path, fields=wanted, read_only=read_only, preload=preload)
+        try:
+            self._limits = parse_limits(max_processing_time, self.fields)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def max_processing_time(self) -> dict[str, timedelta]:
+        """By field, for how long a record may be pending before it is reported as ``timeout``."""
+        return dict(self._limits)
+
+    def lookup(
+        self,
+        tasks: Any,
+        *,
+        columns: Columns = ("status", "dataFound"),
+        how: How = "left",
+        errors: Errors = "raise",
+        now: Instant = None,
+        prefix: str = "",
+        org_id: str | None = None,
+    ) -> Any:
+        """Answer tasks of any number with the same frame and the asked columns; row *i* is task *i*.
+
+        Parameters
+        ----------
+        tasks : DataFrame, Arrow table, DuckDB relation, list of dicts or path
+            Columns ``entityId`` (a UUID, in any spelling), ``field`` and ``entityType`` (absent: person), among any others.
+        columns : sequence of str or "all"
+            What to add: any of a record's columns; ``all`` is those beyond the key. Also ``reason``, why there is data or not
+            (``no_record``, ``pending``, ``timed_out_here`` by the maximum processing time, ``timed_out_there`` by the service,
+            ``failed``, ``no_data``, ``data``, ``invalid``), ``age`` of the record in seconds, and ``expiresIn``, the seconds in which
+            a pending one counts as timed out.
+        how : {"left", "inner"}
+            ``left`` keeps tasks without a record, with nulls; ``inner`` leaves them out.
+        errors : {"raise", "coerce"}
+            What bad tasks do: ``raise`` names them all; ``coerce`` gives them nulls.
+        now : datetime or str, optional
+            The instant at which the timeout rule is judged (without a zone: UTC); the clock's unless given.
+        prefix : str
+            Put before the names of the added columns.
+        org_id : str, optional
+            The organization that asks; the store's unless given.
+
+        Returns
+        -------
+        A frame of the same kind (pandas for a list or a path), its columns and index untouched. In pandas ``status`` is ``str``,
+        ``dataFound`` nullable ``boolean``, timestamps ``datetime64[us, UTC]`` and the rest ``str``, whatever the data.
+
+        Raises
+        ------
+        ValidationError
+            No organization, bad tasks (all are in its ``.problems``), or an argument that is unusable.
+        StoreError
+            The store is closed, or its file cannot be read.
+        """
+        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
+        return self._look_up(tasks, question, columns=columns, how=how, errors=errors, prefix=prefix)
+
+    def lookup_to(
+        self,
+        tasks: PathLike | Sequence[PathLike],
+        output: PathLike,
+        *,
+        columns: Columns = ("status", "dataFound"),
+        how: How = "left",
+        errors: Errors = "raise",
+        now: Instant = None,
+        prefix: str = "",
+        org_id: str | None = None,
+        entity_id: str | None = None,
+        fields: Sequence[str] | str | None = None,
+        entity_type: str = "person",
+        require: Mapping[str, Any] | None = None,
+        memory_limit: str | None = None,
+        overwrite: bool = False,
+        progress: bool | None = None,
+    ) -> LookupReport:
+        """Look up tasks from files to files, in bounded memory: more of them than fit, in their order.
+
+        The result is what `lookup` gives of the same files. It appears whole, or not at all: after an error, Ctrl-C or ``kill -9``
+        there is nothing under its name.
+
+        Parameters
+        ----------
+        tasks : path, glob or list of paths
+            Files of one format: CSV, TSV, JSON, NDJSON or Parquet, in the order of their names; tasks, or with `entity_id` a lead list.
+        output : path
+            A file (``.parquet``, ``.csv``, ``.tsv``, ``.json``, ``.ndjson``), or a folder, which is one that exists or whose name ends
+            with a slash: it gets ``part-00000.parquet`` and so on, each of two million rows.
+        columns, how, errors, now, prefix, org_id
+            As for `lookup`.
+        entity_id, fields, entity_type
+            As for `tasks_from_leads`: the files are a lead list, one row a lead, and become tasks, one row a lead and field.
+        require : mapping, optional
+            What `require` takes, ``{"ended": 0.98}`` say: of a list that falls short nothing is written.
+        memory_limit : str, optional
+            How much memory the engine may take, ``"6GB"`` say; what does not fit waits on disk, beside a store's file or in the
+            temporary folder (``TMPDIR``). Unless given, four fifths of the machine's. The pieces that pass through take some 0.5 GB more.
+        overwrite : bool
+            Replace an output that exists: a file, or a folder that holds such parts only.
+        progress : bool, optional
+            Show a progress bar; unless given, in a notebook or at a terminal.
+
+        Returns
+        -------
+        LookupReport
+            Tasks read, rows written, the rows by field, status and ``dataFound``, the first rows, and the files.
+
+        Raises
+        ------
+        ValidationError
+            As for `lookup`; the files cannot be read, or the output exists or cannot be made.
+        RequirementError
+            The list does not reach what is required.
+        StoreError
+            The store is closed, or the memory or the disk does not suffice.
+        EnrichStatusError
+            The disk is full where the output is written.
+
+        Examples
+        --------
+        >>> import enrichstatus as es, tempfile
+        >>> store = es.EnrichmentStore(org_id="org_acme")
+        >>> print(store.load("data/enrichments.json"))
+        5,162 read: 5,162 inserted, 0 updated, 0 unchanged, 0 rejected
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     print(store.lookup_to("data/leads.csv", folder + "/status.parquet", entity_id="lead_id", fields="phones",
+        ...                           now="2026-11-16T09:00:00Z"))
+        2,000 tasks read, 2,000 rows written to ...status.parquet: 20 failed, 1,090 finished, 843 no record, 10 pending, 37 timeout
+        """
+        names = asked(columns)
+        choice("how", how, ("left", "inner"))
+        choice("errors", errors, ("raise", "coerce"))
+        if require is not None:
+            check_required(require)
+        asking = self.org_id if org_id is None else org_id
+        question = asker(asking, self._limits, now)
+        leads = None if entity_id is None else Leads(entity_id, parse_fields(fields or self.fields), entity_type)
+        if leads is None and fields is not None:
+            raise ValidationError(
+                "fields= goes with entity_id=, the column of a lead list's ids; tasks have a field each."
+            )
+        given = TaskFiles.named(tasks, leads)
+        target = Output(output, overwrite=overwrite)
+        target.refuse(given.paths, "tasks")
+        target.refuse(self._read_files(), "records")
+        with (
+            Progress.drawn("looking up", shown=progress) as shown,
+            self._limited(memory_limit),
+            self._cursor() as con,
+        ):
+            con.register("question", question)
+            # a table: the engine tells no progress of what scans Arrow
+            con.execute("create temp table asker as from question")
+            self._register(con, str(asking))
+            return look_up_files(
+                con,
+                given,
+                target,
+                names=names,
+                how=how,
+                errors=errors,
+                prefix=parse_prefix(prefix),
+                require=require,
+                progress=shown,
+            )
+
+    def records(self, columns: Columns = COLUMNS, *, org_id: str | None = None) -> pa.Table:
+        """Give all records of an organization as they were loaded, in no particular order.
+
+        Parameters
+        ----------
+        columns : sequence of str or "all"
+            Which; the key among them unless told otherwise.
+        org_id : str, optional
+            Whose; the store's unless given.
+
+        Returns
+        -------
+        pyarrow.Table
+            A row for each record, those of one key that were bought several times too.
+
+        Raises
+        ------
+        ValidationError
+            No organization, or no such column.
+        StoreError
+            The store is closed, or its file cannot be read.
+        """
+        question = asker(self.org_id if org_id is None else org_id, self._limits, None)
+        names = asked(columns, COLUMNS)
+        with self._cursor() as con:
+            con.register("asker", question)
+            found = self._distinct(con, question["orgId"][0].as_py()).select(*names)
+            return found.to_arrow_table().cast(pa.schema([SCHEMA.field(name) for name in names]))
+
+    def query(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> list[dict[str, Any]]:
+        """Answer the contract's request in process: 1 to 200 tasks in, the existing records out, as wire objects.
+
+        Parameters
+        ----------
+        body : dict
+            ``{"tasks": [{"entityId": …, "field": …, "entityType": …}]}``.
+        org_id, now
+            As for `lookup`.
+
+        Returns
+        -------
+        list of dict
+            An object for each distinct task that has a record, in the order of their first appearance.
+
+        Raises
+        ------
+        ValidationError
+            The body breaks the contract, or there is no organization (400).
+        InternalError
+            The query failed (500).
+        """
+        [answer] = self.query_many([body], org_id=org_id, now=now)
+        if isinstance(answer, ValidationError):
+            raise answer
+        return answer
+
+    def query_many(
+        self, bodies: Sequence[Any], *, org_id: str | None = None, now: Instant = None
+    ) -> list[list[dict[str, Any]] | ValidationError]:
+        """Answer several requests of one organization by one lookup, which takes hardly longer than a single one.
+
+        Parameters
+        ----------
+        bodies, org_id, now
+            As for `query`.
+
+        Returns
+        -------
+        list
+            For each body what `query` returns; for one that breaks the contract the `ValidationError` that `query` raises.
+
+        Raises
+        ------
+        ValidationError
+            There is no organization (400).
+        InternalError
+            The query failed (500).
+        """
+        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
+        options: dict[str, Any] = {"columns": COLUMNS, "how": "inner", "errors": "raise", "prefix": PREFIX}
+        try:
+            return query_many(lambda tasks: self._look_up(tasks, question, **options), bodies)
+        except StoreError as error:
+            if self._con is None:
+                raise
+            raise InternalError("The query failed.") from error
+
+    def _look_up(self, tasks: Any, question: pa.Table, **options: Any) -> Any:
+        with self._cursor() as con:
+            return look_up(con, tasks, lambda names, count: self._answer(con, question, count, names), **options)
+
+    def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
+        """Ask the query for some columns of the answers to so many tasks, which stand in the temporary table ``tasks``."""
+        con.register("asker", question)
+        self._register(con, question["orgId"][0].as_py())
+        return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
+
+    def _read_files(self) -> Sequence[str]:
+        """Name the files that the records lie in, beside a store's own."""
+        return ()
+
+    @abstractmethod
+    def _register(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:
+        """Make the relation ``records`` of the query, of an organization at the least."""
+
+    @abstractmethod
+    def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
+        """Give an organization's records, each once."""

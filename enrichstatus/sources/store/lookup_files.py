@@ -1,0 +1,271 @@
+"""The lookup from files to files: tasks and answers of any number pass through in pieces, in the order of the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from enrichstatus import frames
+from enrichstatus.errors import RequirementError, ValidationError
+from enrichstatus.files import read as files
+from enrichstatus.files.write import Output
+from enrichstatus.frames import Frame
+from enrichstatus.lookup.query import LOOKUP_SQL, How, places, refuse_taken, taken
+from enrichstatus.lookup.requirements import judge
+from enrichstatus.lookup.tasks import bad_rows, bad_tasks, cast_tasks, keys_of, task_names, tasks_from_leads
+from enrichstatus.progress import Progress
+from enrichstatus.schema import PANDAS_TYPES, listed
+
+#: Rows of one piece.
+PIECE = 1 << 17
+#: Of the result so many rows are kept to be shown.
+HEAD = 8
+
+
+@dataclass(frozen=True)
+class LookupReport:
+    """What came of a lookup from files to files.
+
+    Attributes
+    ----------
+    tasks : int
+        Tasks read.
+    rows : int
+        Rows written: as many, or with ``how="inner"`` those that have a record.
+    counts : pandas.DataFrame
+        The rows by ``field``, ``status`` and ``dataFound`` (null: no record), with their number in ``tasks``.
+    head : pandas.DataFrame
+        The first rows.
+    files : list of str
+        The files written, in the order of the tasks.
+    """
+
+    tasks: int
+    rows: int
+    counts: pd.DataFrame = field(repr=False)
+    head: pd.DataFrame = field(repr=False)
+    files: list[str]
+
+    def __str__(self) -> str:
+        by_status = self.counts.groupby(self.counts["status"].fillna("no record"))["tasks"].sum()
+        told = ", ".join(f"{count:,} {status}" for status, count in by_status.items())
+        where = self.files[0] if len(self.files) == 1 else f"{len(self.files)} files, from {self.files[0]} on"
+        return f"{self.tasks:,} tasks read, {self.rows:,} rows written to {where}: {told or 'none'}"
+
+
+class Leads(NamedTuple):
+    """How a lead list becomes tasks."""
+
+    entity_id: str
+    fields: Sequence[str]
+    entity_type: str
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """Tasks in files of one format, which can be read as often as one likes; or leads, read as tasks."""
+
+    paths: list[str]
+    leads: Leads | None = None
+
+    @classmethod
+    def named(cls, tasks: Any, leads: Leads | None) -> TaskFiles:
+        """Find the files that a path, a glob, or a list of these names."""
+        if not files.is_path(tasks):
+            raise ValidationError(
+                f"tasks= names files (a path, a glob, or a list of these), not {type(tasks).__name__}; "
+                "a frame is looked up with lookup(), which gives one."
+            )
+        paths = files.expand(tasks)
+        if len(kinds := {files.format_of(path) for path in paths}) > 1:
+            raise ValidationError(f"Tasks are read from files of one format, not of {listed(sorted(kinds))} at once.")
+        return cls(paths, leads)
+
+    def pieces(self, con: duckdb.DuckDBPyConnection, *, keys_only: bool = False) -> Iterator[Frame]:
+        """Read some rows at a time, in order, with all of their columns or with those of the key; one piece at the least."""
+        with files.reading():
+            relation = files.read(con, self.paths)
+            names = [name for name in relation.columns if name != files.FILE]
+            if names == files.NOTHING:
+                yield frames.piece(frames.read([]).arrow(["entityId", "entityType", "field"]), objects=True)
+                return
+            if keys_only:
+                found = [self.leads.entity_id] if self.leads else list(task_names(names).values())
+                names = [name for name in names if name in found] or names
+            reader = relation.select(*map(duckdb.ColumnExpression, names)).to_arrow_reader(PIECE)
+            yield self._piece(reader.schema.empty_table())
+            for batch in reader:
+                yield self._piece(pa.Table.from_batches([batch]))
+
+    def _piece(self, table: pa.Table) -> Frame:
+        if self.leads:
+            table = tasks_from_leads(table, **self.leads._asdict())
+        return frames.piece(table, objects=files.format_of(self.paths[0]) == "json")
+
+    def bad(self, con: duckdb.DuckDBPyConnection) -> ValidationError:
+        """Name the bad tasks of the relation ``given``, by their leads where they are made of some."""
+        error = bad_tasks(con)
+        if self.leads and error.problems is not None:
+            remedy = 'Mend them, or pass errors="coerce" to give them a null status.'
+            return bad_rows(error.problems, self.leads.entity_id, len(self.leads.fields), remedy)
+        return error
+
+
+def look_up_files(
+    con: duckdb.DuckDBPyConnection,
+    tasks: TaskFiles,
+    output: Output,
+    *,
+    names: Sequence[str],
+    how: How,
+    errors: str,
+    prefix: str,
+    require: Mapping[str, Any] | None,
+    progress: Progress,
+) -> LookupReport:
+    """Look up tasks in the relations ``records`` and ``asker`` of `con`, and write them with the columns `names` of the answer."""
+    added = [prefix + name for name in names]
+    # the tasks are read by another cursor, while this one asks or is asked
+    with con.cursor() as beside:
+        count = _check(con, beside, tasks, added, errors)
+        progress.reached(10)
+        asked = [*names, *(name for name in ("status", "dataFound") if name not in names)]
+        explained = "reason" in asked and how == "left"
+        con.register("found", con.sql(LOOKUP_SQL).select("position", *asked))
+        with progress.following(con, 10, 70):
+            con.execute(_EXPLAINED_SQL if explained else _ORDERED_SQL)
+        until = _until(con.table("answer").to_arrow_reader(PIECE))
+        tally, rows, first = _Tally(), 0, 0
+        head: list[pa.Table] = []
+        with output.open() as write:
+            for frame in tasks.pieces(beside):
+                table = until(first + len(frame))
+                place = places(table, len(frame), first)
+                fields = keys_of(frame)["field"]
+                first += len(frame)
+                if how == "inner":
+                    found = np.flatnonzero(place >= 0)
+                    frame, place, fields = frame.take(found), place[found], fields.take(pa.array(found))
+                ordered = taken(table, asked, place)
+                if explained:
+                    reason = pc.fill_null(ordered["reason"], "invalid")
+                    ordered = ordered.set_column(asked.index("reason"), "reason", reason)
+                result = frame.assign(ordered.select(names).rename_columns(added))
+                write(result)
+                tally.add(fields, ordered)
+                if rows < HEAD or not head:
+                    head.append(result.slice(0, HEAD - rows))
+                rows += len(frame)
+                progress.reached(70 + 30 * first / max(count, 1))
+            counts = tally.counts()
+            numbers, shown = (
+                table.to_pandas(types_mapper=PANDAS_TYPES.get, safe=False) for table in (counts, pa.concat_tables(head))
+            )
+            report = LookupReport(count, rows, numbers, shown, output.files())
+            if require:
+                try:
+                    judge(counts, **require)
+                except RequirementError as error:
+                    error.report = report
+                    raise
+        return report
+
+
+_ORDERED_SQL = "create temp table answer as from found order by position"
+_EXPLAINED_SQL = """
+create temp table answer as
+select
+    tasks.position,
+    found.* exclude (position) replace (coalesce(found.reason, 'no_record') as reason)
+from tasks
+left join found on found.position = tasks.position
+order by tasks.position
+"""
+
+
+def _check(
+    con: duckdb.DuckDBPyConnection,
+    beside: duckdb.DuckDBPyConnection,
+    tasks: TaskFiles,
+    added: Sequence[str],
+    errors: str,
+) -> int:
+    """Make the temporary table ``tasks``, as `tasks.check` does of a frame; gives the number of rows."""
+    refuse_taken(next(tasks.pieces(beside)), added)
+    count = 0
+    failed: list[BaseException] = []
+
+    def keys() -> pa.RecordBatchReader:
+        nonlocal count
+        count = 0
+        pieces = tasks.pieces(beside, keys_only=True)
+        start = keys_of(next(pieces))
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            nonlocal count
+            try:
+                for frame in pieces:
+                    yield from keys_of(frame, count).cast(start.schema).to_batches()
+                    count += len(frame)
+            except BaseException as error:  # also Ctrl-C, of which the engine would make an error of its own
+                failed.append(error)
+                raise
+
+        return pa.RecordBatchReader.from_batches(start.schema, batches())
+
+    con.register("given", keys())
+    try:
+        good = cast_tasks(con)
+    except Exception:
+        if failed:  # what went wrong in the reading says more than what the engine made of it
+            raise failed[0] from None
+        raise
+    if good < count and errors == "raise":
+        con.register("given", keys())
+        raise tasks.bad(con)
+    con.unregister("given")
+    return count
+
+
+def _until(reader: pa.RecordBatchReader) -> Callable[[int], pa.Table]:
+    """Give a function that takes from answers in order those of positions below a given one that were not taken yet."""
+    rest = reader.schema.empty_table()
+
+    def until(end: int) -> pa.Table:
+        nonlocal rest
+        some = [rest]
+        while not len(some[-1]) or some[-1]["position"][-1].as_py() < end:
+            batch = next(reader, None)
+            if batch is None:
+                break
+            some.append(pa.Table.from_batches([batch]))
+        whole = pa.concat_tables(some)
+        cut = int(np.searchsorted(whole["position"].to_numpy(), end))
+        rest = whole.slice(cut)
+        return whole.slice(0, cut)
+
+    return until
+
+
+class _Tally:
+    """Rows counted by field, status and whether there is data."""
+
+    def __init__(self) -> None:
+        self._seen: list[pa.Table] = []
+
+    def add(self, fields: pa.ChunkedArray, answers: pa.Table) -> None:
+        table = answers.select(["status", "dataFound"]).add_column(0, "field", fields.cast(pa.string()))
+        self._seen.append(table.group_by(table.column_names).aggregate([([], "count_all")]))
+
+    def counts(self) -> pa.Table:
+        """Give the sums, with their number in ``tasks``."""
+        names = ["field", "status", "dataFound"]
+        sums = pa.concat_tables(self._seen).group_by(names).aggregate([("count_all", "sum")])
+        return sums.rename_columns([*names, "tasks"]).sort_by([(name, "ascending") for name in names])

@@ -1,0 +1,117 @@
+"""What a poll remembers in a store: the answers, and since when it waits for tasks that have no record yet."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pandas as pd
+import pyarrow as pa
+
+from enrichstatus.errors import ValidationError
+from enrichstatus.lookup.tasks import to_pandas
+from enrichstatus.schema import COLUMNS, KEY, SCHEMA, listed
+from enrichstatus.sources.store.store import EnrichmentStore
+
+#: Of each field so many of the newest records are history: more would outweigh what the present run tells.
+_HISTORY = 2000
+#: An instant before all records, at which none has timed out: what is pending has not ended, however old it is.
+_EARLY = "1970-01-01"
+
+
+class Memory:
+    """The part of a store that a poll writes and reads, for the organization that the store was opened with."""
+
+    def __init__(self, store: object):
+        if not isinstance(store, EnrichmentStore):
+            raise ValidationError(f"into= takes an EnrichmentStore, not {type(store).__name__}.")
+        if store.read_only:
+            raise ValidationError("into= takes a store that can be written; this one was opened with read_only=True.")
+        if not store.org_id:
+            raise ValidationError("into= takes a store that was opened with org_id=, whose records the answers are.")
+        self._store, self._org = store, store.org_id
+        with store._loading, store._cursor() as con:
+            con.execute(_WAITS_SQL)
+
+    def recall(self, tasks: pd.DataFrame) -> pd.DataFrame:
+        """Give the tasks with what is recorded of them, and ``since``: when those without a record were first asked."""
+        names = ("status", "dataFound", "createdAt", "updatedAt")
+        found: pd.DataFrame = self._store.lookup(tasks, columns=names, now=_EARLY)
+        with self._store._cursor() as con:
+            con.register("asked", pa.Table.from_pandas(tasks, preserve_index=False))
+            since = to_pandas(con.sql(_SINCE_SQL, params={"org": self._org}))
+        return found.assign(since=since["since"].array)
+
+    def remember(self, answers: pd.DataFrame, at: datetime, *, missing_after: float) -> None:
+        """Write answers (the key, and all columns of a record): those with a record are loaded, the others waited for since `at`.
+
+        A wait that began so many seconds before is over, and another begins.
+        """
+        if strange := sorted(set(answers["orgId"].dropna()) - {self._org}):
+            raise ValidationError(
+                f"The answers are records of {listed(strange)}, but into= is the store of {self._org}: open it with "
+                f"org_id={strange[0]!r}."
+            )
+        found = answers["status"].notna()
+        if found.any():
+            self._store.load(answers.loc[found, list(COLUMNS)])
+        if not found.all():
+            with self._store._loading, self._store._cursor() as con:
+                con.register("asked", pa.Table.from_pandas(answers.loc[~found, list(KEY)], preserve_index=False))
+                con.execute(_WAIT_SQL, {"org": self._org, "at": at.isoformat(), "over": missing_after})
+
+    def history(self, tasks: pd.DataFrame) -> pa.Table:
+        """How long the newest records took that are not these tasks': ``field``, ``seconds``, and ``ended``, or pending for so long."""
+        with self._store._cursor() as con:
+            con.register("asked", pa.Table.from_pandas(tasks, preserve_index=False))
+            parts = [
+                con.sql(_HISTORY_SQL, params={"org": self._org, "field": field, "most": _HISTORY}).to_arrow_table()
+                for field in tasks["field"].unique()
+            ]
+        return pa.concat_tables([_NOTHING, *parts])
+
+
+_NOTHING = pa.schema([SCHEMA.field("field"), ("seconds", pa.float64()), ("ended", pa.bool_())]).empty_table()
+
+_WAITS_SQL = """
+create table if not exists enrichment_waits (
+    orgId varchar not null,
+    entityId uuid not null,
+    entityType enrichment_entity_type not null,
+    field enrichment_field not null,
+    since timestamptz not null,
+    primary key (orgId, entityId, entityType, field)
+)
+"""
+
+_WAIT_SQL = """
+insert into enrichment_waits
+select $org, entityId::uuid, entityType::enrichment_entity_type, field::enrichment_field, $at::timestamptz from asked
+on conflict do update set since = excluded.since
+where enrichment_waits.since <= excluded.since - to_seconds($over)
+"""
+
+_SINCE_SQL = """
+select epoch(since) as since
+from asked
+left join enrichment_waits as waits
+    on waits.orgId = $org
+    and waits.entityId = asked.entityId::uuid
+    and waits.entityType = asked.entityType::enrichment_entity_type
+    and waits.field = asked.field::enrichment_field
+order by asked.task
+"""
+
+# A timeout tells that it took longer, not how long.
+_HISTORY_SQL = """
+select
+    field::varchar as field,
+    epoch(updatedAt) - epoch(createdAt) as seconds,
+    status not in ('pending', 'timeout') as ended
+from enrichments
+where orgId = $org
+    and field = $field::enrichment_field
+    and updatedAt > createdAt
+    and not exists (from asked where asked.entityId::uuid = enrichments.entityId and asked.field = $field)
+order by createdAt desc, id
+limit $most
+"""

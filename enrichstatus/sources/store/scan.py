@@ -1,0 +1,224 @@
+"""Records where they lie: a Parquet data set that is asked like a store, of which nothing is copied."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date, datetime
+from html import escape
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import unquote
+
+import duckdb
+
+from enrichstatus.errors import StoreError, ValidationError
+from enrichstatus.files import read as files
+from enrichstatus.files.read import PathLike
+from enrichstatus.lookup.query import Instant, choice, parse_instant
+from enrichstatus.lookup.tasks import KEYS_SQL
+from enrichstatus.schema import listed, snake
+from enrichstatus.sources.store.duckdb_source import Embedded
+from enrichstatus.sources.store.load import pick, record_names
+
+_SCAN_SQL = Path(__file__).with_name("scan.sql").read_text()
+#: Names of partitions by day, as ISO dates.
+_DAYS = ("day", "date", "dt")
+#: What a writer of partitions calls the one of nulls.
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+class _File(NamedTuple):
+    path: str
+    #: what its folders' names say: ``{"day": "2026-11-25"}``
+    partitions: dict[str, str]
+    #: by these, where they tell: whose records it holds, and of which day
+    org: str | None
+    day: date | None
+
+    @classmethod
+    def at(cls, path: str, org: str) -> _File:
+        """Read the names of the folders that a file lies in; `org` is that of the organization's."""
+        pairs = [part.split("=", 1) for part in Path(path).parts[:-1] if "=" in part]
+        if strange := ["=".join(pair) for pair in pairs if "=" in pair[1]]:
+            raise ValidationError(f"The folder {strange[0]!r} holds two =; in a value it is written %3D.")
+        partitions = {name: unquote(value) for name, value in pairs}
+        whose = (partitions.get(org) or partitions.get(snake(org)) or "").strip()
+        day = next(filter(None, map(_day, partitions.items())), None)
+        return cls(path, partitions, None if whose in ("", _NULL) else whose, day)
+
+
+def _org_name(columns: Mapping[str, str] | None) -> str:
+    """Say under which name a folder tells the organization."""
+    renamed = {ours: theirs for theirs, ours in (columns or {}).items()}
+    return renamed.get("orgId", "orgId")
+
+
+def _day(partition: tuple[str, str]) -> date | None:
+    name, value = partition
+    try:
+        return date.fromisoformat(value) if name in _DAYS else None
+    except ValueError:
+        return None
+
+
+class Scan(Embedded):
+    """A Parquet data set of records, to be read; made by `EnrichmentStore.scan`."""
+
+    def __init__(
+        self,
+        records: PathLike | Sequence[PathLike],
+        *,
+        org_id: str | None,
+        max_processing_time: Any,
+        fields: Sequence[str] | None,
+        since: Instant,
+        columns: Mapping[str, str] | None,
+        errors: Literal["raise", "reject"],
+    ):
+        choice("errors", errors, ("raise", "reject"))
+        self._since: datetime | None = None if since is None else parse_instant(since, "since")
+        self._strict = errors == "raise"
+        self._renames = columns
+        if not files.is_path(records):
+            raise ValidationError(
+                f"scan takes Parquet files (a path, a glob, or a list of these), not {type(records).__name__}; "
+                "anything else is loaded: EnrichmentStore().load(records)."
+            )
+        # whole, because the folders above tell something too
+        paths = [os.path.abspath(path) for path in files.expand(records)]
+        if strange := [path for path in paths if files.format_of(path) != "parquet"]:
+            raise ValidationError(
+                f"{strange[0]!r} is no Parquet file, and only these can be read where they lie; load it into a store."
+            )
+        super().__init__(":memory:", org_id=org_id, max_processing_time=max_processing_time, fields=fields)
+        self.read_only = True
+        self.path = os.fspath(records) if isinstance(records, (str, os.PathLike)) else listed(paths, limit=2)
+        try:
+            with self._cursor() as con, files.reading():
+                self._files = [_File.at(path, _org_name(columns)) for path in paths]
+                self._rows, self._bytes = _check(con, self._files, columns)
+                self._register(con, org_id or "")
+        except BaseException:
+            self.close()
+            raise
+
+    def replaced(self) -> bool:
+        """Tell that no other file is taken up: each question reads those that lie there."""
+        return False
+
+    def _read_files(self) -> Sequence[str]:
+        return [file.path for file in self._files]
+
+    def __repr__(self) -> str:
+        org = f", org_id={self.org_id!r}" if self.org_id else ""
+        if self._con is None:
+            return f"EnrichmentStore.scan({self.path!r}, closed)"
+        count = len(self._files)
+        size = f"{self._rows:,} records in {count:,} file{'s' if count > 1 else ''} of {self._bytes / 1e6:,.1f} MB"
+        return f"EnrichmentStore.scan({self.path!r}{org})\n{size}, read where they lie"
+
+    def _repr_html_(self) -> str:
+        return f"<code>{escape(repr(self))}</code>".replace("\n", "<br>")
+
+    def _register(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:
+        con.register("arrived", self._arrived(con, org_id))
+        values = {"org_id": org_id, "owner": self.org_id, "since": self._since, "strict": self._strict}
+        con.register("records", con.sql(_RECORDS_SQL, params=values))
+
+    def _arrived(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
+        """Scan the files that can hold records of an organization, as they came."""
+        # a record may lie a day off where days are not those of UTC
+        first = None if self._since is None else self._since.date().toordinal() - 1
+        chosen = [
+            file
+            for file in self._files
+            if file.org in (None, org_id) and not (first and file.day and file.day.toordinal() < first)
+        ]
+        relation = _relation(con, chosen or self._files[:1])
+        names = record_names([name for name in relation.columns if name != files.FILE], self._renames)
+        return pick(relation, names | {"file": files.FILE}, objects=False)
+
+    def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
+        self._register(con, org_id)
+        return con.sql(_DISTINCT_SQL)
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        try:
+            with super()._cursor() as con:
+                yield con
+        except StoreError as error:
+            told = re.search(r"enrichstatus: (.*)", str(error))
+            if told is None:
+                raise
+            raise ValidationError(
+                f'{told[1]}. Mend it, or pass errors="reject" to scan() to leave such records out.'
+            ) from error
+
+
+def _relation(con: duckdb.DuckDBPyConnection, chosen: Sequence[_File]) -> duckdb.DuckDBPyRelation:
+    names = [glob.escape(file.path) for file in chosen]
+    return con.sql(_FILES_SQL, params={"files": names, "hive": bool(chosen[0].partitions)})
+
+
+def _check(
+    con: duckdb.DuckDBPyConnection, found: Sequence[_File], columns: Mapping[str, str] | None
+) -> tuple[int, int]:
+    """Read the ends of all files, which say what is in them: each has to be whole, and to have what a record needs."""
+    if len(kinds := {tuple(file.partitions): file.path for file in found}) > 1:
+        some, other, *_ = kinds.items()
+        raise ValidationError(
+            f"{some[1]!r} lies in folders by {listed(some[0]) if some[0] else 'nothing'}, {other[1]!r} by "
+            f"{listed(other[0]) if other[0] else 'nothing'}; scan those of one kind."
+        )
+    names = {"files": [glob.escape(file.path) for file in found]}
+    for members, path in con.execute(_SCHEMAS_SQL, names).fetchall():
+        try:
+            record_names(list(dict.fromkeys([*members, *found[0].partitions])), columns)
+        except ValidationError as error:
+            raise ValidationError(f"{path!r} does not fit: {error}") from error
+    rows, size = con.execute(_SIZE_SQL, names).fetchall()[0]
+    return rows, size
+
+
+_FILES_SQL = """
+select * from read_parquet(
+    $files,
+    union_by_name = true,
+    filename = '__enrichstatus_file__',
+    hive_partitioning = $hive,
+    hive_types_autocast = false
+)
+"""
+# Files of one schema are looked at once
+_SCHEMAS_SQL = """
+with members as (
+    select file_name, list(name order by column_id)[2:] as names  -- the first is the whole
+    from parquet_schema($files)
+    group by file_name
+)
+select names, min(file_name) from members group by names
+"""
+_SIZE_SQL = "select coalesce(sum(num_rows), 0)::bigint, sum(file_size_bytes)::bigint from parquet_file_metadata($files)"
+_RECORDS_SQL = f"""
+with given as (from arrived), keyed as ({KEYS_SQL}), records as ({_SCAN_SQL})
+from records
+"""
+# Of several versions of a record the newest, as merge.sql keeps it in a store
+_DISTINCT_SQL = """
+from records
+qualify row_number() over (
+    partition by id
+    order by
+        updatedAt desc nulls last,
+        status <> 'pending' desc,
+        createdAt desc,
+        status desc,
+        dataFound desc nulls last,
+        error desc nulls last
+) = 1
+"""

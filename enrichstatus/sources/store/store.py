@@ -1,0 +1,231 @@
+"""The embedded source: enrichment records in a DuckDB file, or in memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from html import escape
+from typing import Any, Literal
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from enrichstatus import presentation as display
+from enrichstatus.errors import StoreError
+from enrichstatus.files.read import PathLike
+from enrichstatus.lookup.query import MAX_PROCESSING_TIME, Errors, Instant, parse_org
+from enrichstatus.lookup.tasks import to_pandas
+from enrichstatus.sources.store.duckdb_source import Embedded
+from enrichstatus.sources.store.load import LoadReport, load
+from enrichstatus.sources.store.point_lookup import answer
+from enrichstatus.sources.store.scan import Scan
+
+
+class EnrichmentStore(Embedded):
+    """Enrichment records in DuckDB, and the status of any number of tasks as one join over them.
+
+    Parameters
+    ----------
+    path : str or path
+        The database file, made where there is none; ``":memory:"`` (default) keeps everything in memory.
+    org_id : str, optional
+        The organization that asks, and whose records are loaded where they name none; each call can name another.
+    max_processing_time : str, timedelta, seconds, or a mapping of these by field
+        A record pending for longer than this is reported as ``timeout``. A mapping leaves the others at the default of 800 s.
+    fields : sequence of str, optional
+        The allowed fields, fixed when the file is made; ``emails``, ``phones`` and ``summary`` unless given.
+    read_only : bool
+        Open an existing file without writing to it. Any number of read-only processes share a file, one that writes does not.
+
+    preload : bool
+        For a server: copy the records of a file opened read-only to the temporary folder (some 240 bytes each; ten million take 10 s),
+        laid out so that few tasks find theirs faster.
+
+    Raises
+    ------
+    ValidationError
+        An argument is unusable, or `fields` differ from those the file was made with.
+    StoreLockedError
+        Another process holds the file.
+    StoreError
+        The file is no store, or cannot be opened, made or read.
+
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> store = es.EnrichmentStore(org_id="org_1")
+    >>> print(store.load([{
+    ...     "id": "0b2ffb9e-6a0e-4b43-9f0d-1f1a2d8f6c11", "createdAt": "2025-01-13T10:30:00.000Z",
+    ...     "updatedAt": "2025-01-13T10:31:07.000Z", "entityId": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+    ...     "entityType": "person", "field": "emails", "status": "finished", "dataFound": True, "orgId": "org_1"}]))
+    1 read: 1 inserted, 0 updated, 0 unchanged, 0 rejected
+    >>> store.lookup([{"entityId": "F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6", "field": "emails"}])
+                                   entityId   field    status  dataFound
+    0  F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6  emails  finished       True
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = ":memory:",
+        *,
+        org_id: str | None = None,
+        max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
+        fields: Sequence[str] | None = None,
+        read_only: bool = False,
+        preload: bool = False,
+    ):
+        self._loading = threading.Lock()
+        super().__init__(
+            path,
+            org_id=org_id,
+            max_processing_time=max_processing_time,
+            fields=fields,
+            read_only=read_only,
+            preload=preload,
+        )
+
+    def load(
+        self,
+        records: Any,
+        *,
+        org_id: str | None = None,
+        errors: Errors = "raise",
+        columns: Mapping[str, str] | None = None,
+    ) -> LoadReport:
+        """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
+
+        Of several versions of a record (one ``id``) the newest ``updatedAt`` stays. A record without ``id`` gets one made of its
+        key and ``createdAt``. A timestamp without a zone is UTC.
+
+        Parameters
+        ----------
+        records : path, glob, list of paths, DataFrame, Arrow table, DuckDB relation or list of dicts
+            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too; wire names or snake_case.
+        org_id : str, optional
+            The organization of records that carry none; the store's unless given.
+        errors : {"raise", "reject"}
+            What bad rows do: ``raise`` loads nothing and names them, ``reject`` loads the others and reports them.
+        columns : mapping, optional
+            Columns under other names, ``{"theirs": "ours"}``.
+
+        Returns
+        -------
+        LoadReport
+            Rows read, inserted, updated, unchanged and rejected, and the rejects.
+
+        Raises
+        ------
+        ValidationError
+            The input cannot be read, lacks a column, or (``errors="raise"``) has bad rows: all are in its ``.problems``.
+        StoreError
+            The store is read-only or closed, or the file cannot be written.
+        """
+        if self.read_only:
+            raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
+        parse_org(org_id)
+        org_id = self.org_id if org_id is None else org_id
+        with self._loading, self._cursor() as con:
+            return load(con, records, org_id=org_id, errors=errors, columns=columns)
+
+    @staticmethod
+    def scan(
+        records: PathLike | Sequence[PathLike],
+        *,
+        org_id: str | None = None,
+        max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
+        fields: Sequence[str] | None = None,
+        since: Instant = None,
+        columns: Mapping[str, str] | None = None,
+        errors: Literal["raise", "reject"] = "raise",
+    ) -> Scan:
+        """Ask records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
+
+        Files in folders by organization (``orgId=org_1/``) are read for that organization alone. Records are taken as they lie: of
+        several versions of one the newest speaks, as in a store, unless its ``createdAt`` or its key has changed.
+
+        Parameters
+        ----------
+        records : path, glob or list of paths
+            Parquet files with the columns that `load` takes, matched by name; of any types that can be read as theirs.
+        org_id, max_processing_time
+            As for a store. Records that name no organization are of `org_id`.
+        fields : sequence of str, optional
+            The allowed fields; ``emails``, ``phones`` and ``summary`` unless given.
+        since : datetime or str, optional
+            Leave out records created before this instant. Files in folders by an earlier ``day=``, ``date=`` or ``dt=`` (ISO, by the
+            day of creation, change or export) are not read.
+        columns : mapping, optional
+            Columns under other names, ``{"theirs": "ours"}``.
+        errors : {"raise", "reject"}
+            What bad records of the asking organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
+
+        Returns
+        -------
+        A source with `lookup`, `lookup_to`, `query` and `records`; close it, or use it in a ``with``.
+
+        Raises
+        ------
+        ValidationError
+            A file is missing, empty, cut off, no Parquet, or lacks a column; or an argument is unusable.
+
+        Examples
+        --------
+        >>> import enrichstatus as es, pandas as pd, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> pd.DataFrame({
+        ...     "entityId": ["f81d4fae-7dec-11d0-a765-00a0c91e6bf6"], "field": ["emails"], "status": ["finished"],
+        ...     "dataFound": [True], "createdAt": ["2025-01-13T10:30:00.000Z"]}).to_parquet(folder.name + "/1.parquet")
+        >>> with es.EnrichmentStore.scan(folder.name + "/*.parquet", org_id="org_1") as records:
+        ...     records.lookup([{"entityId": "F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6", "field": "emails"}])
+                                       entityId   field    status  dataFound
+        0  F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6  emails  finished       True
+        >>> folder.cleanup()
+        """
+        return Scan(
+            records,
+            org_id=org_id,
+            max_processing_time=max_processing_time,
+            fields=fields,
+            since=since,
+            columns=columns,
+            errors=errors,
+        )
+
+    def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
+        return answer(con, question, count, names, self._snapshot)
+
+    def _register(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:
+        con.register("records", con.table("enrichments"))
+
+    def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
+        return con.sql("from enrichments where orgId = $org_id", params={"org_id": org_id})
+
+    def _counts(self) -> pd.DataFrame:
+        """Records by organization, field and status as recorded; only its own for a store opened for an organization."""
+        with self._cursor() as con:
+            return to_pandas(con.sql(_COUNTS_SQL, params={"org_id": self.org_id}))
+
+    def _headline(self) -> str:
+        org = f", org_id={self.org_id!r}" if self.org_id else ""
+        return f"EnrichmentStore({self.path!r}{org}{', read_only=True' if self.read_only else ''})"
+
+    def __repr__(self) -> str:
+        if self._con is None:
+            return f"EnrichmentStore({self.path!r}, closed)"
+        return display.text(self._headline(), self._counts())
+
+    def _repr_html_(self) -> str:
+        if self._con is None:
+            return f"<code>{escape(repr(self))}</code>"
+        return display.html(self._headline(), self._counts())
+
+
+_COUNTS_SQL = """
+select orgId, field::varchar as field, status, count(*) as records
+from enrichments
+where orgId = coalesce($org_id, orgId)
+group by orgId, field, status
+"""

@@ -1,0 +1,479 @@
+"""The dashboard as it is drawn: as widgets, as HTML and as lines, of tasks that are few, many or strange."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import enrichstatus as es
+from enrichstatus.dashboard import dashboard as dashboards
+from enrichstatus.dashboard import html as drawing
+from enrichstatus.errors import PollInterrupted, ServiceError, ValidationError
+from enrichstatus.polling import background as watching
+from enrichstatus.polling.background import Watch
+from tests.polling.test_background import threads, until
+from tests.support.factory import uid
+from tests.support.polled import NEVER, Clock, Service, numbered
+
+#: HTML that would do something, were it taken as such.
+EVIL = "<img src=x onerror=\"alert('&')\">"
+
+
+class Displayed:
+    """What a notebook is given to display: the bundles of each display, and how often it was updated."""
+
+    def __init__(self) -> None:
+        self.shown: list[Handle | dict[str, Any]] = []
+
+    def __call__(self, bundle: dict[str, Any], **options: Any) -> Handle | None:
+        if options.get("display_id"):
+            self.shown.append(Handle([bundle]))
+            return self.shown[-1]
+        self.shown.append(bundle)
+        return None
+
+    @property
+    def handles(self) -> list[Handle]:
+        return [one for one in self.shown if isinstance(one, Handle)]
+
+
+class Handle:
+    def __init__(self, bundles: list[dict[str, Any]]):
+        self.bundles = bundles
+
+    def update(self, bundle: dict[str, Any], *, raw: bool) -> None:
+        assert raw
+        self.bundles.append(bundle)
+
+
+@pytest.fixture
+def displayed(monkeypatch: pytest.MonkeyPatch) -> Displayed:
+    displayed = Displayed()
+    monkeypatch.setattr(dashboards, "_display", displayed)
+    return displayed
+
+
+Make = Callable[..., es.Dashboard]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Make a dashboard that asks again at once; it is stopped when the test has run."""
+    made: list[es.Dashboard] = []
+
+    def make(source: Any, tasks: Any, **options: Any) -> es.Dashboard:
+        made.append(es.Dashboard(source, tasks, **{"schedule": [0.001]} | options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+    until(lambda: not threads())
+
+
+def service(ends: Any, **options: Any) -> Service:
+    """A service on a clock that stands still: what ends at 0 has ended, the rest has not."""
+    return Service(Clock(), ends, **options)
+
+
+def settled(dashboard: es.Dashboard, phase: str) -> None:
+    until(lambda: dashboard.phase == phase and not threads())
+
+
+def text(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]*>", " ", re.sub(r"<style>.*?</style>|<svg.*?</svg>", " ", html, flags=re.S)).split())
+
+
+# --- as lines -----------------------------------------------------------------------------------------------------------------
+
+
+def test_outside_of_a_notebook_it_is_a_line_an_update(make: Make, capsys: pytest.CaptureFixture[str]):
+    """To wait for it is all there is to do; each update is a line on stderr, and the result has the statuses."""
+    down = ServiceError("It is down.", 503)
+    dashboard = make(service({0: 0, 1: 0}, troubles=[down]), numbered(0, 1))
+    frame = dashboard.wait()
+    assert frame["status"].tolist() == ["finished", "finished"]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("0 of 2 ended; 2 pending; 1 request; not answered: It is down.; asks again in")
+    assert lines[1] == str(dashboard.update)
+    assert repr(dashboard) == f"Dashboard(done: {dashboard.update})"
+
+
+@pytest.mark.parametrize("shows", [True, False])
+def test_lines_are_told_once_however_often_it_is_shown_or_waited_for(
+    shows: bool, make: Make, capsys: pytest.CaptureFixture[str]
+):
+    """Shown first, waited for then, or waited for twice: a line an update."""
+    dashboard = make(service({0: 0}), numbered(0), show="lines")
+    if shows:
+        dashboard._ipython_display_()
+    dashboard.wait()
+    dashboard.wait()
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_stop_ends_the_wait_and_a_start_goes_on(make: Make):
+    """The buttons are methods too; a timeout gives what there is."""
+    source = service({0: 0, 1: 5})
+    dashboard = make(source, numbered(0, 1), schedule=[60])
+    assert dashboard.phase == "ready"
+    frame = dashboard.wait(0.3)
+    assert set(frame["status"]) <= {"finished", "pending"}
+    until(lambda: dashboard.update.ended == 1)
+    assert dashboard.frame["status"].tolist() == ["finished", "pending"]
+    dashboard.stop()
+    with pytest.raises(PollInterrupted, match="1 of 2"):
+        dashboard.wait()
+    dashboard.start()
+    dashboard.pause()
+    settled(dashboard, "paused")
+    source.clock.seconds += 5
+    dashboard.ask_now()
+    assert dashboard.wait()["status"].tolist() == ["finished", "finished"]
+
+
+# --- as HTML ------------------------------------------------------------------------------------------------------------------
+
+
+def test_without_widgets_one_display_is_updated(make: Make, displayed: Displayed):
+    """It is started where it is shown, and what it shows is one display, updated until the end."""
+    source = service({0: 0, 1: 5})
+    dashboard = make(source, numbered(0, 1), show="html")
+    dashboard._ipython_display_()
+    until(lambda: dashboard.update.ended == 1)
+    source.clock.seconds += 5
+    dashboard.wait()
+    settled(dashboard, "done")
+    [handle] = displayed.handles
+    assert len(displayed.shown) == 1
+    assert "Ready" in text(handle.bundles[0]["text/html"])
+    last = handle.bundles[-1]
+    assert last["text/plain"] == str(dashboard.update)
+    assert text(last["text/html"]).startswith("Done: all have ended")
+    assert 'aria-valuenow="2"' in last["text/html"]
+
+
+def test_what_is_shown_again_is_another_view_of_the_same(make: Make, displayed: Displayed):
+    """Paused, it stays paused where it is shown again; each view follows."""
+    source = service({0: 0, 1: 5})
+    dashboard = make(source, numbered(0, 1), show="html")
+    dashboard._ipython_display_()
+    until(lambda: dashboard.update.ended == 1)
+    dashboard.pause()
+    settled(dashboard, "paused")
+    dashboard._ipython_display_()
+    assert dashboard.phase == "paused"
+    source.clock.seconds += 5
+    dashboard.start()
+    settled(dashboard, "done")
+    assert [text(handle.bundles[-1]["text/html"])[:4] for handle in displayed.handles] == ["Done", "Done"]
+
+
+def test_told_not_to_start_it_waits_for_the_start(make: Make, displayed: Displayed):
+    source = service({0: 0})
+    dashboard = make(source, numbered(0), show="html", start=False)
+    dashboard._ipython_display_()
+    assert (dashboard.phase, threads(), source.asks) == ("ready", [], [])
+    assert "Start begins" not in displayed.handles[0].bundles[0]["text/html"]  # there is no button to press
+
+
+def test_a_view_that_fails_does_not_end_the_poll(
+    make: Make, displayed: Displayed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """A page that is gone is no reason to ask no more: the view is given up, and that is logged."""
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise ConnectionError("the page is gone")
+
+    dashboard = make(service({0: 0}), numbered(0), show="html", start=False)
+    dashboard._ipython_display_()
+    dashboard._ipython_display_()
+    monkeypatch.setattr(displayed.handles[0], "update", fail)
+    assert dashboard.wait()["status"].tolist() == ["finished"]
+    settled(dashboard, "done")
+    [told] = caplog.records
+    assert "cannot be drawn" in told.message
+    assert text(displayed.handles[1].bundles[-1]["text/html"]).startswith("Done")
+
+
+# --- as widgets ---------------------------------------------------------------------------------------------------------------
+
+
+def parts(box: Any) -> tuple[Any, list[Any], Callable[[], str]]:
+    """Give a box's row of buttons, these, and what the box says."""
+    phase, line, row, main = box.children
+    return row, list(row.children), lambda: text(phase.value + line.value + main.value)
+
+
+def test_the_buttons_do_what_they_say(make: Make):
+    """By phase: what each is called, and whether it can be pressed; and each does that."""
+    source = service({0: 0, 1: 5})
+    dashboard = make(source, numbered(0, 1), schedule=[60])
+    row, (go, now, end), said = parts(dashboard.widget)
+
+    def buttons() -> list[tuple[str, bool]]:
+        return [(button.description, not button.disabled) for button in (go, now, end)]
+
+    assert buttons() == [("Start", True), ("Ask now", True), ("Stop", True)]
+    assert said().startswith("Ready 0 % · 0 of 2 ended · Start begins")
+    go.click()
+    until(lambda: dashboard.phase == "waiting" and "50 %" in said())
+    until(lambda: buttons() == [("Pause", True), ("Ask now", True), ("Stop", True)])
+    assert said().startswith("Polling 50 % · 1 of 2 ended")
+    assert re.search(r"asks in (60|5\d) s", said())
+    go.click()
+    settled(dashboard, "paused")
+    assert buttons() == [("Start", True), ("Ask now", True), ("Stop", True)]
+    assert said().startswith("Paused 50 % · 1 of 2 ended · Start goes on")
+    now.click()
+    settled(dashboard, "paused")
+    assert len(source.asks) == 2
+    end.click()
+    settled(dashboard, "stopped")
+    assert buttons() == [("Start", True), ("Ask now", True), ("Stop", False)]
+    assert said().startswith("Stopped 50 %")
+    go.click()
+    until(lambda: dashboard.phase == "waiting")
+    source.clock.seconds += 5
+    now.click()
+    settled(dashboard, "done")
+    assert buttons() == [("Start", True), ("Ask now", False), ("Stop", False)]
+    assert row.layout.display == "none"
+    assert said().startswith("Done: all have ended")
+
+
+def test_an_outage_a_refusal_and_a_deadline_are_told_with_what_happens_next(make: Make):
+    """Whatever the trouble, there is a reason, and what becomes of it."""
+    down = ServiceError(f"Its name is {EVIL}.", 503)
+    dashboard = make(service({0: NEVER}, troubles=[down]), numbered(0), schedule=[60])
+    html = dashboard.widget.children[-1]
+    dashboard.start()
+    until(lambda: "Not answered: Its name is" in html.value)
+    assert "The poll goes on and asks again by itself; Ask now does so at once." in html.value
+    assert EVIL not in html.value
+    dashboard.pause()
+    until(lambda: "Start asks again." in html.value)
+    dashboard.ask_now()
+    until(lambda: "Not answered" not in html.value)
+    dashboard.stop()
+
+    refusing = make(service({0: 0}, troubles=[ValidationError("It is refused.")]), numbered(0))
+    html = refusing.widget.children[-1]
+    refusing.start()
+    until(lambda: "Ended: It is refused." in html.value)
+    assert "Start tries once more" in html.value
+    refusing.start()
+    settled(refusing, "done")
+    assert "refused" not in html.value
+
+    late = make(service({0: NEVER}), numbered(0), deadline=0.001)
+    phase, _, _, html = late.widget.children
+    late.start()
+    settled(late, "deadline")
+    assert text(phase.value) == "The deadline came: 1 still pending"
+    assert 'role="alert"' not in html.value
+
+
+def test_a_page_is_given_the_widgets_and_html_that_stays(make: Make, displayed: Displayed):
+    """A live view first, and beside it HTML that is out of sight while the live one is on the page."""
+    dashboard = make(service({0: 0}), numbered(0), show="widgets")
+    dashboard._ipython_display_()
+    settled(dashboard, "done")
+    live, still = displayed.shown
+    assert isinstance(live, dict)
+    assert isinstance(still, Handle)
+    assert live["application/vnd.jupyter.widget-view+json"]["model_id"]
+    last = still.bundles[-1]["text/html"]
+    [name] = re.findall(r'class="enrichstatus (es-\w+)-still"', last)
+    assert f"body:has(.{name}) .{name}-still{{display:none}}" in last
+    assert "<svg" not in last  # which a notebook that is not trusted would drop
+    assert len(re.findall(r'<img alt="1 of 1 had ended[^"]*" src="data:image/svg', last)) == 1
+
+
+# --- what is drawn ------------------------------------------------------------------------------------------------------------
+
+
+def drawn(source: Any, tasks: Any, **options: Any) -> tuple[Watch, str]:
+    """Ask once, and draw that live and still."""
+    watch = Watch(source, tasks, schedule=[1000], **options)
+    watch.start()
+    until(lambda: watch.progress.update.requests and watch.progress.phase in ("waiting", "done", "failed"))
+    watch.pause()
+    until(lambda: not threads())
+    progress = watch.progress
+    live = drawing.phase(progress) + drawing.line(progress, live=True) + drawing.body(progress, live=True)
+    return watch, drawing.frame(live) + drawing.page(progress)
+
+
+def test_text_of_others_is_never_html():
+    """Names, statuses, fields and errors may be HTML: what is shown is their text."""
+    tasks = pd.DataFrame(
+        {
+            "entityId": [uid(0), uid(1)],
+            "field": ["emails", EVIL],
+            "name": [EVIL, "<b>bold</b>"],
+            "<i>": ["<script>", "x"],
+        }
+    )
+    watch, html = drawn(Anyone(EVIL), tasks)
+    assert watch.progress.update.counts.index.tolist() == sorted(["emails", EVIL])
+    assert EVIL not in html
+    for sign in ("<img src=x", "<b>bold", "<script", "<i>"):
+        assert sign not in html, sign
+    assert "&lt;img src=x" in html
+    for image in re.findall(r"base64,([^\"]*)", html):
+        assert b"onerror" not in base64.b64decode(image)
+
+
+class Anyone:
+    """A source in which every task has the same status."""
+
+    fields = ("emails", EVIL)
+
+    def __init__(self, status: str | None):
+        self.status = status
+
+    def lookup(self, tasks: pd.DataFrame, **options: Any) -> pd.DataFrame:
+        return tasks.assign(status=self.status, dataFound=pd.array([None] * len(tasks), dtype="boolean"))
+
+
+def test_the_bar_and_the_table_say_what_the_counts_say():
+    """What is drawn adds up to the counts of the update, in the bar, its legend and the table."""
+    ends = {(n, field): (0.0 if n % 3 else NEVER) for n in range(40) for field in ("emails", "phones")}
+    status = {(n, "emails"): "failed" for n in range(1, 40, 5)} | {(n, "phones"): "timeout" for n in range(1, 40, 9)}
+    watch, html = drawn(service(ends, status=status), numbered(*ends))
+    update = watch.progress.update
+    counts = update.counts.sum()
+    bar = drawing.bar(update)
+    titles = {name: int(count) for name, count in re.findall(r'title="([^":]+): ([\d,]+)"', bar)}
+    data, finished = int(counts["with data"]), int(counts["finished"])
+    told = {"with data": data, "no data": finished - data} | {
+        name: int(counts[name]) for name in ("failed", "timeout", "no record", "pending") if counts[name]
+    }
+    assert titles == told
+    widths = [float(width) for width in re.findall(r"width:([\d.]+)%", bar)]
+    assert sum(widths) == pytest.approx(100, abs=0.01)
+    assert widths == pytest.approx([100 * count / 80 for count in told.values()], abs=0.001)
+    assert f'aria-valuenow="{update.ended}"' in bar
+    legend = {name.strip(): int(count) for name, count in re.findall(r"</i>([^<]+) <b>([\d,]+)</b>", bar)}
+    assert legend == told
+    rows = re.findall(r'<tr><th scope="row">(\w+)</th>(.*?)</tr>', drawing.table(update))
+    heads = re.findall(r'<th scope="col">([^<]+)</th>', drawing.table(update))
+    cells = {
+        field: dict(zip(heads, [int(value) for value in re.findall(r"<td[^>]*>(\d+)", row)], strict=True))
+        for field, row in rows
+    }
+    assert cells["all"] == {"tasks": 80, **told}
+    for field in ("emails", "phones"):
+        own = update.counts.loc[field]
+        assert cells[field]["tasks"] == own["tasks"] == sum(cells[field].values()) - cells[field]["tasks"]
+        assert cells[field]["pending"] == own["pending"]
+        assert cells[field]["with data"] + cells[field]["no data"] == own["finished"]
+    assert f"{update.ended} of 80 had ended" in html
+
+
+def test_a_hundred_thousand_tasks_are_drawn_as_quickly_as_ten():
+    """What is drawn does not grow with the list: a page is sent with each update, and saved."""
+    count = 100_000
+    tasks = pd.DataFrame(
+        {"entityId": [uid(n) for n in range(count)], "field": np.resize(["emails", "phones", "summary"], count)}
+    )
+    tasks["name"] = "a name " * 20
+    watch, _ = drawn(Service.of(Clock(), tasks, np.resize([0.0, 0.0, 900.0, 5.0], count)), tasks)
+    progress = watch.progress
+    progress.points = [(seconds, seconds * 100) for seconds in range(watching._POINTS)]
+    assert progress.update.ended == 50_000
+    for live in (True, False):
+        took = []
+        for _ in range(5):  # one of them may have to wait for a busy machine
+            begun = time.perf_counter()
+            html = drawing.phase(progress) + drawing.line(progress, live=live) + drawing.body(progress, live=live)
+            took.append(time.perf_counter() - begun)
+        assert min(took) < 0.1
+        assert len(drawing.frame(html)) < 20_000
+
+
+def test_no_tasks_are_done_at_once(make: Make):
+    """Of nothing there is nothing to ask."""
+    tasks = numbered(0).iloc[:0]
+    source = service({0: 0})
+    dashboard = make(source, tasks, show="lines")
+    assert dashboard.wait().columns.tolist() == ["entityId", "field", "status", "dataFound"]
+    assert source.asks == []
+    html = drawing.page(dashboard._watch.progress)
+    assert text(html).startswith("Done: there are no tasks")
+    assert "<table" not in html
+
+
+def test_of_one_field_there_is_no_row_of_all():
+    """With one field the sums would say the same again."""
+    watch, _ = drawn(service({0: 0, 1: NEVER}), numbered(0, 1))
+    said = text(drawing.table(watch.progress.update))
+    assert said.startswith("tasks by field and status tasks with data")
+    assert " emails 2 " in said
+    assert ">all<" not in drawing.table(watch.progress.update)
+
+
+def test_a_status_that_nobody_knows_is_drawn_as_it_is_called():
+    """A word of a later version of the service has ended, and has its own part of the bar."""
+    watch, html = drawn(Anyone("verified"), numbered(0, 1, (2, "emails")))
+    assert watch.progress.update.ended == 3
+    assert 'title="verified: 3"' in html
+    assert '<th scope="col">verified</th>' in html
+
+
+def test_bad_rows_are_told_apart(make: Make):
+    """With errors="coerce" they have neither field nor status; the bar has a part for them, and counts all rows."""
+    tasks = pd.DataFrame(
+        {"entityId": [uid(0), "no uuid", uid(1), None], "field": ["emails", "emails", "emails", "phones"]}
+    )
+    watch, html = drawn(service({0: 0, 1: NEVER}), tasks, errors="coerce")
+    update = watch.progress.update
+    assert (update.total, update.ended) == (4, 3)
+    assert 'title="bad row: 2"' in html
+    assert 'aria-valuenow="3"' in html
+    dashboard = make(service({0: 0, 1: 0}), tasks, errors="coerce", show="lines")
+    assert dashboard.wait()["status"].isna().tolist() == [False, True, False, True]
+    with pytest.raises(ValidationError, match="2 bad tasks"):
+        es.Dashboard(service({0: 0}), tasks)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pl.from_pandas,
+        lambda tasks: pl.from_pandas(tasks).lazy(),
+        pa.Table.from_pandas,
+        lambda tasks: tasks.to_dict("records"),
+    ],
+)
+def test_tasks_of_any_kind_come_back_as_that_kind(kind: Callable[[pd.DataFrame], Any], make: Make):
+    """The frame is of the caller's kind; the latest to end are listed with the caller's own columns."""
+    tasks = kind(numbered(0, 1).assign(name=["Ada", "Grace"]))
+    dashboard = make(service({0: 0, 1: 0}), tasks, show="lines")
+    frame = dashboard.wait()
+    expected = pd.DataFrame if isinstance(tasks, list) else type(tasks)
+    assert isinstance(frame, expected)
+    rows = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+    assert list(rows["status"].to_pylist() if isinstance(rows, pa.Table) else rows["status"]) == ["finished"] * 2
+    latest = text(drawing.changes(dashboard._watch.progress))
+    assert "Ada" in latest
+    assert "Grace" in latest
+
+
+def test_among_the_latest_a_long_name_is_cut_and_an_id_stands_for_none():
+    """The list stays narrow; whom nobody named is known by the id."""
+    watch, _ = drawn(service({0: 0}), numbered(0).assign(name="x" * 500))
+    assert re.search(r" x{35}… emails (with|no) data", text(drawing.changes(watch.progress)))
+    watch, _ = drawn(service({0: 0}), numbered(0))
+    assert f" {uid(0)} emails" in text(drawing.changes(watch.progress))

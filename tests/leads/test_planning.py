@@ -1,0 +1,340 @@
+"""What to buy: the action of each task, why, what it costs, and that nothing is bought twice."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import random
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import enrichstatus as es
+from enrichstatus.simulation import SimulatedStore
+from tests.conftest import MakeSource
+from tests.support.factory import NOW, ORG, record, task, uid
+
+PENDING = {"status": "pending", "dataFound": None}
+COSTS = {"emails": 1, "phones": 10}
+
+
+def actions(plan: es.Plan) -> list[str]:
+    return list(plan.frame["action"])
+
+
+def records() -> list[dict[str, Any]]:
+    """Give a record for every reason, by number."""
+    return [
+        record(0),
+        record(1, dataFound=False),
+        record(2, **PENDING, createdAt="2026-11-16T08:50:00Z"),
+        record(3, **PENDING),
+        record(4, status="timeout", dataFound=None),
+        record(5, status="failed", dataFound=None),
+    ]
+
+
+def test_each_task_has_an_action_a_reason_and_a_cost(make_source: MakeSource):
+    """What has data is had, what has none is not bought again, what is in flight is left alone, the rest is to be bought, whoever answers."""
+    tasks = [
+        *(task(n) for n in range(7)),
+        task(0),
+        task(6, "phones"),
+        task(7, "fax"),
+        {"entityId": "x", "field": "emails"},
+    ]
+    plan = es.plan(make_source(records()), tasks, costs=COSTS, now=NOW)
+    assert plan.frame[["action", "reason", "cost"]].to_numpy().tolist() == [
+        ["have", "data found on 2026-11-16", 0],
+        ["no_data", "finished without data on 2026-11-16", 0],
+        ["in_flight", "bought on 2026-11-16, still pending", 0],
+        ["retry", "bought on 2026-11-16, still pending after its time", 1],
+        ["retry", "bought on 2026-11-16, timed out", 1],
+        ["retry", "failed on 2026-11-16", 1],
+        ["trigger", "never bought", 1],
+        ["duplicate", "the same task as in row 0", 0],
+        ["trigger", "never bought", 10],
+        ["invalid", "field is not one of emails, phones, summary", 0],
+        ["invalid", "entityId is not a UUID", 0],
+    ]
+    assert plan.frame.dtypes.astype(str).tolist()[-3:] == ["str", "str", "float64"]
+    assert plan.cost == 14
+    assert len(plan) == 11
+
+
+def test_what_is_retried_can_be_chosen(store: es.EnrichmentStore):
+    """Of what timed out and what failed only those that `retry` names are bought again, and the reason says so of the others."""
+    store.load(records())
+    tasks = [task(n) for n in (3, 4, 5)]
+    assert actions(es.plan(store, tasks, retry="failed", now=NOW)) == ["no_data", "no_data", "retry"]
+    assert actions(es.plan(store, tasks, retry=("timeout",), now=NOW)) == ["retry", "retry", "no_data"]
+    plan = es.plan(store, tasks, retry=(), now=NOW)
+    assert actions(plan) == ["no_data"] * 3
+    assert plan.frame["reason"][2] == "failed on 2026-11-16, and retry= leaves that alone"
+
+
+def test_what_is_stale_is_bought_again(store: es.EnrichmentStore):
+    """What finished longer ago than `stale_after`, with data or without, is bought again; what failed is not stale."""
+    old = {"createdAt": "2026-09-01T08:00:00Z", "updatedAt": "2026-09-01T08:01:00Z"}
+    late = {"createdAt": "2026-09-01T08:00:00Z", "updatedAt": "2026-11-15T08:01:00Z"}
+    failed = {"status": "failed", "dataFound": None}
+    store.load(
+        [record(0, **old), record(1, **old, dataFound=False), record(2, **old, **failed), record(3), record(4, **late)]
+    )
+    plan = es.plan(store, [task(n) for n in range(5)], stale_after="30 days", retry=(), now=NOW)
+    assert actions(plan) == ["trigger", "trigger", "no_data", "have", "have"]
+    assert plan.frame["reason"][0] == "data found on 2026-09-01, which is stale"
+    updated = record(5, createdAt="2026-09-01T08:00:00Z", updatedAt=None)
+    store.load([updated])
+    assert actions(es.plan(store, [task(5)], stale_after="30 days", now=NOW)) == ["trigger"]
+
+
+def test_an_entity_known_as_another_type_is_said_so(make_source: MakeSource):
+    """A company that is asked as a person is not bought, in any field; one that is known as both is."""
+    source = make_source(
+        [record(0, entityType="company"), record(1, entityType="company"), record(2, entityId=uid(1), field="phones")]
+    )
+    tasks = [task(0), task(0, "phones"), task(1), task(1, "phones"), task(2), task(0) | {"entityType": "company"}]
+    plan = es.plan(source, tasks, now=NOW)
+    assert actions(plan) == ["invalid", "invalid", "trigger", "have", "trigger", "have"]
+    assert plan.frame["reason"][0] == "known as a company: is the entity type right?"
+    back = es.plan(make_source([record(0)]), [task(0) | {"entityType": "company"}])
+    assert back.frame["reason"].tolist() == ["known as a person: is the entity type right?"]
+
+
+# --- money --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_buys_the_most_valuable_first(store: es.EnrichmentStore):
+    """By `priority` the greatest come first, those without one last, and what cannot be paid is passed over for what can."""
+    tasks = pd.DataFrame([task(n, field) for n, field in enumerate(["emails", "phones", "emails", "phones", "emails"])])
+    tasks["score"] = [1, 9, 5, 8, None]
+    plan = es.plan(store, tasks, costs=COSTS, budget=12, priority="score")
+    assert actions(plan) == ["trigger", "trigger", "trigger", "over_budget", "over_budget"]
+    assert plan.cost == 12
+    assert plan.frame["reason"][3] == "never bought, but beyond the budget"
+    assert plan.frame["cost"].tolist() == [1, 10, 1, 0, 0]
+    assert "2 more are beyond the budget" in repr(plan)
+    in_order = es.plan(store, tasks, costs=COSTS, budget=11)
+    assert actions(in_order) == ["trigger", "trigger", "over_budget", "over_budget", "over_budget"]
+    assert actions(es.plan(store, tasks, costs=COSTS, budget=0)) == ["over_budget"] * 5
+    free = es.plan(store, tasks, costs={"emails": 0, "phones": 10}, budget=0)
+    assert actions(free) == ["trigger", "over_budget"] * 2 + ["trigger"]
+
+
+def test_a_budget_is_never_exceeded_and_never_left_where_it_would_do(store: es.EnrichmentStore):
+    """Against a loop over the tasks, one by one: the same are bought, whatever the prices, priorities and budget."""
+    generator = random.Random(5)
+    for _ in range(40):
+        fields = [generator.choice(["emails", "phones", "summary"]) for _ in range(30)]
+        costs = {name: generator.choice([0, 0.1, 0.7, 1, 2.5, 10]) for name in ("emails", "phones", "summary")}
+        scores = [generator.choice([None, 1, 2, 3, -4.5]) for _ in fields]
+        budget = generator.choice([0, 0.3, 1, 7, 20, 1000])
+        tasks = pd.DataFrame([task(n, field) for n, field in enumerate(fields)]).assign(
+            score=pd.Series(scores, dtype="float64")
+        )
+        plan = es.plan(store, tasks, costs=costs, budget=budget, priority="score")
+        left, expected = budget + 1e-9, ["over_budget"] * len(fields)
+        for row in sorted(
+            range(len(fields)), key=lambda n: -math.inf if scores[n] is None else scores[n], reverse=True
+        ):
+            if costs[fields[row]] <= left:
+                left -= costs[fields[row]]
+                expected[row] = "trigger"
+        assert actions(plan) == expected
+        assert plan.cost <= budget + 1e-9
+
+
+def test_what_is_over_budget_is_neither_duplicated_nor_paid_twice(store: es.EnrichmentStore):
+    """A duplicate costs nothing, whatever becomes of the first."""
+    plan = es.plan(store, [task(0), task(0), task(1), task(1)], costs=COSTS, budget=1)
+    assert actions(plan) == ["trigger", "duplicate", "over_budget", "duplicate"]
+
+
+# --- what comes out -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_to_be_triggered_comes_in_batches(store: es.EnrichmentStore):
+    """Bodies for the trigger endpoint have at most 100 distinct entities of one field and type, each spelled as the service does."""
+    store.load([record(0)])
+    ids = [uid(n).upper() for n in range(250)]
+    tasks = es.tasks_from_leads(pd.DataFrame({"id": ids}), entity_id="id", fields=["phones", "emails"])
+    plan = es.plan(store, pd.concat([tasks, tasks.iloc[:7]]))
+    bodies = plan.to_trigger()
+    assert [(body["field"], len(body["personIds"])) for body in bodies] == [
+        *(("phones", 100), ("emails", 100), ("phones", 100), ("emails", 100), ("phones", 50), ("emails", 49)),
+    ]
+    assert all(set(body) == {"personIds", "field"} for body in bodies)
+    emails = [name for body in bodies if body["field"] == "emails" for name in body["personIds"]]
+    assert emails == [uid(n) for n in range(1, 250)]
+    companies = es.plan(store, [task(0, "summary") | {"entityType": "company"}]).to_trigger()
+    assert companies == [{"companyIds": [uid(0)], "field": "summary"}]
+    assert es.plan(store, [task(0)]).to_trigger() == []
+
+
+def test_a_plan_is_triggered_at_a_service():
+    """What a plan would trigger, a service takes as it is; planned again, all of it is in flight."""
+    tasks = [task(n, field) for n in range(120) for field in ("emails", "phones")]
+    with SimulatedStore(seed=1, clock=lambda: 1000.0) as service:
+        for body in es.plan(service, tasks).to_trigger():
+            service.trigger(body["personIds"], body["field"])
+        assert set(actions(es.plan(service, tasks))) == {"in_flight"}
+
+
+KINDS = {
+    "pandas": lambda tasks: tasks,
+    "index": lambda tasks: tasks.set_index(pd.Index([7, 7, None])),
+    "polars": pl.DataFrame,
+    "lazy": pl.LazyFrame,
+    "arrow": pa.Table.from_pandas,
+    "list": lambda tasks: tasks.to_dict("records"),
+    "relation": lambda tasks: duckdb.connect().sql("select * from tasks"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kind_of_frame_that_goes_in_comes_out(store: es.EnrichmentStore, kind: str):
+    """Any tasks are planned, and the caller's columns and index are as they were."""
+    store.load(records())
+    tasks = pd.DataFrame([task(0), task(5), task(9)]).assign(company="Ärger & Söhne")
+    given = KINDS[kind](tasks)
+    frame = es.plan(store, given, prefix="plan_").frame
+    assert type(frame) is (pd.DataFrame if kind == "list" else type(given))
+    table = frame.collect() if kind == "lazy" else frame
+    table = table.to_arrow_table() if kind == "relation" else pa.table(table)
+    assert table["plan_action"].to_pylist() == ["have", "retry", "trigger"]
+    assert table["company"].to_pylist() == ["Ärger & Söhne"] * 3
+    if kind in ("pandas", "index"):
+        pd.testing.assert_frame_equal(frame[tasks.columns], given)
+
+
+def test_nothing_to_plan(store: es.EnrichmentStore):
+    """A plan of no tasks has the columns, costs nothing and says so; so has one where all tasks are bad."""
+    plan = es.plan(store, [], costs=COSTS, budget=5)
+    assert plan.frame.columns.tolist()[-3:] == ["action", "reason", "cost"]
+    assert plan.frame.dtypes.astype(str).tolist()[-3:] == ["str", "str", "float64"]
+    assert (len(plan), plan.cost, plan.to_trigger()) == (0, 0, [])
+    assert repr(plan) == "Plan of 0 tasks: 0 to trigger for 0 credits"
+    assert plan.summary()["total"].sum() == 0
+    assert "0 to trigger" in plan._repr_html_()
+    bad = es.plan(store, [{"entityId": None, "field": None}], costs=COSTS)
+    assert actions(bad) == ["invalid"]
+    assert bad.frame["reason"].tolist() == ["entityId is missing, field is missing"]
+
+
+def test_a_plan_is_summed_up(store: es.EnrichmentStore):
+    """The summary counts tasks by action and field and sums the cost; the repr is that, with the price."""
+    store.load(records())
+    tasks = [*(task(n, field) for n in range(7) for field in ("emails", "phones")), task(0), task(3, "<b>fax</b>")]
+    plan = es.plan(store, tasks, costs=COSTS, now=NOW)
+    summary = plan.summary()
+    assert summary.loc["trigger"].tolist() == [0, 1, 7, 8, 71]
+    assert summary["total"].sum() == len(tasks)
+    assert summary.columns.tolist() == ["<b>fax</b>", "emails", "phones", "total", "cost"]
+    assert repr(plan).splitlines()[0] == "Plan of 16 tasks: 11 to trigger for 74 credits"
+    assert "over_budget" not in repr(plan)
+    html = plan._repr_html_()
+    assert "&lt;b&gt;fax" in html
+    assert "<b>fax" not in html
+    again = pickle.loads(pickle.dumps(plan))
+    assert repr(again) == repr(plan)
+    assert "credits" not in repr(es.plan(store, tasks, now=NOW))
+
+
+def test_a_field_named_like_a_column_of_the_summary():
+    """A store whose fields are `total` and `cost` has a summary all the same."""
+    store = es.EnrichmentStore(org_id=ORG, fields=("total", "cost"))
+    plan = es.plan(store, [task(0, "total"), task(1, "cost")], costs={"total": 2})
+    assert plan.summary().loc["trigger"].tolist() == [1, 1, 2, 2]
+    assert plan.summary().columns.tolist() == ["cost (field)", "total (field)", "total", "cost"]
+    assert "2 to trigger for 2 credits" in repr(plan)
+
+
+# --- nothing is bought twice --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_nothing_that_is_had_or_in_flight_is_bought(seed: int):
+    """Through a random history of lists that overlap, triggering what the plan names buys no key that has data or is in flight."""
+    bought, again, naive = history(seed)
+    assert bought > 50
+    assert again == 0
+    assert naive > 0
+
+
+def history(seed: int) -> tuple[int, int, int]:
+    """Buy five overlapping lists by plan; gives what was bought, what of it needlessly, and what a loop over all would have needlessly."""
+    generator = np.random.default_rng(seed)
+    seconds = 1000.0
+    bought = again = naive = 0
+    with SimulatedStore(seed=seed, clock=lambda: seconds, org_id=ORG) as service:
+        for _ in range(5):
+            ids = [uid(n) for n in generator.integers(0, 60, 40)]
+            tasks = es.tasks_from_leads(pd.DataFrame({"id": ids}), entity_id="id", fields=["emails", "phones"])
+            before = service.lookup(tasks, columns="reason")
+            needless = before["reason"].isin(["data", "pending"]).to_numpy()
+            naive += int(needless.sum() + tasks[~needless].duplicated().sum())
+            for body in es.plan(service, tasks).to_trigger():
+                keys = pd.DataFrame({"entityId": body["personIds"], "field": body["field"]})
+                reason = service.lookup(keys, columns="reason")["reason"]
+                bought += len(keys)
+                again += int(reason.isin(["data", "pending"]).sum())
+                service.trigger(body["personIds"], body["field"])
+            seconds += float(generator.exponential(60))
+    return bought, again, naive
+
+
+# --- bad input ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"costs": {"fax": 1}}, "costs= has a price for fax; the fields are emails, phones, summary"),
+        ({"costs": {"emails": -1}}, "costs= of emails is a number of credits from 0 up, not -1"),
+        ({"costs": {"emails": float("nan")}}, "not nan"),
+        ({"costs": {"emails": "1"}}, "not '1'"),
+        ({"costs": {"emails": True}}, "not True"),
+        ({"costs": 5}, "costs= takes credits by field"),
+        ({"budget": -5, "costs": COSTS}, "budget= is a number of credits from 0 up, not -5"),
+        ({"budget": float("inf"), "costs": COSTS}, "not inf"),
+        ({"budget": 5}, "budget= needs the price of emails"),
+        ({"budget": 5, "costs": {"phones": 1}}, "budget= needs the price of emails"),
+        ({"priority": "score"}, "priority= names a column of the tasks, which are entityId, field; not 'score'"),
+        ({"priority": "field"}, "priority= takes a column of numbers; 'field' is not"),
+        ({"retry": "pending"}, "retry= is one of 'timeout', 'failed', not 'pending'"),
+        ({"stale_after": "soon"}, "stale_after= takes a duration"),
+        ({"now": "soon"}, "now= takes"),
+    ],
+    ids=str,
+)
+def test_a_bad_argument_is_refused_before_anything_is_asked(options: dict[str, Any], message: str):
+    """An argument that cannot be meant is refused with what was given and what would do, and the source is not asked."""
+    with pytest.raises(es.ValidationError, match=message.replace("(", r"\(")):
+        es.plan(_Never(), [task(0)], **options)
+
+
+class _Never:
+    def lookup(self, tasks: Any, **options: Any) -> Any:
+        raise AssertionError("asked")
+
+
+def test_a_column_of_ours_is_not_overwritten(store: es.EnrichmentStore):
+    """A list with an `action` of its own is refused with the way out, and planned with a prefix."""
+    tasks = [task(0) | {"action": "call", "cost": 3}]
+    with pytest.raises(es.ValidationError, match=r"already have the column action, cost.*prefix="):
+        es.plan(store, tasks)
+    frame = es.plan(store, tasks, prefix="plan_").frame
+    assert frame.loc[0, ["action", "plan_action"]].tolist() == ["call", "trigger"]
+
+
+def test_a_plan_needs_a_source():
+    """What cannot be looked up is no source."""
+    with pytest.raises(es.ValidationError, match="source= is"):
+        es.plan(pd.DataFrame(), [task(0)])  # type: ignore[arg-type]

@@ -1,0 +1,244 @@
+"""The pictures of the reports."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import enrichstatus as es
+from tests.support.factory import NOW, ORG, record, task, uid
+
+mpl.use("Agg")
+from matplotlib import pyplot
+from matplotlib.colors import to_rgba
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_is_left() -> Iterator[None]:
+    yield
+    pyplot.close("all")
+
+
+def png(ax: Any) -> bytes:
+    file = BytesIO()
+    ax.figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def texts(ax: Any) -> str:
+    """All that is written on the axes, as it is shown."""
+    ax.figure.canvas.draw()
+    labels = [*ax.get_xticklabels(), *ax.get_yticklabels(), *ax.texts, ax.xaxis.label, ax.yaxis.label]
+    key = ax.get_legend()
+    labels += key.get_texts() if key else []
+    return "\n".join([ax.get_title(loc="left"), *(label.get_text() for label in labels)])
+
+
+def filled(org: str = ORG, limits: Any = 800) -> es.EnrichmentStore:
+    rng = random.Random(1)
+    store = es.EnrichmentStore(org_id=org, max_processing_time=limits)
+    store.load(
+        [
+            record(
+                n,
+                entityId=uid(n // 2),
+                field=rng.choice(["emails", "phones"]),
+                createdAt=f"2026-{rng.choice(['10', '11'])}-{rng.randrange(1, 16):02d}T08:00:00Z",
+                updatedAt=None,
+                status=rng.choice(["finished", "failed", "timeout"]),
+                dataFound=rng.random() < 0.5,
+                createdBy=rng.choice(["user_1", "<b>$x_1$</b> & $y"]),
+            )
+            for n in range(60)
+        ]
+        + [
+            record(1000 + n, createdAt="2026-11-16T08:00:00Z", updatedAt=f"2026-11-16T08:{n:02d}:00Z")
+            for n in range(12)
+        ]
+        + [record(2000, createdAt="2026-11-16T08:59:00Z", status="pending", dataFound=None)]
+    )
+    return store
+
+
+def pictures(store: es.EnrichmentStore) -> dict[str, tuple[Any, dict[str, Any]]]:
+    status = store.lookup([task(n, field) for n in range(40) for field in ("emails", "phones")], now=NOW)
+    rows = status.assign(source=np.where(np.arange(len(status)) % 3 > 0, "Fair $5 & $6", None))
+    return {
+        "coverage": (es.coverage(rows, by="source"), {}),
+        "coverage of all": (es.coverage(rows, by=None), {}),
+        "status": (es.coverage(rows, by=["source", "field"]), {"kind": "status"}),
+        "timing": (es.timing(store, now=NOW), {}),
+        "timing by who": (es.timing(store, by=["createdBy", "field"], now=NOW), {}),
+        "timing of all": (es.timing(store, by=None, now=NOW), {}),
+        **{
+            f"waste by {by}": (es.waste(store, by=by, now=NOW), {})
+            for by in ("day", "week", "month", "createdBy", None)
+        },
+        "waste by both": (es.waste(store, by=["week", "field"], now=NOW), {}),
+        "diff": (es.diff(status.iloc[:30], status.iloc[10:]), {}),
+    }
+
+
+NAMES = list(pictures(filled()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("org", [ORG, "org_with_nothing"])
+def test_every_picture_is_drawn(name: str, org: str):
+    """Full or empty it has a title, a label with a unit, and a PNG; the settings of matplotlib stay what they were."""
+    before = dict(mpl.rcParams)
+    with filled() as store:
+        store.org_id = org
+        report, options = pictures(store)[name]
+        ax = report.plot(**options)
+    assert len(png(ax)) > 5000
+    assert ax.get_title(loc="left")
+    assert ax.get_xlabel()
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_goes_where_it_is_told(name: str):
+    """Given axes are drawn on, and returned; no figure is made."""
+    figure, (left, right) = pyplot.subplots(1, 2)
+    with filled() as store:
+        report, options = pictures(store)[name]
+    assert report.plot(ax=left, title="Mine $x$", **options) is left
+    assert left.get_title(loc="left").startswith(r"Mine \$x\$")
+    assert not right.has_data()
+    assert pyplot.get_fignums() == [figure.number]
+
+
+def test_a_picture_is_shown_in_a_notebook():
+    """A new figure is one that pyplot knows, which a notebook shows at the end of the cell."""
+    ax = es.coverage([], by=None).plot()
+    assert pyplot.gcf() is ax.figure
+
+
+def test_names_are_no_formulas():
+    """A name with dollar signs is drawn as it is; the mathematics would fail, or be drawn."""
+    rows = [
+        {"team": name, "status": "finished", "dataFound": True} for name in (r"$\frac{$", "<b>$x$</b>", "a\nb\x1b[1m")
+    ]
+    for kind in ("share", "status"):
+        ax = es.coverage(rows, by="team").plot(kind=kind)
+        labels = ax.get_yticklabels()
+        png(ax)
+        assert [label.get_text() for label in labels] == [r"\$\frac{\$", r"<b>\$x\$</b>", "a b [1m"]
+
+
+def test_a_bar_has_its_interval_and_a_small_one_its_number():
+    """The interval is the table's; a group with few ends is hatched and says how few, one with none says that."""
+    rows = [{"team": "large", "status": "finished", "dataFound": n % 3 > 0} for n in range(60)]
+    rows += [{"team": "small", "status": "finished", "dataFound": True} for _ in range(3)]
+    rows += [{"team": "waiting", "status": "pending", "dataFound": None}]
+    report = es.coverage(rows, by="team")
+    ax = report.plot()
+    [bars, ends] = ax.containers
+    assert [bar.get_width() for bar in bars] == [40 / 60, 1, 0]
+    assert [bool(bar.get_hatch()) for bar in bars] == [False, True, True]
+    [lines] = ends.lines[2]
+    shown = np.array([segment[:, 0] for segment in lines.get_segments()])
+    np.testing.assert_allclose(shown, report.frame.loc[:1, ["low", "high"]])
+    written = texts(ax)
+    assert "67 %\n" in written
+    assert "100 %  n = 3" in written
+    assert "nothing has ended" in written
+    assert "fewer than 30" in written
+
+
+def test_outcomes_fill_the_bar():
+    """By status each bar is whole, and its number of tasks stands beside it."""
+    with filled() as store:
+        status = store.lookup([task(n, field) for n in range(40) for field in ("emails", "phones")], now=NOW)
+    ax = es.coverage(status).plot(kind="status")
+    widths = np.array([[bar.get_width() for bar in bars] for bars in ax.containers])
+    np.testing.assert_allclose(widths.sum(axis=0), 1)
+    assert "\n40\n40\n" in texts(ax)
+    assert {"with data", "no data", "failed", "timeout", "no record"} <= set(texts(ax).split("\n"))
+
+
+def test_the_maximum_processing_time_is_marked():
+    """A dashed line stands at each maximum, named where there are several; the curves are the estimate's."""
+    with filled() as store:
+        ax = es.timing(store, now=NOW).plot()
+        assert "maximum processing time: 13 min 20 s" in texts(ax)
+        assert any(np.allclose(line.get_xdata(), 800) for line in ax.lines)
+    with filled(limits={"emails": "90s", "phones": "1h"}) as store:
+        report = es.timing(store, now=NOW)
+        ax = report.plot()
+    assert "maximum of emails: 1 min 30 s" in texts(ax)
+    assert "maximum of phones: 1 h" in texts(ax)
+    drawn = {line.get_label().partition(":")[0]: line for line in ax.lines}
+    curve = report.details["curves"][report.frame["field"].tolist().index("emails")]
+    np.testing.assert_allclose(drawn["emails"].get_ydata()[1:-1], 1 - curve["pending"])
+
+
+def test_credits_are_stacked_in_their_week():
+    """The bars of a week stand on its days and add up to what was spent; a week without purchases leaves a gap."""
+    with filled() as store:
+        report = es.waste(store, costs={"phones": 10}, now=NOW)
+    ax = report.plot()
+    heights = np.array([[bar.get_height() for bar in bars] for bars in ax.containers])
+    np.testing.assert_allclose(heights.sum(axis=0), report.frame["spent"])
+    days = [bar.get_x() for bar in ax.containers[0]]
+    np.testing.assert_allclose(np.diff(days), report.frame["week"].diff().dt.days[1:])
+    assert "credits spent" in texts(ax)
+    assert "week that began on Monday, 2026 (UTC)" in texts(ax)
+    assert "16 Nov" in texts(ax)
+
+
+def test_of_many_groups_the_largest_are_drawn():
+    """Beyond thirty, or as many as asked for, the picture says how many it leaves out."""
+    rows = [{"team": str(n), "status": "finished", "dataFound": True} for n in range(100) for _ in range(1 + (n == 99))]
+    report = es.coverage(rows, by="team")
+    ax = report.plot()
+    assert len(ax.get_yticks()) == 30
+    assert "(the largest only; 70 more left out)" in ax.get_title(loc="left")
+    ax = report.plot(most=1, kind="status")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["99"]
+    with filled() as store:
+        assert "(the largest only; 2 more left out)" in texts(es.timing(store, by="status", now=NOW).plot(most=2))
+        assert "(the latest only;" in texts(es.waste(store, by="day", now=NOW).plot(most=3))
+
+
+@pytest.mark.parametrize("options", [{"kind": "pie"}, {"most": 0}, {"most": True}, {"colour": "red"}])
+def test_a_picture_that_there_is_not_is_refused(options: dict[str, Any]):
+    """An unknown kind or option is named."""
+    with pytest.raises(es.ValidationError, match=next(iter(options))):
+        es.coverage([]).plot(**options)
+
+
+def test_only_coverage_has_a_picture_by_status():
+    """The others have but one."""
+    with filled() as store, pytest.raises(es.ValidationError, match="kind='status'"):
+        es.timing(store, now=NOW).plot(kind="status")
+
+
+@pytest.mark.parametrize(
+    ("style", "ground"),
+    [
+        ({"figure.facecolor": (1, 1, 1, 0), "text.color": "black"}, "white"),
+        ({"figure.facecolor": "none", "text.color": "white"}, "black"),
+        ({"figure.facecolor": "#222222", "text.color": "white"}, "#222222"),
+    ],
+)
+def test_text_reads_on_any_page(style: dict[str, Any], ground: str):
+    """Where the style is see-through the figure gets a ground that its text reads on; one that has a ground keeps it."""
+    with mpl.rc_context(style):
+        ax = es.coverage([], by=None).plot()
+    assert to_rgba(ax.figure.get_facecolor()) == to_rgba(ground)
+
+
+def test_tables_come_without_matplotlib():
+    """A report that is not drawn loads no matplotlib."""
+    code = "import sys, enrichstatus as es; repr(es.coverage([])); assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
