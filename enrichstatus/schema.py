@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError
 
@@ -85,3 +86,10 @@ def listed(names: Iterable[object], limit: int = 12) -> str:
     texts = [str(name) for name in names]
     more = f" … ({len(texts)} in all)" if len(texts) > limit else ""
     return (", ".join(texts[:limit]) + more) or "no columns"
+
+
+def timestamps(instants: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Format instants as the wire has them: ``2025-01-13T10:30:00.000Z``."""
+    # a cast and a replacement take a tenth of the time of strftime
+    text = instants.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.timestamp("ms")).cast(pa.string())
+    return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "")

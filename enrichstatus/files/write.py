@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 
 from enrichstatus.errors import EnrichStatusError, ValidationError
 from enrichstatus.files.read import PathLike
-from enrichstatus.lookup.contract import timestamps
-from enrichstatus.schema import PANDAS_TYPES, listed
+from enrichstatus.schema import PANDAS_TYPES, listed, timestamps
 
 #: Takes the next piece of what is written; all pieces are of one schema.
 Write: TypeAlias = Callable[[pa.Table], None]

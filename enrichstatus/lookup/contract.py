@@ -7,10 +7,9 @@ from itertools import chain
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError
-from enrichstatus.schema import listed
+from enrichstatus.schema import listed, timestamps
 
 #: The path of the contract's endpoint, under whatever base URL.
 PATH = "/api/v1/operations/enrichment/batch/query"
@@ -52,10 +51,3 @@ def objects(records: pa.Table) -> list[dict[str, Any]]:
     table = table.set_column(2, "updatedAt", timestamps(table["updatedAt"]))
     found: list[dict[str, Any]] = table.to_pylist()
     return found
-
-
-def timestamps(instants: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Format instants as the wire has them: ``2025-01-13T10:30:00.000Z``."""
-    # a cast and a replacement take a tenth of the time of strftime
-    text = instants.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.timestamp("ms")).cast(pa.string())
-    return pc.binary_join_element_wise(pc.replace_substring(text, " ", "T"), "Z", "")
