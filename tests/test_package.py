@@ -67,6 +67,25 @@ def test_the_accessor_is_there_whichever_is_imported_first(imports: str):
     assert ran.stdout.startswith("[] plan The enrichment of a lead list"), ran.stderr
 
 
+def test_tests_share_what_is_in_support_and_nothing_else():
+    """No test imports another test or a conftest, and no helper imports a test: what two need stands in ``tests/support/``."""
+    wrong = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if path.is_relative_to(ROOT / "tests" / "bench"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            names = [f"{module}.{name}" for name in names] if module else names
+            relative = isinstance(node, ast.ImportFrom) and node.level > 0
+            wrong += [
+                f"{path.relative_to(ROOT)}:{node.lineno} imports {name}"
+                for name in names
+                if relative or (name.split(".")[0] == "tests" and name.split(".")[1:2] != ["support"])
+            ]
+    assert wrong == []
+
+
 def test_the_version_is_in_the_changelog():
     """The version that is installed has its entry."""
     assert f"## {importlib.metadata.version('enrichstatus')}" in (ROOT / "CHANGELOG.md").read_text()
