@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -36,16 +36,14 @@ import enrichstatus as es
 from enrichstatus.schema import COLUMNS, ENTITY_TYPES, FIELDS, KEY
 from enrichstatus.server import app as server
 from enrichstatus.server import create_app
-from tests.contract.test_query import BROKEN
-from tests.support.factory import NOW, record, task, uid
-from tests.support.serving import PATH, running, write_tokens
+from tests.support.bodies import BROKEN
+from tests.support.cases import cases
+from tests.support.factory import record, task, uid
+from tests.support.serving import DOCUMENTED, MOMENT, NOBODY, ONE, PATH, TOKENS, TWO, running, write_tokens
+from tests.support.waiting import until
 
-MOMENT = datetime.fromisoformat(NOW)
-ONE, TWO, NOBODY = "token-of-1", "token-of-2", "token-of-nobody"
-TOKENS = {ONE: "org_1", TWO: "org_2", NOBODY: None}
 MIB = 1 << 20
 ASK = json.dumps({"tasks": [task(0)]}).encode()
-DOCUMENTED = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
 RECORDS = [
     *(record(n, createdBy="of org_1") for n in range(10)),
     *(record(100 + n, entityId=uid(n), orgId="org_2", createdBy="of org_2", dataFound=False) for n in range(0, 10, 2)),
@@ -97,15 +95,6 @@ def error_of(answer: requests.Response | Answer, status: int, code: str) -> str:
     assert isinstance(error["message"], str)
     assert error["message"].strip()
     return error["message"]
-
-
-def until(condition: Callable[[], object], seconds: float = 15) -> float:
-    """Wait for a condition; gives how many seconds it took."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < seconds, "it did not come true in time"
-        time.sleep(0.005)
-    return time.monotonic() - start
 
 
 class Answer:
@@ -738,7 +727,7 @@ random_tasks = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=cases(30, 150), deadline=None)
 @given(tasks=st.lists(random_tasks, min_size=1, max_size=30), token=st.sampled_from([ONE, TWO]), plain=st.booleans())
 def test_random_bodies_are_answered_as_in_process(
     base: str, filled: es.EnrichmentStore, tasks: list[dict[str, Any]], token: str, plain: bool
@@ -769,7 +758,7 @@ def test_no_token_sees_another_organizations_records(tmp_path: Path):
         app = create_app(store, write_tokens(tmp_path / "tokens.toml", tokens), clock=lambda: MOMENT)
         with running(app) as base, ThreadPoolExecutor(6) as pool:
 
-            @settings(max_examples=60, deadline=None)
+            @settings(max_examples=cases(20, 60), deadline=None)
             @given(loaded=st.lists(owned, max_size=20))
             def never_seen(loaded: list[tuple[str, int, str, str, str]]) -> None:
                 # entities that no example before has met, so that one store and one server serve them all
@@ -871,9 +860,9 @@ def looked_up(store: es.EnrichmentStore, keys: list[Key]) -> dict[Key, list[dict
 
 
 @pytest.mark.slow
-def test_10_000_random_bodies_are_200_or_400(base: str, filled: es.EnrichmentStore):
-    """Ten thousand bodies, valid, nearly so, or neither: each is answered as json and `query` judge it, and no connection breaks."""
-    bodies = [mutated(random.Random(n)) for n in range(10_000)]
+def test_thousands_of_random_bodies_are_200_or_400(base: str, filled: es.EnrichmentStore):
+    """Ten thousand bodies (two, unless all cases are run), valid, nearly so, or neither: each is answered as json and `query` judge it, and no connection breaks."""
+    bodies = [mutated(random.Random(n)) for n in range(cases(2_000, 10_000))]
     keys = [keys_of(data) for data in bodies]
     known = looked_up(filled, sorted({key for asked in keys for key in asked or ()}))
 
@@ -898,8 +887,8 @@ def test_10_000_random_bodies_are_200_or_400(base: str, filled: es.EnrichmentSto
 
     with ThreadPoolExecutor(32) as pool:
         total = sum(pool.map(client, range(32)), Counter[int]())
-    assert total.total() == 10_000
-    assert min(total[200], total[400]) > 1_000  # both kinds were met
+    assert total.total() == len(bodies)
+    assert min(total[200], total[400]) > len(bodies) / 10  # both kinds were met
 
 
 # --- the log ------------------------------------------------------------------------------------------------------------------
