@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from enrichstatus.polling.poll import as_completed, poll, wait
     from enrichstatus.polling.schedules import Adaptive, Ask, Backoff
     from enrichstatus.polling.update import Update
-    from enrichstatus.reports.coverage import coverage, diff
+    from enrichstatus.reports.coverage import coverage
+    from enrichstatus.reports.diff import diff
     from enrichstatus.reports.report import Report
-    from enrichstatus.reports.timing import timing, waste
+    from enrichstatus.reports.timing import timing
+    from enrichstatus.reports.waste import waste
     from enrichstatus.sources.client.client import EnrichmentClient
     from enrichstatus.sources.spark.store import SparkEnrichmentStore
     from enrichstatus.sources.store.load import LoadReport
@@ -112,9 +114,11 @@ _HOMES = {
     "enrichstatus.polling.poll": ["as_completed", "poll", "wait"],
     "enrichstatus.polling.schedules": ["Adaptive", "Ask", "Backoff"],
     "enrichstatus.polling.update": ["Update"],
-    "enrichstatus.reports.coverage": ["coverage", "diff"],
+    "enrichstatus.reports.coverage": ["coverage"],
+    "enrichstatus.reports.diff": ["diff"],
     "enrichstatus.reports.report": ["Report"],
-    "enrichstatus.reports.timing": ["timing", "waste"],
+    "enrichstatus.reports.timing": ["timing"],
+    "enrichstatus.reports.waste": ["waste"],
     "enrichstatus.sources.client.client": ["EnrichmentClient"],
     "enrichstatus.sources.spark.store": ["SparkEnrichmentStore"],
     "enrichstatus.sources.store.load": ["LoadReport"],

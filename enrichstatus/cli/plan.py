@@ -124,7 +124,8 @@ def _of_list(options: argparse.Namespace, status: pd.DataFrame) -> list[Section]
 def _of_history(source: Any, costs: dict[str, float] | None, now: Any) -> list[Section]:
     """Say what all records tell, where they can be had: of a service only what is asked of it is known."""
     from enrichstatus.cli.page import Section
-    from enrichstatus.reports.timing import timing, waste
+    from enrichstatus.reports.timing import timing
+    from enrichstatus.reports.waste import waste
 
     if not hasattr(source, "records"):
         return []

@@ -58,10 +58,16 @@ def test_coverage_counts_what_has_ended():
 
 
 def test_what_became_of_tasks_is_told_apart():
-    """Each task has one outcome; a status that is not the contract's is a failure, unless it says that no data was found."""
-    outcomes = es.coverage(ROWS, by="source").details["outcomes"]
-    names = ["with data", "no data", "failed", "timeout", "pending", "no record"]
-    assert outcomes[names].to_numpy().tolist() == [[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0]]
+    """Each task has one outcome; a status that is not the contract's is unknown, unless it says whether data was found."""
+    rows = [*ROWS, row("cancelled", None, source="Fair"), row("unanswered", None, source="Fair")]
+    outcomes = es.coverage(rows, by="source").details["outcomes"]
+    names = ["with data", "no data", "failed", "timeout", "unknown status", "pending", "unanswered", "no record"]
+    assert outcomes[names].to_numpy().tolist() == [
+        [1, 1, 1, 1, 0, 1, 0, 1],
+        [0, 0, 0, 0, 1, 1, 1, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+    ]
+    assert es.coverage(rows, by=None).frame["ended"].tolist() == [7]
 
 
 @pytest.mark.parametrize("ended", [1, 2, 7, 30, 400])
