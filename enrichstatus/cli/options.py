@@ -288,14 +288,14 @@ def check_outputs(options: argparse.Namespace, **outputs: Sequence[str]) -> None
     from enrichstatus.files import write as writing
 
     spelled = spelling(options)
+    outputs = {name: endings for name, endings in outputs.items() if getattr(options, name) is not None}
     known: dict[str, str] = {}
-    for name in spelled.keys() & {"tasks", "records", "store", "into"}:
+    for name in spelled.keys() & {"tasks", "records", "store", "into"} if outputs else ():
         given = getattr(options, name)
         paths = files.expand(given) if given and name in ("tasks", "records") else filter(None, [given])
         known |= dict.fromkeys(paths, spelled[name])
     for name, endings in outputs.items():
-        if (path := getattr(options, name)) is None:
-            continue
+        path = getattr(options, name)
         if endings:
             writing.writable(path, endings)
         else:

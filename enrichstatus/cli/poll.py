@@ -116,6 +116,7 @@ def poll(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse, before any work, what cannot be written or would not be heeded."""
+    from enrichstatus.files import read as files
     from enrichstatus.files import write as writing
     from enrichstatus.lookup.query import parse_duration
 
@@ -127,7 +128,8 @@ def _check(options: argparse.Namespace) -> None:
     if options.deadline is not None:
         parse_duration(options.deadline, "deadline")
     parse_duration(options.missing_after, "missing_after")
-    check_outputs(options, output=writing.ENDINGS)  # before a store is made for nothing
+    files.expand(options.tasks)  # before a store is made for nothing
+    check_outputs(options, output=writing.ENDINGS)
 
 
 @contextmanager
