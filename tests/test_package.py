@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,32 @@ def test_tests_share_what_is_in_support_and_nothing_else():
                 if relative or (name.split(".")[0] == "tests" and name.split(".")[1:2] != ["support"])
             ]
     assert wrong == []
+
+
+IMPORT_ALL = """
+import pathlib, pkgutil, sys
+real = pathlib.Path.read_text
+def read_text(self, encoding=None, errors=None):  # what Python does there
+    return real(self, encoding or "ascii", errors)
+pathlib.Path.read_text = read_text
+import enrichstatus as es
+for module in pkgutil.walk_packages(es.__path__, "enrichstatus."):
+    if module.name != "enrichstatus.__main__":
+        __import__(module.name)
+store = es.EnrichmentStore(org_id="org_acme")
+store.load("data/enrichments.json")
+tasks = es.tasks_from_leads("data/leads.csv", entity_id="lead_id", fields="emails")
+assert store.lookup(tasks)["status"].count() == 1732, store.lookup(tasks)["status"].count()
+"""
+
+
+def test_it_is_imported_and_looks_up_whatever_the_locale():
+    """Every module reads its own files, and a lookup the sample's, as UTF-8 where the locale knows ASCII alone."""
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL], cwd=ROOT, env=environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr.decode("utf-8", "replace")) == (0, "")
 
 
 def test_the_version_is_in_the_changelog():

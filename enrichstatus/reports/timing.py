@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from enrichstatus.sources.store.store import EnrichmentStore
 
-JUDGED_SQL = Path(__file__).with_name("judged.sql").read_text()
-WASTE_SQL = Path(__file__).with_name("waste.sql").read_text()
+JUDGED_SQL = Path(__file__).with_name("judged.sql").read_text(encoding="utf-8")
+WASTE_SQL = Path(__file__).with_name("waste.sql").read_text(encoding="utf-8")
 
 _PERIODS = ("day", "week", "month")
 _TIMING = ("records", "ended", "pending", "timed out", "share timed out", "median", "p90")

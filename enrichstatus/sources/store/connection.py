@@ -20,7 +20,7 @@ from enrichstatus.lookup.tasks import create_vocabularies
 from enrichstatus.schema import COLUMNS, FIELDS, listed
 from enrichstatus.sources.store.snapshot import Snapshot
 
-_TABLES_SQL = Path(__file__).with_name("database.sql").read_text()
+_TABLES_SQL = Path(__file__).with_name("database.sql").read_text(encoding="utf-8")
 
 #: Two threads that connect to one new file at once each find half of what the engine sets up for it.
 _OPENING = threading.Lock()

@@ -24,7 +24,7 @@ from enrichstatus.schema import listed, snake
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import pick, record_names
 
-_SCAN_SQL = Path(__file__).with_name("scan.sql").read_text()
+_SCAN_SQL = Path(__file__).with_name("scan.sql").read_text(encoding="utf-8")
 #: Names of partitions by day, as ISO dates.
 _DAYS = ("day", "date", "dt")
 #: What a writer of partitions calls the one of nulls.
