@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.errors import LookupInterrupted, PartialLookupError, ServiceError
+from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.contract import tasks_of
 from enrichstatus.lookup.query import (
     LOOKUP_SQL,
@@ -129,14 +130,14 @@ class EnrichmentClient:
 
     def lookup(
         self,
-        tasks: Any,
+        tasks: Kind | ListOrPath,
         *,
         columns: Columns = ("status", "dataFound"),
         how: How = "left",
         errors: Errors = "raise",
         now: Instant = None,
         prefix: str = "",
-    ) -> Any:
+    ) -> Kind:
         """Answer tasks of any number with the same frame and the asked columns; row *i* is task *i*.
 
         Parameters
@@ -245,7 +246,7 @@ class EnrichmentClient:
     def _ask(self, con: duckdb.DuckDBPyConnection, read: Callable[[bytes], pa.Table]) -> Outcome[pa.Table]:
         """Post the distinct tasks of the table ``tasks`` in full batches; what was answered comes to stand in ``received``."""
         bodies = batches.bodies(con)
-        with batches.bar(con, len(bodies), shown=self._progress) as advance:
+        with batches.progress(con, len(bodies), shown=self._progress) as advance:
             outcome = self._transport.post(bodies, read, advance)
         for place, entity in batches.receive(con, outcome.answered).items():
             del outcome.answered[place]
