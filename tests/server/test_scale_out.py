@@ -20,6 +20,7 @@ import pytest
 import requests
 
 import enrichstatus as es
+from enrichstatus.sources.store import point_lookup
 from tests.support.factory import ORG, record, task
 from tests.support.serving import PATH, write_tokens
 from tests.support.waiting import until
@@ -165,7 +166,7 @@ def check_never_back(seen: list[Answer]) -> None:
 
 def test_a_store_that_takes_long_to_read_draws_no_bar_on_stdout():
     """Nor where Python was told what to run by ``-m`` or ``-c``, which the engine takes for somebody at a terminal."""
-    code = "import enrichstatus as es; con = es.EnrichmentStore()._cursor().__enter__(); print(con.execute(\"select current_setting('enable_progress_bar')\").fetchall())"
+    code = "import enrichstatus as es\nwith es.EnrichmentStore()._cursor() as con: print(con.execute(\"select current_setting('enable_progress_bar')\").fetchall())"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
     assert told == "[(False,)]\n"
 

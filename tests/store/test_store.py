@@ -163,6 +163,7 @@ def test_a_read_only_folder_says_so():
         """
         import os, sys
         import enrichstatus as es
+        es.EnrichmentStore().close()  # with all it imports, which nobody else may read
         if os.geteuid() == 0:
             os.setuid(65534)
         try:
