@@ -16,9 +16,9 @@ from enrichstatus.errors import ValidationError
 from enrichstatus.leads.prices import parse_costs
 from enrichstatus.lookup.query import Instant, timing_out
 from enrichstatus.lookup.tasks import to_pandas
+from enrichstatus.presentation import number
 from enrichstatus.reports.groups import By, Segments, parse_by, segment
 from enrichstatus.reports.report import Report
-from enrichstatus.reports.wording import number
 from enrichstatus.schema import COLUMNS, KEY, listed
 from enrichstatus.survival import SURVIVAL_SQL
 

@@ -115,7 +115,7 @@ class Scan(Embedded):
 
     def __repr__(self) -> str:
         org = f", org_id={self.org_id!r}" if self.org_id else ""
-        if self._con is None:
+        if self._file is None:
             return f"EnrichmentStore.scan({self.path!r}, closed)"
         count = len(self._files)
         size = f"{self._rows:,} records in {count:,} file{'s' if count > 1 else ''} of {self._bytes / 1e6:,.1f} MB"
