@@ -96,12 +96,12 @@ def _lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     def told(counts: pd.DataFrame, head: pd.DataFrame) -> None:
         import shutil
 
-        from enrichstatus import presentation as display
+        from enrichstatus.cli import summary
 
         width = shutil.get_terminal_size((100, 24)).columns
         added = [options.prefix + name for name in columns]
         say(f"{int(counts['tasks'].sum()):,} tasks {whose}{evaluated}")
-        say(display.report(counts, head, added=added, prefix=options.prefix, width=width))
+        say(summary.report(counts, head, added=added, prefix=options.prefix, width=width))
 
     with asked_source(options) as source:
         ask = _framed if options.base_url or not options.output else _filed
@@ -148,7 +148,7 @@ def _framed(
     told: Callable[[pd.DataFrame, pd.DataFrame], None],
 ) -> int:
     """By way of a frame: to be shown only, or asked of a service, which may answer a part."""
-    from enrichstatus import presentation as display
+    from enrichstatus.cli import summary
     from enrichstatus.lookup.requirements import require
 
     # the summary needs these two, asked for or not
@@ -159,7 +159,7 @@ def _framed(
             status = source.lookup(tasks, columns=needed, **settings)
     except (PartialLookupError, LookupInterrupted) as error:
         raise _in_part(options, error, extra) from None
-    told(display.tally(status, prefix=options.prefix), status)
+    told(summary.tally(status, prefix=options.prefix), status)
     if required:
         try:
             require(status, **required, prefix=options.prefix)

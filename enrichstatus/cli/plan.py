@@ -59,7 +59,7 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     import json
     import shutil
 
-    from enrichstatus import presentation as display
+    from enrichstatus.cli import summary
     from enrichstatus.files import write as writing
     from enrichstatus.leads import planning
 
@@ -86,7 +86,7 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     say(f"{planned}\n")
     added = [options.prefix + name for name in ("action", "reason", "cost")]
     width = shutil.get_terminal_size((100, 24)).columns
-    say(display.rows(planned.frame, added=added, prefix=options.prefix, width=width) if len(planned) else "0 rows")
+    say(summary.rows(planned.frame, added=added, prefix=options.prefix, width=width) if len(planned) else "0 rows")
     written = [f"{len(planned):,} rows are in {options.output}"] if options.output else []
     written += [f"{len(bodies):,} requests in {options.requests}"] if options.requests else []
     if written:

@@ -214,21 +214,22 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
     """Write the rows, then say what came out."""
     import shutil
 
-    from enrichstatus import presentation as display
-    from enrichstatus.polling.update import cost, spoken
+    from enrichstatus.cli import summary
+    from enrichstatus.polling.update import cost
+    from enrichstatus.presentation import duration
 
     frame = update.frame
     if options.output:
         write(frame, options.output)
     say(
         f"{update.ended:,} of {update.total:,} tasks have ended, answered by {options.base_url} "
-        f"with {cost(update)} in {spoken(update.elapsed)}\n"
+        f"with {cost(update)} in {duration(update.elapsed)}\n"
     )
     width = shutil.get_terminal_size((100, 24)).columns
     added = [options.prefix + name for name in ("status", "dataFound")]
     say(
-        display.report(
-            display.tally(frame, prefix=options.prefix), frame, added=added, prefix=options.prefix, width=width
+        summary.report(
+            summary.tally(frame, prefix=options.prefix), frame, added=added, prefix=options.prefix, width=width
         )
     )
     if options.output:

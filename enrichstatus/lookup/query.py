@@ -21,7 +21,7 @@ from enrichstatus.lookup.tasks import check, taken_names
 from enrichstatus.schema import COLUMNS, EXPLANATION, KEY, SCHEMA, listed
 
 #: THE query, over the relations ``tasks``, ``records`` and ``asker``; its head says what they hold.
-LOOKUP_SQL = Path(__file__).with_name("lookup.sql").read_text()
+LOOKUP_SQL = Path(__file__).with_name("lookup.sql").read_text(encoding="utf-8")
 
 #: The documented maximum execution time of the service's sibling endpoint.
 MAX_PROCESSING_TIME = timedelta(seconds=800)

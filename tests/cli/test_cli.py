@@ -68,7 +68,7 @@ def test_lookup_prints_a_summary_and_the_first_rows(capsys: pytest.CaptureFixtur
     lines = out.splitlines()
     assert lines[0] == "5 tasks of org_1, evaluated at 2026-11-16 09:00:00 UTC"
     assert lines[2].split() == ["tasks", "finished", "timeout", "no", "record", "with", "data"]
-    assert lines[3].split() == ["emails", "5", "2", "1", "2", "20%", "██░░░░░░░░"]
+    assert lines[3].split() == ["emails", "5", "2", "1", "2", "20.0", "%", "██░░░░░░░░"]
     assert lines[6].split() == [uid(0), "emails", "finished", "True"]
     assert lines[8].split() == [uid(2), "emails", "timeout", "–"]
 
