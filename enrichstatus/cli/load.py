@@ -43,12 +43,14 @@ def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Load records; `say` gets how many of them were new, and where the rejected ones are described."""
     import pyarrow as pa
 
+    from enrichstatus.files import read as files
     from enrichstatus.files import write as writing
 
     columns = dict(pair(text, "--column") for text in options.columns)
     if options.errors != "reject":
         refuse_stray(options, ["rejects"], "--errors reject")
     check_outputs(options, rejects=writing.ENDINGS)
+    files.expand(options.records)  # before a store is made for nothing
     with opened(store_file(options.store)) as store:
         report = store.load(options.records, org_id=options.org_id, errors=options.errors, columns=columns)
     say(str(report))
