@@ -170,8 +170,9 @@ def look_up_files(
             )
             report = LookupReport(count, rows, numbers, shown, output.files())
             if require:
+                left_out = pa.table({"status": pa.nulls(1, pa.string()), "tasks": [count - rows]})
                 try:
-                    judge(counts, **require)
+                    judge(pa.concat_tables([counts.select(left_out.column_names), left_out]), **require)
                 except RequirementError as error:
                     error.report = report
                     raise
