@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 def lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Look up a list, from file to file where the records are at hand; `say` is told how many are what, and the first rows."""
-    from enrichstatus.lookup.query import asked, parse_instant
+    from enrichstatus.lookup.arguments import parse_columns, parse_instant
 
     _check(options)
-    columns = asked(options.columns if options.columns == "all" else names(options.columns))
+    columns = parse_columns(options.columns if options.columns == "all" else names(options.columns))
     required = requirements(options.require)
     # a service judges by its own clock, unless told otherwise
     now = None if options.url and not options.now else parse_instant(options.now)

@@ -72,7 +72,7 @@ def requirements(given: Sequence[str] | None) -> dict[str, float]:
 
 def times(given: Sequence[str] | None) -> Any:
     """Read --max-processing-time, a time for all fields or one for each of some."""
-    from enrichstatus.lookup.query import MAX_PROCESSING_TIME
+    from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME
 
     if given and any("=" in text for text in given):
         return dict(pair(text, "--max-processing-time") for text in given)

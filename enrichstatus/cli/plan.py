@@ -100,7 +100,7 @@ def _check(options: argparse.Namespace, targets: list[str | None]) -> None:
 @contextmanager
 def _asked(options: argparse.Namespace) -> Iterator[tuple[Any, Any, Any]]:
     """Give whom to ask, for what, and at what instant; a service judges by its own clock, unless told otherwise."""
-    from enrichstatus.lookup.query import parse_instant
+    from enrichstatus.lookup.arguments import parse_instant
 
     now = None if options.url and not options.now else parse_instant(options.now)
     with asked_source(options) as source, asked_tasks(options, source.fields) as tasks:
