@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from enrichstatus.reports.report import Report
 
 
-@pd.api.extensions.register_dataframe_accessor("enrichment")
 class Enrichment:
     """The enrichment of a lead list: a DataFrame with a column of entity ids.
 

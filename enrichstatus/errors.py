@@ -17,7 +17,7 @@
     ├── LookupInterrupted                           Ctrl-C, with what was answered until then
     └── PollInterrupted                             Ctrl-C, with the poll's last update
 
-The first three carry the ``code`` and the ``http_status`` of the wire contract. Errors of the engines underneath are wrapped, with the
+The first three carry the ``code`` and the ``http_status`` of the wire contract. Errors of DuckDB, requests and Spark are wrapped, with the
 original as ``__cause__``; mistakes in a program (a misspelt argument, say) stay what Python makes of them.
 """
 
@@ -46,17 +46,61 @@ class ValidationError(EnrichStatusError, ValueError):
     problems : pandas.DataFrame or None
         All bad rows, where rows are the trouble: ``row`` (counted from 0), ``column``, ``value`` (as text) and ``reason``; for
         records read from several files also ``file``, and ``row`` counts within it.
+    argument : str or None
+        The name of the argument that is wrong, ``"schedule"`` say. The message begins with it.
+    instead : tuple of (argument, value, purpose), or None
+        An argument that would help, ``("errors", "coerce", "give them a null status")`` say. The message ends with it.
+
+    Examples
+    --------
+    >>> print(ValidationError("takes text, not 3.", argument="prefix"))
+    prefix= takes text, not 3.
+    >>> print(ValidationError("2 bad tasks. Fix them.", instead=("errors", "coerce", "give them a null status")))
+    2 bad tasks. Fix them, or pass errors="coerce" to give them a null status.
     """
 
     code: ClassVar[str] = "VALIDATION_ERROR"
     http_status: ClassVar[int] = 400
 
-    def __init__(self, message: str, problems: pd.DataFrame | None = None):
+    def __init__(
+        self,
+        message: str,
+        problems: pd.DataFrame | None = None,
+        *,
+        argument: str | None = None,
+        instead: tuple[str, str | bool, str] | None = None,
+    ):
         super().__init__(message)
         self.problems = problems
+        self.argument = argument
+        self.instead = instead
+
+    def __str__(self) -> str:
+        return self.spelled(_in_python)
+
+    def spelled(self, spell: Callable[[str, str | bool | None], str]) -> str:
+        """Give the whole message; `spell` writes the name of an argument, with a value for it or None.
+
+        The command line spells arguments as its options.
+        """
+        text = str(self.args[0])
+        if self.argument is not None:
+            text = f"{spell(self.argument, None)} {text}"
+        if self.instead is not None:
+            name, value, purpose = self.instead
+            text = f"{text.removesuffix('.')}, or pass {spell(name, value)} to {purpose}."
+        return text
 
     @classmethod
-    def of_rows(cls, what: str, problems: pd.DataFrame, remedy: str, *, count: int | None = None) -> ValidationError:
+    def of_rows(
+        cls,
+        what: str,
+        problems: pd.DataFrame,
+        remedy: str = "Fix them.",
+        *,
+        count: int | None = None,
+        instead: tuple[str, str | bool, str] | None = None,
+    ) -> ValidationError:
         """One error for all bad rows: the first few in the message, every one in ``.problems``.
 
         Where rows have no numbers, there is no column ``row``, and `count` says how many they are.
@@ -73,7 +117,8 @@ class ValidationError(EnrichStatusError, ValueError):
         rows = len(numbers.drop_duplicates()) if count is None else count
         more = f"\n  … and {len(problems) - len(shown):,} more in .problems" if len(problems) > len(shown) else ""
         lines = "".join(f"\n  {line}" for line in shown)
-        return cls(f"{rows:,} bad {what if rows != 1 else what.removesuffix('s')}:{lines}{more}\n{remedy}", problems)
+        noun = what if rows != 1 else what.removesuffix("s")
+        return cls(f"{rows:,} bad {noun}:{lines}{more}\n{remedy}", problems, instead=instead)
 
 
 class UnauthorizedError(EnrichStatusError):
@@ -194,6 +239,10 @@ class PollInterrupted(KeyboardInterrupt):
 
     def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, ...]]:
         return _again, (type(self), self.args, vars(self))
+
+
+def _in_python(name: str, value: str | bool | None) -> str:
+    return f'{name}="{value}"' if isinstance(value, str) else f"{name}={'' if value is None else value}"
 
 
 def _again(kind: type[BaseException], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:

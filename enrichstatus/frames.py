@@ -5,11 +5,12 @@ Of a frame no more is asked than its columns, some of them as Arrow, some of its
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import duckdb
 import numpy as np
@@ -20,6 +21,25 @@ import pyarrow as pa
 from enrichstatus.errors import ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.schema import KEY, PANDAS_TYPES, listed
+
+
+class Tabular(Protocol):
+    """A frame of some kind of the caller's: pandas, polars, Arrow, a DuckDB relation, Spark."""
+
+    @property
+    def columns(self) -> Any: ...  # noqa: D102
+
+
+#: The kind of the caller's frame, which comes back; a list of dicts and a path give pandas.
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # the type checker's own: no Python before 3.13 knows defaults
+
+    Kind = TypeVar("Kind", bound=Tabular, default=pd.DataFrame)
+else:
+    from typing import TypeVar
+
+    Kind = TypeVar("Kind")
+ListOrPath: TypeAlias = "Sequence[Mapping[str, Any]] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
 Rows = npt.NDArray[np.int64]
 

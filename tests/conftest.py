@@ -1,98 +1,40 @@
-"""What the tests share: a store, and the sources that the contract suite runs over."""
+"""What all tests share: the fixtures of `tests.support`, and how many cases a test of many takes."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import enrichstatus as es
-from enrichstatus.schema import COLUMNS
-from enrichstatus.sources.store import point_lookup as answering
-from tests.support.browser import chromium as chromium
-from tests.support.browser import lab as lab
-from tests.support.browser import lab_server as lab_server
-from tests.support.browser import voila as voila
-from tests.support.browser import voila_server as voila_server
-from tests.support.cluster import spark as spark
+from tests.support.browser import chromium, lab, lab_server, voila, voila_server
+from tests.support.cases import cases, take_all
+from tests.support.cluster import spark
 from tests.support.factory import ORG
-from tests.support.serving import running
+from tests.support.sources import make_source
 
-if TYPE_CHECKING:
-    pass
+__all__ = ["chromium", "lab", "lab_server", "make_source", "spark", "voila", "voila_server"]
+
+# a benchmark is run, not tested
+collect_ignore = ["bench"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-cases", action="store_true", help="try every case, where a test tries some of many by default"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    take_all(config.getoption("--all-cases"))
+
+
+@pytest.fixture(name="cases", scope="session")
+def _cases() -> Callable[[int, int], int]:
+    """Choose between two numbers of cases: ``cases(some, of_all)`` is the second with ``--all-cases``."""
+    return cases
 
 
 @pytest.fixture
 def store() -> es.EnrichmentStore:
     return es.EnrichmentStore(org_id=ORG)
-
-
-# a benchmark is run, not tested
-collect_ignore = ["bench"]
-
-MakeSource = Callable[..., es.Source]
-
-
-@pytest.fixture(params=["memory", "file", "unindexed", "snapshot", "parquet", "spark", "remote"])
-def make_source(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[MakeSource]:
-    """Make a source that holds the given records.
-
-    The store in memory, in a file reopened to read, without its index, and with a snapshot; the records where they lie in Parquet;
-    the records in a Spark cluster; and a client that asks a server.
-    """
-    with ExitStack() as stack:
-
-        def make(records: list[dict[str, Any]], **options: Any) -> es.Source:
-            options = {"org_id": ORG} | options
-            path = ":memory:" if request.param in ("memory", "remote") else tmp_path / f"{uuid.uuid4()}.duckdb"
-            if request.param == "parquet":
-                return stack.enter_context(es.EnrichmentStore.scan(_written(records, tmp_path), **options))
-            if request.param == "spark":
-                session = request.getfixturevalue("spark")
-                return es.SparkEnrichmentStore(session, session.createDataFrame(_table(records)), **options)
-            store = stack.enter_context(es.EnrichmentStore(path, **options))
-            store.load(records)
-            if request.param == "remote":
-                return stack.enter_context(_client(stack, store, options))
-            if request.param in ("file", "snapshot"):
-                store.close()
-                options |= {"read_only": True, "preload": request.param == "snapshot"}
-                store = stack.enter_context(es.EnrichmentStore(path, **options))
-            if request.param == "unindexed":  # the way that many tasks take
-                monkeypatch.setattr(answering, "FEW", -1)
-            return store
-
-        yield make
-
-
-def _table(records: list[dict[str, Any]]) -> pa.Table:
-    """Take records as a JSON file has them: all columns but one are text."""
-    types = [(name, pa.bool_() if name == "dataFound" else pa.string()) for name in COLUMNS]
-    return pa.Table.from_pylist(records, pa.schema(types))
-
-
-def _written(records: list[dict[str, Any]], folder: Path) -> str:
-    """Write records to two Parquet files; gives their glob."""
-    folder = folder / str(uuid.uuid4())
-    folder.mkdir()
-    half = len(records) // 2
-    for part, some in enumerate((records[:half], records[half:])):
-        pq.write_table(_table(some), folder / f"{part}.parquet")
-    return str(folder / "*.parquet")
-
-
-def _client(stack: ExitStack, store: es.EnrichmentStore, options: dict[str, Any]) -> es.EnrichmentClient:
-    """Ask the store over HTTP; its clock stands at a time before all records, so that ``now=`` of the client decides."""
-    from enrichstatus.server import create_app
-
-    app = create_app(store, {"token": options.pop("org_id")}, clock=lambda: datetime(2000, 1, 1, tzinfo=UTC))
-    return es.EnrichmentClient(stack.enter_context(running(app)), token="token", **options)

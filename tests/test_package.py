@@ -16,22 +16,74 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_public_names_are_the_imported_ones():
-    """``__init__`` is imports and ``__all__``, and the two agree."""
-    tree = ast.parse((ROOT / "enrichstatus" / "__init__.py").read_text())
-    imported = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    assert sorted(imported) == es.__all__
-    assert all(isinstance(node, (ast.ImportFrom, ast.Assign, ast.Expr)) for node in tree.body)
+    """What type checkers see, what is imported on first use and ``__all__`` are the same names, from the same modules."""
+    tree = ast.parse((ROOT / "enrichstatus" / "__init__.py").read_text(encoding="utf-8"))
+    (seen,) = (node.body for node in tree.body if isinstance(node, ast.If))
+    homes = {node.module: [alias.name for alias in node.names] for node in seen if isinstance(node, ast.ImportFrom)}
+    assert homes == es._HOMES
+    assert dir(es) == es.__all__ == sorted(name for names in homes.values() for name in names)
+    for name in es.__all__:
+        assert getattr(es, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        es.nothing  # noqa: B018
 
 
 def test_importing_loads_nothing_optional():
-    """``import enrichstatus`` in a fresh process loads no widgets, server, cluster, plots, transpiler or other frames, nor HTTP."""
-    code = "import sys, enrichstatus; print(*{name.partition('.')[0] for name in sys.modules})"
-    loaded = set(
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    )
-    assert "duckdb" in loaded
+    """All public names, imported in a fresh process, load no widgets, server, cluster, plots, transpiler, other frames or HTTP."""
+    loaded = _loaded("from enrichstatus import *")
+    assert {"duckdb", "pandas"} <= loaded
     optional = {"ipywidgets", "IPython", "starlette", "pyspark", "matplotlib", "polars", "requests", "sqlglot"}
     assert not loaded & optional
+
+
+def test_importing_the_package_alone_is_quick():
+    """``import enrichstatus`` waits for nothing that is large; a name is imported when it is first used."""
+    assert not _loaded("import enrichstatus") & {"pandas", "pyarrow", "duckdb", "numpy"}
+
+
+def _loaded(code: str) -> set[str]:
+    """Run code in a fresh process; gives the packages that it has loaded."""
+    code = f"import sys\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import pandas, enrichstatus",
+        "import enrichstatus, pandas",
+        "import enrichstatus; enrichstatus.EnrichmentStore; import pandas",
+        "import enrichstatus; from pandas.core import frame; import pandas",
+        "import enrichstatus, importlib.util; importlib.util.find_spec('pandas'); import pandas",
+        "import enrichstatus, importlib, pandas; importlib.reload(enrichstatus)",
+    ],
+)
+def test_the_accessor_is_there_whichever_is_imported_first(imports: str):
+    """``leads.enrichment`` works at once, whether pandas is imported before or after, and leaves no hook behind."""
+    checked = "pandas.DataFrame().enrichment.plan.__name__, pandas.DataFrame.enrichment.__doc__"
+    hooks = "[type(finder) for finder in sys.meta_path if type(finder).__module__.startswith('enrichstatus')]"
+    code = f"import sys\n{imports}\nprint({hooks}, {checked})"
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert ran.stdout.startswith("[] plan The enrichment of a lead list"), ran.stderr
+
+
+def test_tests_share_what_is_in_support_and_nothing_else():
+    """No test imports another test or a conftest, and no helper imports a test: what two need stands in ``tests/support/``."""
+    wrong = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if path.is_relative_to(ROOT / "tests" / "bench"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            names = [alias.name for alias in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+            names = [f"{module}.{name}" for name in names] if module else names
+            relative = isinstance(node, ast.ImportFrom) and node.level > 0
+            wrong += [
+                f"{path.relative_to(ROOT)}:{node.lineno} imports {name}"
+                for name in names
+                if relative or (name.split(".")[0] == "tests" and name.split(".")[1:2] != ["support"])
+            ]
+    assert wrong == []
 
 
 def test_the_version_is_in_the_changelog():

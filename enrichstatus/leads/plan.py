@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from html import escape
-from typing import Any
+from typing import Any, Generic
 
 import duckdb
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus import frames
+from enrichstatus.frames import Kind
 from enrichstatus.leads.prices import Numbers
 from enrichstatus.lookup.tasks import check, create_vocabularies, to_pandas
 
@@ -26,7 +27,7 @@ BOUGHT = ("retry", "trigger")
 Codes = npt.NDArray[np.int64]
 
 
-class Plan:
+class Plan(Generic[Kind]):
     """What is to be bought of a list of tasks, and what not.
 
     Attributes
@@ -38,7 +39,7 @@ class Plan:
     """
 
     def __init__(
-        self, frame: Any, keys: pa.Table, action: Codes, cost: Numbers, fields: Sequence[str], *, priced: bool
+        self, frame: Kind, keys: pa.Table, action: Codes, cost: Numbers, fields: Sequence[str], *, priced: bool
     ):
         self.frame = frame
         self.cost = float(cost.sum())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
+from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.leads.plan import ACTIONS, Codes, Plan
 from enrichstatus.leads.prices import over_budget, parse_costs, prices_of, priorities
 from enrichstatus.lookup.arguments import (
@@ -54,7 +54,7 @@ Instants = npt.NDArray[np.datetime64]
 
 def plan(
     source: Source,
-    tasks: Any,
+    tasks: Kind | ListOrPath,
     *,
     costs: Mapping[str, float] | None = None,
     budget: float | None = None,
@@ -63,7 +63,7 @@ def plan(
     stale_after: str | float | timedelta | None = None,
     now: Instant = None,
     prefix: str = "",
-) -> Plan:
+) -> Plan[Kind]:
     """Say of each task whether to buy it, why, and at what cost; it asks the source, and triggers nothing.
 
     Parameters

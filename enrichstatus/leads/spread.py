@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
-from enrichstatus.frames import Frame, Rows
+from enrichstatus.frames import Frame, Kind, ListOrPath, Rows
 from enrichstatus.lookup.tasks import taken_names
 from enrichstatus.schema import EXPLANATION, find, listed
 
 _READY = "ready"
 
 
-def spread(status: Any, *, prefix: str = "") -> Any:
+def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
     """Turn what a lookup gave, one row a task, into one row a lead: the inverse of `tasks_from_leads`.
 
     Parameters
@@ -79,7 +79,8 @@ def spread(status: Any, *, prefix: str = "") -> Any:
     columns[_READY] = pa.array(np.bincount(waiting, minlength=len(first)) == 0, pa.bool_())
     if taken := taken_names(leads, list(columns)):
         raise ValidationError(f"The leads already have the column {listed(taken)}; rename or drop it.")
-    return leads.assign(pa.table(columns))
+    answer: Kind = leads.assign(pa.table(columns))
+    return answer
 
 
 def _answered(frame: Frame, names: Sequence[str]) -> pa.Table:

@@ -90,9 +90,9 @@ def parse_number(
     what: str = "number",
 ) -> float:
     """Check a number: above 0, or from `least` on, up to `most`; `what` says which kind of number it is."""
-    if isinstance(value, (Integral if whole else Real)) and not isinstance(value, bool):
+    if not isinstance(value, bool) and isinstance(value, (Integral if whole else Real)):
         with suppress(OverflowError):  # an integer that no float can hold
-            number: float = (int if whole else float)(value)  # type: ignore[arg-type]  # checked just above
+            number = int(value) if whole else float(value)  # type: ignore[call-overload]  # it is one
             if (number > 0 if least is None else number >= least) and number <= most and number != math.inf:
                 return number  # nor is it NaN
     low = "above 0" if least is None else f"from {least:g}"

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
-from enrichstatus.frames import Named, Rows
+from enrichstatus.frames import Kind, ListOrPath, Named, Rows
 from enrichstatus.lookup.arguments import Columns, Errors, How, Instant, parse_instant, parse_options, parse_org
 from enrichstatus.lookup.tasks import check, taken_names
 from enrichstatus.schema import EXPLANATION, SCHEMA, listed
@@ -28,14 +28,14 @@ class Source(Protocol):
 
     def lookup(
         self,
-        tasks: Any,
+        tasks: Kind | ListOrPath,
         *,
         columns: Columns = ("status", "dataFound"),
         how: How = "left",
         errors: Errors = "raise",
         now: Instant = None,
         prefix: str = "",
-    ) -> Any:
+    ) -> Kind:
         """Answer tasks of any kind and number with the same frame and the asked columns; see `EnrichmentStore.lookup`."""
 
 
@@ -45,14 +45,14 @@ _INSTANT = SCHEMA.field("createdAt").type
 
 def look_up(
     con: duckdb.DuckDBPyConnection,
-    tasks: Any,
+    tasks: Kind | ListOrPath,
     answer: Callable[[tuple[str, ...], int], pa.Table],
     *,
     columns: Columns,
     how: How,
     errors: Errors,
     prefix: str,
-) -> Any:
+) -> Kind:
     """Do what is the same for every source: read and check the tasks, have them answered, put the answers beside them.
 
     `answer` is called when the checked tasks stand in the temporary table ``tasks`` of `con`. It gets the names of the asked
@@ -82,7 +82,7 @@ def look_up(
         unknown = np.isin(reached, con.execute("select position from tasks").fetchnumpy()["position"])
         reasons = pc.fill_null(ordered["reason"], pc.if_else(pa.array(unknown), "no_record", "invalid"))
         ordered = ordered.set_column(names.index("reason"), "reason", reasons)
-    result = answered.assign(ordered.rename_columns([prefix + name for name in names]))
+    result: Kind = answered.assign(ordered.rename_columns([prefix + name for name in names]))
     if partial:
         raise partial.error(result, frame.take(partial.lost).assign(pa.table({}))) from partial.__cause__
     return result

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -13,7 +12,7 @@ import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
-from enrichstatus.frames import Frame, Named
+from enrichstatus.frames import Frame, Kind, ListOrPath, Named
 from enrichstatus.lookup.arguments import parse_fields
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, find, listed
 
@@ -36,12 +35,12 @@ order by position
 
 
 def tasks_from_leads(
-    leads: Any,
+    leads: Kind | ListOrPath,
     *,
     entity_id: str,
     fields: Sequence[str] | str = FIELDS,
     entity_type: str = "person",
-) -> Any:
+) -> Kind:
     """Turn a lead list, one row a lead, into tasks, one row a lead and field.
 
     Parameters
@@ -92,7 +91,8 @@ def tasks_from_leads(
             "field": pa.array(np.tile(np.array(names, dtype=object), len(frame)), pa.string()),
         }
     )
-    return tasks.assign(columns if entity_id != "entityId" else columns.drop_columns(["entityId"]))
+    answer: Kind = tasks.assign(columns if entity_id != "entityId" else columns.drop_columns(["entityId"]))
+    return answer
 
 
 def taken_names(frame: Named, names: Sequence[str]) -> list[str]:

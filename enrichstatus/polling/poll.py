@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.errors import EnrichStatusError, LookupInterrupted, PollDeadline, PollInterrupted, ValidationError
+from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import Errors, parse_duration, parse_number
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.run import Duration, Run
@@ -90,7 +91,19 @@ def poll(
     return updates(run, schedule, deadline, sleep)
 
 
-def as_completed(source: Source, tasks: Any, **options: Any) -> Iterator[Any]:
+def as_completed(
+    source: Source,
+    tasks: Kind | ListOrPath,
+    *,
+    into: EnrichmentStore | None = None,
+    schedule: Iterable[float | Ask] | None = None,
+    deadline: Duration | None = None,
+    missing_after: Duration = "60s",
+    errors: Errors = "raise",
+    prefix: str = "",
+    sleep: Callable[[float], object] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Kind]:
     """Give the tasks as they end, a frame of those that ended since the last; arguments and errors are those of `poll`.
 
     Yields
@@ -107,19 +120,32 @@ def as_completed(source: Source, tasks: Any, **options: Any) -> Iterator[Any]:
     ...     print(leads["status"].tolist())
     ['finished']
     """
-    told = poll(source, tasks, **options)
-    return (update.changed for update in told if update.state.changed.any())
+    run = Run(source, tasks, into, missing_after, errors, prefix, clock)
+    return (update.changed for update in updates(run, schedule, deadline, sleep) if update.state.changed.any())
 
 
-def wait(source: Source, tasks: Any, *, progress: bool | None = None, **options: Any) -> Any:
+def wait(
+    source: Source,
+    tasks: Kind | ListOrPath,
+    *,
+    progress: bool | None = None,
+    into: EnrichmentStore | None = None,
+    schedule: Iterable[float | Ask] | None = None,
+    deadline: Duration | None = None,
+    missing_after: Duration = "60s",
+    errors: Errors = "raise",
+    prefix: str = "",
+    sleep: Callable[[float], object] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Kind:
     """Ask until all tasks have ended, behind a progress bar; gives them with their status.
 
     Parameters
     ----------
-    source, tasks, options
-        As for `poll`.
     progress : bool, optional
         Show the bar; unless given, in a notebook or at a terminal.
+    source, tasks, and all others
+        As for `poll`.
 
     Returns
     -------
@@ -143,16 +169,18 @@ def wait(source: Source, tasks: Any, *, progress: bool | None = None, **options:
     """
     from enrichstatus.polling.bar import follow
 
+    run = Run(source, tasks, into, missing_after, errors, prefix, clock)
     last: Update | None = None
     try:
-        for update in follow(poll(source, tasks, **options), shown=progress):
+        for update in follow(updates(run, schedule, deadline, sleep), shown=progress):
             last = update
     except KeyboardInterrupt as interrupt:
         if isinstance(interrupt, PollInterrupted):
             raise
         raise _interrupted(last) from interrupt
     assert last is not None  # there is one at least
-    return last.frame
+    frame: Kind = last.frame
+    return frame
 
 
 def _interrupted(update: Update | None) -> PollInterrupted:

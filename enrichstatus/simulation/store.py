@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
+from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup import contract as wire
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Instant
 from enrichstatus.lookup.contract import PREFIX
@@ -162,7 +163,7 @@ class SimulatedStore(EnrichmentStore):
             self._begin(keys[~status.isin(REUSED)], owner, created_by, seconds)
             return wire.objects(self._newest(keys, question, COLUMNS, how="inner"))
 
-    def lookup(self, tasks: Any, *, now: Instant = None, **options: Any) -> Any:
+    def lookup(self, tasks: Kind | ListOrPath, *, now: Instant = None, **options: Any) -> Kind:
         """Answer as any store does (see `EnrichmentStore.lookup`), at the instant of its own clock unless `now` is given."""
         return super().lookup(tasks, now=self._now() if now is None else now, **options)
 
@@ -182,7 +183,7 @@ class SimulatedStore(EnrichmentStore):
             self._advance()
         return super().records(*columns, **options)
 
-    def _look_up(self, tasks: Any, question: pa.Table, **options: Any) -> Any:
+    def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, **options: Any) -> Kind:
         with self._advancing:
             self._advance()
         return super()._look_up(tasks, question, **options)

@@ -15,8 +15,8 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS
-from tests.conftest import MakeSource
 from tests.support.factory import NOW, record, task, uid
+from tests.support.sources import MakeSource
 
 TEXT = pd.StringDtype(na_value=np.nan)
 INSTANT = pd.DatetimeTZDtype("us", "UTC")

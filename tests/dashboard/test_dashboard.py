@@ -20,9 +20,9 @@ from enrichstatus.dashboard import html as drawing
 from enrichstatus.errors import PollInterrupted, ServiceError, ValidationError
 from enrichstatus.polling import background as watching
 from enrichstatus.polling.background import Watch
-from tests.polling.test_background import threads, until
 from tests.support.factory import uid
 from tests.support.polled import NEVER, Clock, Service, numbered
+from tests.support.waiting import threads, until
 
 #: HTML that would do something, were it taken as such.
 EVIL = "<img src=x onerror=\"alert('&')\">"

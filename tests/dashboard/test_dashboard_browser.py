@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.polling.test_background import until
 from tests.support.browser import Lab, LabNotebook, Opened, Voila, empty_page, http
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -16,8 +16,8 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.simulation import SimulatedStore
-from tests.conftest import MakeSource
 from tests.support.factory import NOW, ORG, record, task, uid
+from tests.support.sources import MakeSource
 
 PENDING = {"status": "pending", "dataFound": None}
 COSTS = {"emails": 1, "phones": 10}

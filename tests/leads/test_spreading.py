@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 
 import enrichstatus as es
-from tests.conftest import MakeSource
 from tests.support.factory import NOW, ORG, record, uid
+from tests.support.sources import MakeSource
 
 TEXT = pd.StringDtype(na_value=np.nan)
 PENDING = {"status": "pending", "dataFound": None, "createdAt": "2026-11-16T08:59:00Z"}

@@ -17,6 +17,7 @@ from enrichstatus.polling.background import Watch
 from enrichstatus.polling.schedules import Ask
 from tests.support.factory import ORG, record
 from tests.support.polled import NEVER, Clock, Service, numbered
+from tests.support.waiting import threads, until
 
 #: For a busy machine: only a failure takes so long.
 SECONDS = 30
@@ -43,18 +44,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for watch in Watch.made:  # type: ignore[attr-defined]
         watch.stop()
     until(lambda: not threads())
-
-
-def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "enrichstatus-poll"]
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.001)
 
 
 def idle(watch: Watch, phase: str) -> None:

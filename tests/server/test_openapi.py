@@ -14,9 +14,8 @@ import requests
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS, ENTITY_TYPES, FIELDS
 from enrichstatus.server import create_app
-from tests.server.test_server import DOCUMENTED, MOMENT, ONE, TOKENS
 from tests.support.factory import NOW, record
-from tests.support.serving import PATH, running, write_tokens
+from tests.support.serving import DOCUMENTED, MOMENT, ONE, PATH, TOKENS, running, write_tokens
 
 
 class Watched:

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ import enrichstatus as es
 from enrichstatus.sources.store import snapshot
 from tests.support.factory import ORG, record, task
 from tests.support.serving import PATH, write_tokens
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 # Long, for a busy machine: every wait is for a condition, so that only a failure takes this long.
@@ -89,13 +90,6 @@ def put(folder: Path, version: str) -> None:
     with es.EnrichmentStore(beside) as store:
         store.load([record(number, createdBy=version) for number in range(RECORDS)])
     os.replace(beside, folder / "leads.duckdb")
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @contextmanager

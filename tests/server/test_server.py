@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -36,16 +36,13 @@ import enrichstatus as es
 from enrichstatus.schema import COLUMNS, ENTITY_TYPES, FIELDS, KEY
 from enrichstatus.server import app as server
 from enrichstatus.server import create_app
-from tests.contract.test_query import BROKEN
-from tests.support.factory import NOW, record, task, uid
-from tests.support.serving import PATH, running, write_tokens
+from tests.support.bodies import BROKEN
+from tests.support.factory import record, task, uid
+from tests.support.serving import DOCUMENTED, MOMENT, NOBODY, ONE, PATH, TOKENS, TWO, running, write_tokens
+from tests.support.waiting import until
 
-MOMENT = datetime.fromisoformat(NOW)
-ONE, TWO, NOBODY = "token-of-1", "token-of-2", "token-of-nobody"
-TOKENS = {ONE: "org_1", TWO: "org_2", NOBODY: None}
 MIB = 1 << 20
 ASK = json.dumps({"tasks": [task(0)]}).encode()
-DOCUMENTED = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
 RECORDS = [
     *(record(n, createdBy="of org_1") for n in range(10)),
     *(record(100 + n, entityId=uid(n), orgId="org_2", createdBy="of org_2", dataFound=False) for n in range(0, 10, 2)),
@@ -97,15 +94,6 @@ def error_of(answer: requests.Response | Answer, status: int, code: str) -> str:
     assert isinstance(error["message"], str)
     assert error["message"].strip()
     return error["message"]
-
-
-def until(condition: Callable[[], object], seconds: float = 15) -> float:
-    """Wait for a condition; gives how many seconds it took."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < seconds, "it did not come true in time"
-        time.sleep(0.005)
-    return time.monotonic() - start
 
 
 class Answer:

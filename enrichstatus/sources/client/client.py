@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.errors import LookupInterrupted, PartialLookupError, ServiceError
+from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Columns, Errors, How, Instant, parse_fields, parse_limits
 from enrichstatus.lookup.contract import tasks_of
 from enrichstatus.lookup.query import LOOKUP_SQL, PartialAnswer, look_up, timing_out
@@ -119,14 +120,14 @@ class EnrichmentClient:
 
     def lookup(
         self,
-        tasks: Any,
+        tasks: Kind | ListOrPath,
         *,
         columns: Columns = ("status", "dataFound"),
         how: How = "left",
         errors: Errors = "raise",
         now: Instant = None,
         prefix: str = "",
-    ) -> Any:
+    ) -> Kind:
         """Answer tasks of any number with the same frame and the asked columns; row *i* is task *i*.
 
         Parameters

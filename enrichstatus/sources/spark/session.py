@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.sources.spark.records import BAD_RECORD
@@ -41,7 +41,7 @@ def running(spark: SparkSession) -> Iterator[None]:
 _STOPPED = "The Spark session was stopped; make a new one, read the records with it, and make the store again."
 
 
-def is_spark(data: object) -> bool:
+def is_spark(data: object) -> TypeGuard[DataFrame]:
     """Tell a Spark DataFrame, of Connect too, without importing what makes them."""
     return any(f"{kind.__module__}.{kind.__name__}" in _DATAFRAMES for kind in type(data).__mro__)
 

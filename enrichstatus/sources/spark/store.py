@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
+from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
     Columns,
@@ -134,7 +135,7 @@ class SparkEnrichmentStore:
 
     def lookup(
         self,
-        tasks: Any,
+        tasks: Kind | ListOrPath,
         *,
         columns: Columns = ("status", "dataFound"),
         how: How = "left",
@@ -142,7 +143,7 @@ class SparkEnrichmentStore:
         now: Instant = None,
         prefix: str = "",
         org_id: str | None = None,
-    ) -> Any:
+    ) -> Kind:
         """Answer tasks of any number with the same frame and the asked columns.
 
         Parameters
@@ -171,7 +172,9 @@ class SparkEnrichmentStore:
         question = asker(org_id, self._limits, now)
         if is_spark(tasks):
             with running(self._spark):
-                return self._lazy(tasks, question, org_id, columns=columns, how=how, errors=errors, prefix=prefix)
+                return cast(
+                    "Kind", self._lazy(tasks, question, org_id, columns=columns, how=how, errors=errors, prefix=prefix)
+                )
         return self._look_up(tasks, question, org_id, columns=columns, how=how, errors=errors, prefix=prefix)
 
     def query(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> list[dict[str, Any]]:
@@ -206,7 +209,7 @@ class SparkEnrichmentStore:
         org = f", org_id={self.org_id!r}" if self.org_id else ""
         return f"SparkEnrichmentStore(records with {self._found}{org})"
 
-    def _look_up(self, tasks: Any, question: pa.Table, org_id: str | None, **options: Any) -> Any:
+    def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, org_id: str | None, **options: Any) -> Kind:
         def answer(names: tuple[str, ...], count: int) -> pa.Table:
             checked = con.sql(_CHECKED_SQL).to_arrow_table()
             with running(self._spark):

@@ -14,6 +14,7 @@ import pyarrow as pa
 from enrichstatus.errors import InternalError, StoreError, ValidationError
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.write import Output
+from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
     Columns,
@@ -66,7 +67,7 @@ class Embedded(Database, ABC):
 
     def lookup(
         self,
-        tasks: Any,
+        tasks: Kind | ListOrPath,
         *,
         columns: Columns = ("status", "dataFound"),
         how: How = "left",
@@ -74,7 +75,7 @@ class Embedded(Database, ABC):
         now: Instant = None,
         prefix: str = "",
         org_id: str | None = None,
-    ) -> Any:
+    ) -> Kind:
         """Answer tasks of any number with the same frame and the asked columns; row *i* is task *i*.
 
         Parameters
@@ -308,7 +309,7 @@ class Embedded(Database, ABC):
                 raise
             raise InternalError("The query failed.") from error
 
-    def _look_up(self, tasks: Any, question: pa.Table, **options: Any) -> Any:
+    def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, **options: Any) -> Kind:
         with self._cursor() as con:
             return look_up(con, tasks, lambda names, count: self._answer(con, question, count, names), **options)
 

@@ -1,0 +1,80 @@
+"""The sources that the contract suite runs over."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import enrichstatus as es
+from enrichstatus.schema import COLUMNS
+from enrichstatus.sources.store import point_lookup
+from tests.support.factory import ORG
+from tests.support.serving import running
+
+MakeSource = Callable[..., es.Source]
+
+
+@pytest.fixture(params=["memory", "file", "unindexed", "snapshot", "parquet", "spark", "remote"])
+def make_source(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[MakeSource]:
+    """Make a source that holds the given records.
+
+    The store in memory, in a file reopened to read, without its index, and with a snapshot; the records where they lie in Parquet;
+    the records in a Spark cluster; and a client that asks a server.
+    """
+    with ExitStack() as stack:
+
+        def make(records: list[dict[str, Any]], **options: Any) -> es.Source:
+            options = {"org_id": ORG} | options
+            path = ":memory:" if request.param in ("memory", "remote") else tmp_path / f"{uuid.uuid4()}.duckdb"
+            if request.param == "parquet":
+                return stack.enter_context(es.EnrichmentStore.scan(_written(records, tmp_path), **options))
+            if request.param == "spark":
+                session = request.getfixturevalue("spark")
+                return es.SparkEnrichmentStore(session, session.createDataFrame(_table(records)), **options)
+            store = stack.enter_context(es.EnrichmentStore(path, **options))
+            store.load(records)
+            if request.param == "remote":
+                return stack.enter_context(_client(stack, store, options))
+            if request.param in ("file", "snapshot"):
+                store.close()
+                options |= {"read_only": True, "preload": request.param == "snapshot"}
+                store = stack.enter_context(es.EnrichmentStore(path, **options))
+            if request.param == "unindexed":  # the way that many tasks take
+                monkeypatch.setattr(point_lookup, "FEW", -1)
+            return store
+
+        yield make
+
+
+def _table(records: list[dict[str, Any]]) -> pa.Table:
+    """Take records as a JSON file has them: all columns but one are text."""
+    types = [(name, pa.bool_() if name == "dataFound" else pa.string()) for name in COLUMNS]
+    return pa.Table.from_pylist(records, pa.schema(types))
+
+
+def _written(records: list[dict[str, Any]], folder: Path) -> str:
+    """Write records to two Parquet files; gives their glob."""
+    folder = folder / str(uuid.uuid4())
+    folder.mkdir()
+    half = len(records) // 2
+    for part, some in enumerate((records[:half], records[half:])):
+        pq.write_table(_table(some), folder / f"{part}.parquet")
+    return str(folder / "*.parquet")
+
+
+def _client(stack: ExitStack, store: es.EnrichmentStore, options: dict[str, Any]) -> es.EnrichmentClient:
+    """Ask the store over HTTP; its clock stands at a time before all records, so that ``now=`` of the client decides."""
+    from enrichstatus.server import create_app
+
+    app = create_app(store, {"token": options.pop("org_id")}, clock=lambda: datetime(2000, 1, 1, tzinfo=UTC))
+    return es.EnrichmentClient(stack.enter_context(running(app)), token="token", **options)
