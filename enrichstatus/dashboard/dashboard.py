@@ -18,7 +18,7 @@ from enrichstatus.polling.background import OVER, Progress, Watch
 from enrichstatus.polling.run import Duration
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.update import Update
-from enrichstatus.presentation import in_notebook
+from enrichstatus.progress import in_notebook
 
 if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore

@@ -20,7 +20,7 @@ from enrichstatus.lookup.tasks import check, taken_names
 from enrichstatus.schema import EXPLANATION, SCHEMA, listed
 
 #: THE query, over the relations ``tasks``, ``records`` and ``asker``; its head says what they hold.
-LOOKUP_SQL = Path(__file__).with_name("lookup.sql").read_text()
+LOOKUP_SQL = Path(__file__).with_name("lookup.sql").read_text(encoding="utf-8")
 
 
 class Source(Protocol):

@@ -16,8 +16,8 @@ from enrichstatus.frames import Frame, Kind, ListOrPath, Named
 from enrichstatus.lookup.arguments import parse_fields
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, find, listed
 
-KEYS_SQL = Path(__file__).with_name("keys.sql").read_text()
-PROBLEMS_SQL = Path(__file__).with_name("problems.sql").read_text()
+KEYS_SQL = Path(__file__).with_name("keys.sql").read_text(encoding="utf-8")
+PROBLEMS_SQL = Path(__file__).with_name("problems.sql").read_text(encoding="utf-8")
 
 # Materialized, or the condition would make the engine cast every key twice
 _TASKS_SQL = f"""

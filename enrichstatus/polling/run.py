@@ -25,7 +25,7 @@ from enrichstatus.lookup.query import Source
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.tracker import Codes, Tracker
 from enrichstatus.polling.update import State, Update, requests_for
-from enrichstatus.presentation import progress_is_shown
+from enrichstatus.progress import progress_is_shown
 from enrichstatus.schema import COLUMNS, FIELDS
 from enrichstatus.survival import Outlook
 

@@ -21,7 +21,7 @@ from enrichstatus.reports.groups import By, comparable, found, parse_by, segment
 from enrichstatus.reports.report import Report
 from enrichstatus.schema import FIELDS
 
-DIFF_SQL = Path(__file__).with_name("diff.sql").read_text()
+DIFF_SQL = Path(__file__).with_name("diff.sql").read_text(encoding="utf-8")
 
 #: The standard normal's quantile for an interval of 95 %.
 _Z = 1.959963984540054

@@ -14,13 +14,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, Perce
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.lookup.arguments import parse_number
+from enrichstatus.presentation import duration, number
 from enrichstatus.reports.axes import (
     EDGE,
     GREY,
     MOST,
     axes_for,
     done,
-    exact,
     ink,
     largest,
     legend,
@@ -29,7 +29,6 @@ from enrichstatus.reports.axes import (
     told,
 )
 from enrichstatus.reports.axes import unformatted as plain
-from enrichstatus.reports.wording import duration, number
 
 # Okabe and Ito's colours
 _BLUE, _SKY, _GREEN, _ORANGE, _RED, _PINK = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
@@ -165,7 +164,7 @@ def _timing(asked: Asked) -> Axes:
         ax.axvline(limit, color=ink(), ls=(0, (4, 3)), lw=1.2)
         # up and down in turn, or those of two that are close would lie on each other
         ax.annotate(
-            f"{said}: {exact(limit)}",
+            f"{said}: {duration(limit)}",
             (limit, 0.5 * (place % 2) + 0.02),
             xytext=(-4, 0),
             textcoords="offset points",

@@ -25,6 +25,7 @@ import enrichstatus as es
 from enrichstatus.errors import LookupInterrupted
 from enrichstatus.server import create_app
 from enrichstatus.simulation import PROFILES, SimulatedStore
+from tests.support.cases import cases
 from tests.support.factory import ORG, record, task, uid
 from tests.support.polled import NEVER, Clock, Service, numbered, polled, statuses
 from tests.support.serving import running
@@ -154,7 +155,7 @@ def _pandas(frame: Any) -> pd.DataFrame:
     waits=st.lists(st.floats(0.1, 50), max_size=4),
     adaptive=st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=cases(10, 25), deadline=None)
 def test_the_last_frame_is_a_lookup_whatever_the_course(
     ends: list[float | None], rows: list[int], waits: list[float], adaptive: bool
 ):

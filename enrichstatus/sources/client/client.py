@@ -236,7 +236,7 @@ class EnrichmentClient:
     def _ask(self, con: duckdb.DuckDBPyConnection, read: Callable[[bytes], pa.Table]) -> Outcome[pa.Table]:
         """Post the distinct tasks of the table ``tasks`` in full batches; what was answered comes to stand in ``received``."""
         bodies = batches.bodies(con)
-        with batches.bar(con, len(bodies), shown=self._progress) as advance:
+        with batches.progress(con, len(bodies), shown=self._progress) as advance:
             outcome = self._transport.post(bodies, read, advance)
         for place, entity in batches.receive(con, outcome.answered).items():
             del outcome.answered[place]

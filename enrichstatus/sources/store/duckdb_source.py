@@ -60,6 +60,9 @@ class Embedded(Database, ABC):
             self.close()
             raise
 
+    def _options(self) -> dict[str, Any]:
+        return {"org_id": self.org_id, "max_processing_time": self.max_processing_time, "fields": self.fields}
+
     @property
     def max_processing_time(self) -> dict[str, timedelta]:
         """By field, for how long a record may be pending before it is reported as ``timeout``."""
@@ -305,7 +308,7 @@ class Embedded(Database, ABC):
         try:
             return query_many(lambda tasks: self._look_up(tasks, question, **options), bodies)
         except StoreError as error:
-            if self._con is None:
+            if self._file is None:
                 raise
             raise InternalError("The query failed.") from error
 

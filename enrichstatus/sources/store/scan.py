@@ -24,7 +24,7 @@ from enrichstatus.schema import listed, snake
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import pick, record_names
 
-_SCAN_SQL = Path(__file__).with_name("scan.sql").read_text()
+_SCAN_SQL = Path(__file__).with_name("scan.sql").read_text(encoding="utf-8")
 #: Names of partitions by day, as ISO dates.
 _DAYS = ("day", "date", "dt")
 #: What a writer of partitions calls the one of nulls.
@@ -115,7 +115,7 @@ class Scan(Embedded):
 
     def __repr__(self) -> str:
         org = f", org_id={self.org_id!r}" if self.org_id else ""
-        if self._con is None:
+        if self._file is None:
             return f"EnrichmentStore.scan({self.path!r}, closed)"
         count = len(self._files)
         size = f"{self._rows:,} records in {count:,} file{'s' if count > 1 else ''} of {self._bytes / 1e6:,.1f} MB"
