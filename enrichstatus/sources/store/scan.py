@@ -18,7 +18,7 @@ import duckdb
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.files.read import PathLike
-from enrichstatus.lookup.query import Instant, choice, parse_instant
+from enrichstatus.lookup.arguments import Instant, choice, parse_instant
 from enrichstatus.lookup.tasks import KEYS_SQL
 from enrichstatus.schema import listed, snake
 from enrichstatus.sources.store.duckdb_source import Embedded
