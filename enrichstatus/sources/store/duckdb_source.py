@@ -15,24 +15,22 @@ from enrichstatus.errors import InternalError, StoreError, ValidationError
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Kind, ListOrPath
-from enrichstatus.lookup.query import (
-    LOOKUP_SQL,
+from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
     Columns,
     Errors,
     How,
     Instant,
-    asked,
-    asker,
     choice,
-    look_up,
+    parse_columns,
+    parse_fields,
     parse_limits,
     parse_org,
     parse_prefix,
 )
-from enrichstatus.lookup.querying import PREFIX, query_many
+from enrichstatus.lookup.contract import PREFIX, query_many
+from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up
 from enrichstatus.lookup.requirements import check_required
-from enrichstatus.lookup.tasks import parse_fields
 from enrichstatus.progress import Progress
 from enrichstatus.schema import COLUMNS, SCHEMA
 from enrichstatus.sources.store.connection import Database
@@ -190,7 +188,7 @@ class Embedded(Database, ABC):
         ...                           now="2026-11-16T09:00:00Z"))
         2,000 tasks read, 2,000 rows written to ...status.parquet: 20 failed, 1,090 finished, 843 no record, 10 pending, 37 timeout
         """
-        names = asked(columns)
+        names = parse_columns(columns)
         choice("how", how, ("left", "inner"))
         choice("errors", errors, ("raise", "coerce"))
         if require is not None:
@@ -251,7 +249,7 @@ class Embedded(Database, ABC):
             The store is closed, or its file cannot be read.
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, None)
-        names = asked(columns, COLUMNS)
+        names = parse_columns(columns, COLUMNS)
         with self._cursor() as con:
             con.register("asker", question)
             found = self._distinct(con, question["orgId"][0].as_py()).select(*names)

@@ -17,7 +17,8 @@ from enrichstatus.errors import RequirementError, ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Frame
-from enrichstatus.lookup.query import LOOKUP_SQL, How, places, refuse_taken, taken
+from enrichstatus.lookup.arguments import How
+from enrichstatus.lookup.query import LOOKUP_SQL, places, refuse_taken, taken
 from enrichstatus.lookup.requirements import judge
 from enrichstatus.lookup.tasks import bad_rows, bad_tasks, cast_tasks, keys_of, task_names, tasks_from_leads
 from enrichstatus.progress import Progress

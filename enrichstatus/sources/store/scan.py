@@ -20,14 +20,14 @@ import pyarrow as pa
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.files.read import PathLike
-from enrichstatus.lookup.query import Instant, choice, parse_instant
+from enrichstatus.lookup.arguments import Instant, choice, parse_instant
 from enrichstatus.lookup.tasks import KEYS_SQL
 from enrichstatus.schema import listed, snake
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import pick, record_names
 from enrichstatus.sources.store.open_files import identity
 
-_SCAN_SQL = Path(__file__).with_name("scan.sql").read_text()
+_SCAN_SQL = Path(__file__).with_name("scan.sql").read_text(encoding="utf-8")
 #: So often a question is answered anew where its files change meanwhile.
 TRIES = 4
 #: Names of partitions by day, as ISO dates.
