@@ -83,10 +83,10 @@ def lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 
 def _lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Look up a list, from file to file where the records are at hand; `say` gets how many are what, and the first rows."""
-    from enrichstatus.lookup.query import asked
+    from enrichstatus.lookup.arguments import parse_columns
 
     _check(options)
-    columns = asked(options.columns if options.columns == "all" else names(options.columns))
+    columns = parse_columns(options.columns if options.columns == "all" else names(options.columns))
     required = _required(options)
     now = instant(options)
     settings = {"how": options.how, "errors": options.errors, "now": now, "prefix": options.prefix}

@@ -16,7 +16,7 @@ import pandas as pd
 from enrichstatus import frames
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
-from enrichstatus.lookup.query import Errors, choice
+from enrichstatus.lookup.arguments import Errors, choice
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
 from enrichstatus.schema import COLUMNS, find, listed, snake
 
