@@ -1,33 +1,128 @@
-"""What is in a store, as text for a terminal and as HTML for a notebook, light or dark."""
+"""Values in words, for people: one way to write a share, a duration, a number or a name, and one way to lay out a table as HTML."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from contextvars import ContextVar
-from functools import partial
+from collections.abc import Collection
 from html import escape
-from itertools import accumulate
+from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
-from enrichstatus.schema import KEY, PANDAS_TYPES, STATUSES, listed
+from enrichstatus.schema import STATUSES, listed
 
-#: Whether who asks shows the progress already, so that nobody below draws a bar of its own.
-progress_is_shown: ContextVar[bool] = ContextVar("progress_is_shown", default=False)
+#: Longer texts are cut off.
+LONGEST = 36
+#: What stands where there is no value.
+NONE = "–"
+#: Seconds of each unit, with its name and the next smaller unit.
+_UNITS = ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
 
 
-def in_notebook() -> bool:
-    """Tell whether there is a notebook's kernel around us, which takes what is displayed."""
-    ipython = sys.modules.get("IPython")  # whoever is in one has loaded it
-    shell = None if ipython is None else ipython.get_ipython()
-    return getattr(shell, "kernel", None) is not None
+def share(value: Any) -> str:
+    """Write a share as a percentage: all of it only where it is all, and none only where it is none."""
+    if pd.isna(value):
+        return NONE
+    if 0 < value < 0.0005:
+        return "<0.1 %"
+    return ">99.9 %" if 0.9995 <= value < 1 else f"{100 * value:.1f} %"
+
+
+def duration(seconds: Any) -> str:
+    """Write a duration in its two largest units, and a short one to the tenth of a second."""
+    if pd.isna(seconds):
+        return NONE
+    whole = round(seconds)
+    if whole < 100:
+        return f"{seconds:.1f}".removesuffix(".0") + " s" if 0 < seconds < 9.95 else f"{whole} s"
+    size, unit, part, name = next(row for row in _UNITS if whole >= row[0])
+    more = whole % size // part
+    return f"{whole // size} {unit} {more} {name}" if more else f"{whole // size} {unit}"
+
+
+def number(value: Any) -> str:
+    """Write a number with its thousands apart, and with decimals only where it has some."""
+    if pd.isna(value):
+        return NONE
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
+
+
+def label(value: Any, longest: int = LONGEST) -> str:
+    """Write any value of a column in a few plain words; a day without its hours."""
+    if pd.isna(value):
+        return NONE
+    if isinstance(value, pd.Timestamp):
+        midnight = value == value.normalize()
+        return value.strftime("%Y-%m-%d" if midnight else "%Y-%m-%d %H:%M:%S")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a year, for example: numbers that name a group are not quantities
+    return short(plain(str(value)), longest)
+
+
+def short(text: str, longest: int = LONGEST) -> str:
+    """Cut off a text that is too long."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def plain(text: str) -> str:
-    """Make one line of a text that came from elsewhere, and of its signs those that a terminal does not obey."""
+    """Make one line of a text that came from elsewhere, without the characters that a terminal obeys."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
+def bar(share: float, cells: int = 10) -> str:
+    """Draw a share as a bar of text."""
+    full = round(share * cells)
+    return "█" * full + "░" * (cells - full)
+
+
+def html_table(
+    cells: pd.DataFrame,
+    *,
+    shares: pd.DataFrame | None = None,
+    left: Collection[str] = (),
+    caption: str = "",
+    index: bool = True,
+) -> str:
+    """Lay out texts as an HTML table for a light page or a dark one: no colour of its own but half-transparent bars.
+
+    Parameters
+    ----------
+    cells : DataFrame of str
+        The texts; whatever they hold is shown, and none of it is run.
+    shares : DataFrame of float, optional
+        Where a column of this name has a share from 0 to 1, a bar of that length is drawn behind the text.
+    left : collection of str
+        The columns whose texts stand at the left; numbers stand at the right.
+    caption : str
+        What the table shows.
+    index : bool
+        Whether the index names the rows.
+    """
+    styles = [f"padding:1px 8px;white-space:nowrap;text-align:{'left' if name in left else 'right'}" for name in cells]
+    # bdi: a name that runs from right to left must not turn its neighbours around
+    heads = [
+        f'<th scope="col" style="{style}"><bdi>{escape(str(name))}</bdi></th>'
+        for name, style in zip(cells, styles, strict=True)
+    ]
+    # a table has a few rows, and as many columns as a person reads
+    rows = []
+    for place, (name, row) in enumerate(zip(cells.index, cells.itertuples(index=False, name=None), strict=True)):
+        drawn = [
+            f'<td style="{style}{_behind(shares, column, place)}"><bdi>{escape(text)}</bdi></td>'
+            for column, style, text in zip(cells, styles, row, strict=True)
+        ]
+        first = f'<th scope="row" style="text-align:left"><bdi>{escape(str(name))}</bdi></th>' if index else ""
+        rows.append(f"<tr>{first}{''.join(drawn)}</tr>")
+    above = f'<caption style="text-align:left;opacity:.7">{escape(caption)}</caption>' if caption else ""
+    body = "".join(rows) or f'<tr><td colspan="{len(cells.columns)}">no rows</td></tr>'
+    head = f"<tr>{'<th></th>' if index else ''}{''.join(heads)}</tr>"
+    return f"<table>{above}<thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def _behind(shares: pd.DataFrame | None, column: Any, place: int) -> str:
+    if shares is None or column not in shares:
+        return ""
+    percent = 100 * float(shares[column].iloc[place])
+    return f";background:linear-gradient(90deg,rgba(0,140,220,.3) {percent:.1f}%,transparent {percent:.1f}%)"
 
 
 def text(headline: str, counts: pd.DataFrame) -> str:
@@ -40,23 +135,14 @@ def text(headline: str, counts: pd.DataFrame) -> str:
 
 
 def html(headline: str, counts: pd.DataFrame) -> str:
-    """Lay out the same as HTML; a cell is the deeper the larger its share of the field."""
+    """Lay out the same as HTML, each count with its share of the field."""
     head = f"<b>{escape(headline)}</b><br>{escape(summary(counts))}"
     if counts.empty:
         return f"<div>{head}</div>"
     table = field_by_status(counts)
-    shares = table.drop(columns="total").div(table["total"], axis=0) * 0.5
-    # half-transparent, so that it reads on a light page and on a dark one
-    colours = shares.map("background:rgba(0,114,178,{:.2f})".format).assign(total="font-weight:bold")
-    cells = table.map("{:,}".format)
-    cells = "<td style='text-align:right;" + colours + "'>" + cells + "</td>"
-    names = "<th scope='row' style='text-align:left'>" + cells.index.map(str).map(escape) + "</th>"
-    rows = "".join("<tr>" + names + cells.agg("".join, axis=1) + "</tr>")
-    heads = "".join(f"<th scope='col' style='text-align:right'>{escape(str(name))}</th>" for name in table.columns)
-    return (
-        f"<div>{head}<table><caption style='text-align:left;opacity:.7'>records by field and status, as recorded</caption>"
-        f"<thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    shares = table.drop(columns="total").div(table["total"], axis=0)
+    caption = "records by field and status, as recorded"
+    return f"<div>{head}{html_table(table.map('{:,}'.format), shares=shares, caption=caption)}</div>"
 
 
 def summary(counts: pd.DataFrame) -> str:
@@ -73,86 +159,3 @@ def field_by_status(counts: pd.DataFrame) -> pd.DataFrame:
     table = table[known + [status for status in table.columns if status not in known]].astype("int64")
     table["total"] = table.sum(axis=1)
     return table.rename_axis(index=None, columns=None)
-
-
-def tally(status: pd.DataFrame, *, prefix: str = "") -> pd.DataFrame:
-    """Count looked-up tasks by ``field``, ``status`` and ``dataFound``, which stand under `prefix`; their number is in ``tasks``."""
-    given = status[["field", prefix + "status", prefix + "dataFound"]].set_axis(
-        ["field", "status", "dataFound"], axis=1
-    )
-    text = PANDAS_TYPES[pa.string()]  # the same, whatever the data: a column of nulls is no column of numbers
-    typed = given.astype({"field": text, "status": text, "dataFound": "boolean"})
-    return typed.groupby(list(typed.columns), dropna=False).size().rename("tasks").reset_index()
-
-
-def report(
-    counts: pd.DataFrame, head: pd.DataFrame, *, added: Sequence[str], prefix: str = "", width: int = 100
-) -> str:
-    """Lay out looked-up tasks for a terminal: by field the statuses and the share that has data, then the first rows.
-
-    `counts` are those of `tally`; `head` has some rows at the least, and `added` are the answer's columns to show of it.
-    """
-    total = int(counts["tasks"].sum())
-    if not total:
-        return "0 rows"
-    field = counts["field"].fillna("?").astype(str)
-    status = counts["status"].fillna(_NO_RECORD).astype(str)
-    table = pd.crosstab(field, status, values=counts["tasks"], aggfunc="sum").fillna(0).astype("int64")
-    statuses = [name for name in STATUSES if name in table.columns]
-    statuses += [name for name in table.columns if name not in (*STATUSES, _NO_RECORD)]
-    table = table[[*statuses, *(name for name in (_NO_RECORD,) if name in table.columns)]]
-    table.insert(0, "tasks", table.sum(axis=1))
-    shown = table.map("{:,}".format)
-    found = counts["tasks"].where(counts["dataFound"].fillna(value=False), 0)
-    share = found.groupby(field).sum() / table["tasks"]
-    shown["with data"] = share.map(lambda part: f"{part:4.0%} {_bar(part)}")
-    first = rows(head, added=added, prefix=prefix, width=width, total=total)
-    return f"{shown.rename_axis(index=None, columns=None).to_string()}\n\n{first}"
-
-
-_NO_RECORD = "no record"
-
-
-def rows(
-    status: pd.DataFrame,
-    *,
-    added: Sequence[str],
-    prefix: str = "",
-    width: int = 100,
-    most: int = 8,
-    total: int | None = None,
-) -> str:
-    """Lay out the first rows, of `total`, with the columns there is room for: the answer first, then the caller's own, then the rest."""
-    total = len(status) if total is None else total
-    own = [name for name in status.columns if name not in added and name not in KEY]
-    own = own or [name for name in status.columns if name in ("entityId", "entityType")]
-    cells = status[[*own, "field", *(name for name in added if name != "field")]].head(most).map(_cell)
-    spans = {name: max(len(str(name)), int(cells[name].str.len().max())) for name in cells.columns}
-    answer = ["field", *(prefix + name for name in ("status", "dataFound", "action", "reason"))]
-    wanted = sorted(cells.columns, key=lambda name: (name not in answer, name not in own))
-    room = accumulate(spans[name] + 1 for name in wanted)
-    fitting = {name for name, used in zip(wanted, room, strict=True) if used <= width}
-    cells = cells[[name for name in cells.columns if name in fitting]]
-    unseen = [f"{total - len(cells):,} more rows"] if total > len(cells) else []
-    unseen += [f"{len(wanted) - len(fitting)} more columns"] if len(fitting) < len(wanted) else []
-    more = "\n… " + " and ".join(unseen) if unseen else ""
-    left = {name: partial(_ljust, spans[name]) for name in cells.columns}
-    return cells.to_string(index=False, justify="left", formatters=left) + more
-
-
-def _ljust(span: int, cell: str) -> str:
-    return cell.ljust(span)
-
-
-def _cell(value: object) -> str:
-    """One value as short text; a name may hold anything, and a terminal obeys control characters."""
-    if pd.isna(value):  # type: ignore[call-overload]  # a cell is a scalar
-        return "–"
-    text = value.strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, pd.Timestamp) else str(value)
-    text = "".join(sign if sign.isprintable() else "�" for sign in text)
-    return text if len(text) <= 36 else text[:35] + "…"
-
-
-def _bar(share: float, cells: int = 10) -> str:
-    full = round(share * cells)
-    return "█" * full + "░" * (cells - full)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -27,6 +28,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     take_all(config.getoption("--all-cases"))
+    # a shell starts its background jobs with SIGINT ignored, and every process that a test starts would inherit that
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker has the cluster and one the browser, however many there are; what is slow comes first, so that none works alone in the end."""
+    for item in items:
+        names: list[str] = getattr(item, "fixturenames", [])
+        if "spark" in names or "[spark" in item.name or "tests/spark/" in item.nodeid:
+            item.add_marker(pytest.mark.xdist_group("spark"))
+        elif {"chromium", "lab_server", "voila_server"} & set(names):
+            item.add_marker(pytest.mark.xdist_group("browser"))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(name="cases", scope="session")

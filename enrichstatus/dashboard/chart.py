@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from enrichstatus.polling.background import Progress
-from enrichstatus.polling.update import spoken
+from enrichstatus.presentation import duration
 
 #: The picture's size, and the room beside and below its axes, in pixels.
 _WIDTH, _HEIGHT = 360, 170
@@ -40,9 +40,9 @@ def picture(progress: Progress, *, live: bool) -> str:
     course = _path(points, span, update.total)
     right, bottom = _place(np.array([[update.elapsed, 0.0]]), span, update.total)[0]
     area = f'<path d="M{course}L{right:.1f} {bottom:.1f}L{_LEFT} {bottom:.1f}Z" fill="#009E73" fill-opacity=".18"/>'
-    told = f"{update.ended:,} of {update.total:,} had ended after {spoken(update.elapsed)}"
+    told = f"{update.ended:,} of {update.total:,} had ended after {duration(update.elapsed)}"
     if far is not None:
-        told += f"; 90 % of the rest are expected within {spoken(far)}"
+        told += f"; 90 % of the rest are expected within {duration(round(far))}"
     image = (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{told}" width="{_WIDTH}" height="{_HEIGHT}" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-size="11" font-family="sans-serif" fill="currentColor" {_COLOUR}>'

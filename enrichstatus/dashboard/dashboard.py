@@ -12,12 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from enrichstatus.dashboard import html as drawing
-from enrichstatus.lookup.query import Errors, Source, choice
+from enrichstatus.lookup.arguments import Errors, choice
+from enrichstatus.lookup.query import Source
 from enrichstatus.polling.background import OVER, Progress, Watch
 from enrichstatus.polling.run import Duration
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.update import Update
-from enrichstatus.presentation import in_notebook
+from enrichstatus.progress import in_notebook
 
 if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore

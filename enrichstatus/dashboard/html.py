@@ -12,7 +12,8 @@ import pandas as pd
 
 from enrichstatus.dashboard.chart import picture
 from enrichstatus.polling.background import Progress
-from enrichstatus.polling.update import Update, cost, reason, spoken
+from enrichstatus.polling.update import Update, cost, reason
+from enrichstatus.presentation import duration, html_table, share, short
 from enrichstatus.schema import KEY
 
 #: What can have become of a task, in the order in which it is drawn, in colours that the colour-blind tell apart (Okabe and Ito).
@@ -78,15 +79,15 @@ def line(progress: Progress, *, live: bool) -> str:
         parts = (
             ["<b>" + escape(", ".join(f"{count:,} {name}" for name, count in came.items())) + "</b>"] if came else []
         )
-        parts.append(f"{update.total:,} tasks in {spoken(update.elapsed)}")
+        parts.append(f"{update.total:,} tasks in {duration(update.elapsed)}")
     elif not live:
         pass
     elif progress.phase in ("asking", "waiting"):
         if update.half_in is not None:
-            most = "" if update.most_in is None else f", 90 % in {spoken(update.most_in)}"
-            parts.append(f"half of the rest in {spoken(update.half_in)}{most}")
+            most = "" if update.most_in is None else f", 90 % in {duration(round(update.most_in))}"
+            parts.append(f"half of the rest in {duration(round(update.half_in))}{most}")
         wait = progress.next_in
-        parts.append("asking" if wait is None else f"asks in {spoken(max(wait, 1))}")
+        parts.append("asking" if wait is None else f"asks in {duration(max(round(wait), 1))}")
     else:
         parts.append("Start goes on" if update.requests else "Start begins")
     parts.append(cost(update))
@@ -119,7 +120,7 @@ def bar(update: Update) -> str:
     )
     legend = "".join(
         f'<span style="margin-right:14px;white-space:nowrap">{_mark(name)}{escape(name)} <b>{count:,}</b>'
-        f' <span class="soft">{_share(count, update.total)}</span></span>'
+        f' <span class="soft">{share(count / whole)}</span></span>'
         for name, count in parts.items()
         if count or name in ("with data", "pending")
     )
@@ -132,24 +133,19 @@ def bar(update: Update) -> str:
 
 
 def table(update: Update) -> str:
-    """Lay out tasks by field and status, with shares; a cell is the deeper the larger its share of the field."""
+    """Lay out tasks by field and by what became of them, each number with its share of the field."""
     counts = _by_status(update.counts)
     if counts.empty:
         return ""
     if len(counts) > 1:
         counts.loc["all"] = counts.sum()
-    names = [str(name) for name in counts.columns if counts[name].any() or name in ("with data", "pending")]
-    rows = "".join(
-        f'<tr><th scope="row">{escape(str(field))}</th><td>{sum(row.values()):,}</td>'
-        + "".join(_cell(row[name], sum(row.values())) for name in names)
-        + "</tr>"
-        for field, row in counts.to_dict("index").items()
-    )
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in ["tasks", *names])
-    return (
-        "<table><caption>tasks by field and status</caption>"
-        f"<thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    )
+    shown = counts[[name for name in counts.columns if counts[name].any() or name in ("with data", "pending")]]
+    tasks = counts.sum(axis=1)
+    shares = shown.div(tasks.clip(lower=1), axis=0)
+    cells = shown.map("{:,}".format)
+    cells = cells.where(shown == 0, cells + " · " + shares.map(share))
+    cells.insert(0, "tasks", tasks.map("{:,}".format))
+    return html_table(cells, shares=shares, caption="tasks by field, and what became of them")
 
 
 def changes(progress: Progress) -> str:
@@ -214,19 +210,6 @@ def _mark(name: str) -> str:
     return f'<i style="{_MARK};background:{_colour(name)}"></i>'
 
 
-def _share(count: int, whole: int) -> str:
-    if not whole or not count:
-        return ""
-    share = 100 * count / whole
-    return "&lt;1 %" if share < 1 else f"{share:.0f} %" if share < 99 or count == whole else "99 %"
-
-
-def _cell(count: int, tasks: int) -> str:
-    deep = 0.35 * count / max(tasks, 1)
-    share = f' <span class="soft">{_share(count, tasks)}</span>' if count else ""
-    return f'<td style="background:rgba(0,114,178,{deep:.2f})">{count:,}{share}</td>'
-
-
 def _change(row: dict[str, Any], names: Sequence[str]) -> list[str]:
     """Give a row's cells: by what a person knows it, else its id; its field, and what became of it."""
     status, found = (row[name] for name in names)
@@ -238,13 +221,5 @@ def _change(row: dict[str, Any], names: Sequence[str]) -> list[str]:
     became = "no record" if pd.isna(status) else status
     if status == "finished":
         became = "with data" if found is not pd.NA and found else "no data"
-    told = [escape(_short(str(row[name]))) for name in own]
+    told = [escape(short(str(row[name]))) for name in own]
     return [*told, escape(str(row["field"])), _mark(became) + escape(became)]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-
-
-#: Characters of a cell among the latest changes: a UUID has 36.
-_LONGEST = 36

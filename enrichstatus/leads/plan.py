@@ -17,6 +17,7 @@ from enrichstatus import frames
 from enrichstatus.frames import Kind
 from enrichstatus.leads.prices import Numbers
 from enrichstatus.lookup.tasks import check, create_vocabularies, to_pandas
+from enrichstatus.presentation import NONE, html_table, number
 
 #: What is to be done with a task, in the order of a plan's table.
 ACTIONS = ("have", "no_data", "in_flight", "retry", "trigger", "over_budget", "duplicate", "invalid")
@@ -86,7 +87,7 @@ class Plan(Generic[Kind]):
     def _headline(self) -> str:
         counts = self._counts.groupby("action")["tasks"].sum()
         bought = int(counts.reindex(BOUGHT, fill_value=0).sum())
-        price = f" for {self.cost:,.10g} credits" if self._priced else ""
+        price = f" for {number(self.cost)} credits" if self._priced else ""
         over = int(counts.get("over_budget", 0))
         more = f"; {over:,} more are beyond the budget" if over else ""
         return f"Plan of {len(self):,} tasks: {bought:,} to trigger{price}{more}"
@@ -96,7 +97,7 @@ class Plan(Generic[Kind]):
         table = table[table["total"] > 0]
         cells = table.drop(columns="cost").map("{:,}".format)
         if self._priced:
-            cells["cost"] = table["cost"].map("{:,.10g}".format).where(table["cost"] > 0, "–")
+            cells["cost"] = table["cost"].map(number).where(table["cost"] > 0, NONE)
         return cells
 
     def __repr__(self) -> str:
@@ -104,7 +105,7 @@ class Plan(Generic[Kind]):
 
     def _repr_html_(self) -> str:
         head = f"<b>{escape(self._headline())}</b>"
-        return f"<div>{head}{self._table().to_html(border=0) if len(self) else ''}</div>"
+        return f"<div>{head}{html_table(self._table()) if len(self) else ''}</div>"
 
 
 _COUNTS_SQL = """

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from enrichstatus.polling.update import Update, cost, reason, spoken
-from enrichstatus.presentation import in_notebook
+from enrichstatus.polling.update import Update, cost, reason
+from enrichstatus.presentation import duration
+from enrichstatus.progress import in_notebook, new_bar, watched
 
 #: Seconds between two drawings.
 _TICK = 0.5
@@ -26,7 +27,7 @@ _ENDED, _NEXT, _ERROR, _LATEST, _STATUS, _COST, _PENDING, _ELAPSED = range(8)
 
 def follow(updates: Iterable[Update], *, shown: bool | None) -> Iterator[Update]:
     """Draw a bar of the tasks that have ended, and give the updates on; unless `shown` says, in a notebook or at a terminal."""
-    if not (shown if shown is not None else in_notebook() or sys.stderr.isatty()):
+    if not (watched() if shown is None else shown):
         yield from updates
         return
     bar = _Bar()
@@ -42,14 +43,12 @@ class _Bar:
     """A bar on stderr or in a notebook; a thread of its own draws it anew while the poll waits, or asks."""
 
     def __init__(self) -> None:
-        from tqdm.auto import tqdm
-
         self._update: Update | None = None
         self._since = time.monotonic()
         self._trouble: str | None = None
         self._lock, self._over = threading.Lock(), threading.Event()
         # how many tasks there are is told by the first update
-        self._drawn: Any = tqdm(total=None, bar_format="{desc}", desc="asking", file=sys.stderr)
+        self._drawn: Any = new_bar(total=None, bar_format="{desc}", desc="asking")
         self._thread = threading.Thread(target=self._tick, daemon=True, name="enrichstatus-bar")
         self._thread.start()
 
@@ -85,7 +84,7 @@ class _Bar:
             self._drawn.ncols = None if columns is None else columns - _FREE
             passed = time.monotonic() - self._since
             if update is None:
-                text = "nothing was answered" if self._over.is_set() else f"asking, {_clock(passed)}"
+                text = "nothing was answered" if self._over.is_set() else f"asking, {duration(int(passed))}"
             else:
                 room = math.inf if columns is None else columns - _FREE - _LEAD
                 text = told(update, None if self._over.is_set() else passed, room)
@@ -124,14 +123,14 @@ def _parts(update: Update, passed: float | None, *, whole: bool) -> list[tuple[i
     ]
     if passed is not None and update.most_in is not None and update.most_in > passed:
         what = "90 % of the rest" if whole else "most"
-        parts.append((_LATEST, f"{what} in {spoken(update.most_in - passed)}"))
+        parts.append((_LATEST, f"{what} in {duration(round(update.most_in - passed))}"))
     if passed is not None and update.next_in is not None:
         left = update.next_in - passed
-        parts.append((_NEXT, f"asks in {spoken(max(left, 1))}" if left > 0 else "asking"))
+        parts.append((_NEXT, f"asks in {duration(max(round(left), 1))}" if left > 0 else "asking"))
     if update.error is not None:
         parts.append((_ERROR, f"not answered: {reason(update.error)}" if whole else "no answer"))
     parts.append((_COST, cost(update)))
-    parts.append((_ELAPSED, _clock(update.elapsed + (passed or 0))))
+    parts.append((_ELAPSED, duration(int(update.elapsed + (passed or 0)))))
     return parts
 
 
@@ -143,9 +142,3 @@ def _columns() -> int | None:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (OSError, ValueError):
         return None
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -19,12 +19,13 @@ from enrichstatus.errors import (
     StoreError,
     ValidationError,
 )
+from enrichstatus.lookup.arguments import Errors, check_source, choice, parse_duration
 from enrichstatus.lookup.contract import BATCH_SIZE
-from enrichstatus.lookup.query import Errors, Source, check_source, choice, parse_duration
+from enrichstatus.lookup.query import Source
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.tracker import Codes, Tracker
 from enrichstatus.polling.update import State, Update, requests_for
-from enrichstatus.presentation import progress_is_shown
+from enrichstatus.progress import progress_is_shown
 from enrichstatus.schema import COLUMNS, FIELDS
 from enrichstatus.survival import Outlook
 

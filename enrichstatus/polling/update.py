@@ -17,7 +17,7 @@ from enrichstatus.errors import PartialLookupError
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.polling.tracker import NO_RECORD, PENDING, Codes, Places, Tracker
-from enrichstatus.presentation import plain
+from enrichstatus.presentation import duration, plain
 from enrichstatus.survival import Outlook
 
 #: Columns of the counts that are no status.
@@ -188,25 +188,18 @@ class Update:
         shown = {name: count for name, count in counts.items() if name != "finished"} | {"bad": bad}
         parts += [", ".join(f"{count:,} {name}" for name, count in shown.items() if count)]
         if self.half_in is not None and not self.done:
-            parts.append(f"half of the rest in {spoken(self.half_in)}, 90 % in {_or_later(self.most_in)}")
+            parts.append(f"half of the rest in {duration(round(self.half_in))}, 90 % in {_or_later(self.most_in)}")
         parts.append(cost(self))
         if self.error is not None:
             parts.append(f"not answered: {reason(self.error)}")
         if self.next_in is not None:
-            parts.append(f"asks again in {spoken(self.next_in)}")
+            parts.append(f"asks again in {duration(round(self.next_in))}")
         return "; ".join(filter(None, parts))
 
 
 def requests_for(tasks: int) -> int:
     """Say how many requests so many tasks take."""
     return -(-tasks // BATCH_SIZE)
-
-
-def spoken(seconds: float) -> str:
-    """Say a duration as short as a person would."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
 
 
 def cost(update: Update) -> str:
@@ -224,4 +217,4 @@ def reason(error: Exception) -> str:
 
 
 def _or_later(seconds: float | None) -> str:
-    return "more time than can be told" if seconds is None else spoken(seconds)
+    return "more time than can be told" if seconds is None else duration(round(seconds))

@@ -13,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from enrichstatus.presentation import plain
-from enrichstatus.reports.wording import label
+from enrichstatus.presentation import label, plain, short
 
 GREY = "#999999"
 #: How many groups are drawn unless told otherwise.
@@ -66,11 +65,7 @@ def names_of(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[str]:
         return pd.Series("all", index=rows.index)
     if rows.empty:
         return pd.Series(dtype=object)
-    return rows[list(by)].map(label).agg(" · ".join, axis=1).map(_short).map(unformatted)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _WIDEST else name[: _WIDEST - 1] + "…"
+    return rows[list(by)].map(label).agg(" · ".join, axis=1).map(lambda name: short(name, _WIDEST)).map(unformatted)
 
 
 def told(by: Sequence[str]) -> str:
@@ -81,16 +76,6 @@ def told(by: Sequence[str]) -> str:
 def unformatted(value: str) -> str:
     """Give text that is not taken for a formula."""
     return plain(str(value)).replace("$", r"\$")
-
-
-def exact(seconds: float) -> str:
-    """Say a duration in full."""
-    minutes, rest = divmod(seconds, 60)
-    if not minutes:
-        return f"{rest:g} s"
-    hours, minutes = divmod(int(minutes), 60)
-    parts = [(hours, "h"), (minutes, "min"), (rest, "s")]
-    return " ".join(f"{count:g} {unit}" for count, unit in parts if count)
 
 
 def ink() -> str:

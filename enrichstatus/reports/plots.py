@@ -13,13 +13,14 @@ from matplotlib.colors import to_rgba
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
 
 from enrichstatus.errors import ValidationError
+from enrichstatus.lookup.arguments import parse_number
+from enrichstatus.presentation import duration, number
 from enrichstatus.reports.axes import (
     EDGE,
     GREY,
     MOST,
     axes_for,
     done,
-    exact,
     ink,
     largest,
     legend,
@@ -28,7 +29,6 @@ from enrichstatus.reports.axes import (
     told,
 )
 from enrichstatus.reports.axes import unformatted as plain
-from enrichstatus.reports.wording import duration, number
 
 # Okabe and Ito's colours
 _BLUE, _SKY, _GREEN, _ORANGE, _RED, _PINK = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
@@ -66,8 +66,8 @@ def draw(
 ) -> Axes:
     """Draw a report of this kind; see `Report.plot`."""
     title, most, kind = options.pop("title", None), options.pop("most", None), options.pop("kind", "share")
-    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-        raise ValidationError(f"most= takes a number of groups, 1 or more, not {most!r}.")
+    if most is not None:
+        parse_number("most", most, least=1, whole=True, what="number of groups")
     draws: dict[tuple[str, object], Callable[[Asked], Axes]] = {
         ("coverage", "share"): _coverage,
         ("coverage", "status"): _status,
@@ -164,7 +164,7 @@ def _timing(asked: Asked) -> Axes:
         ax.axvline(limit, color=ink(), ls=(0, (4, 3)), lw=1.2)
         # up and down in turn, or those of two that are close would lie on each other
         ax.annotate(
-            f"{said}: {exact(limit)}",
+            f"{said}: {duration(limit)}",
             (limit, 0.5 * (place % 2) + 0.02),
             xytext=(-4, 0),
             textcoords="offset points",

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from enrichstatus.presentation import plain
-from enrichstatus.reports.wording import duration, label, number, share
+from enrichstatus.presentation import duration, html_table, label, number, plain, share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,20 +105,13 @@ class Report:
         return "\n".join([plain(self.headline), *lines, *self._more()])
 
     def _repr_html_(self) -> str:
-        """Lay out the same for a notebook, light or dark: no colour of its own but half-transparent bars behind the shares."""
-        head, body = "", pd.Series("<tr>", index=range(min(len(self.frame), _MOST)))
-        for given, (name, cells, is_number) in zip(self.frame.columns, self._columns(), strict=True):
-            align = f"padding:1px 8px;white-space:nowrap;text-align:{'right' if is_number else 'left'}"
-            # bdi: a name that runs from right to left must not turn its neighbours around
-            head += f"<th scope='col' style='{align}'><bdi>{escape(name)}</bdi></th>"
-            style = align + self._bars(given)
-            body = body + "<td style='" + style + "'><bdi>" + cells.map(escape) + "</bdi></td>"
-        rows = "".join(body + "</tr>") or f"<tr><td colspan='{len(self.frame.columns)}'>no rows</td></tr>"
+        """Lay out the same for a notebook, light or dark."""
+        columns = self._columns()
+        cells = pd.concat([cells for _, cells, _ in columns], axis=1, keys=[name for name, _, _ in columns])
+        shares = self.frame.head(_MOST).filter(regex="^share").fillna(0)
+        table = html_table(cells, shares=shares, left=[name for name, _, number in columns if not number], index=False)
         more = "".join(f"<div style='opacity:.7'>{escape(line)}</div>" for line in self._more())
-        return (
-            f"<div><b>{escape(plain(self.headline))}</b>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}</div>"
-        )
+        return f"<div><b>{escape(plain(self.headline))}</b>{table}{more}</div>"
 
     def _more(self) -> list[str]:
         unseen = len(self.frame) - _MOST
@@ -133,12 +125,6 @@ class Report:
         numbers -= set(self.by)
         how = {name: words.get(self.units.get(name, ""), number if name in numbers else label) for name in head.columns}
         return [(plain(name), head[name].map(how[name]).astype(object), name in numbers) for name in head.columns]
-
-    def _bars(self, name: str) -> pd.Series[str] | str:
-        if not name.startswith("share"):
-            return ""
-        full = (self.frame[name].head(_MOST).fillna(0) * 100).map("{:.1f}".format).astype(object).reset_index(drop=True)
-        return ";background:linear-gradient(90deg,rgba(0,140,220,.4) " + full + "%,transparent " + full + "%)"
 
 
 def _flag(value: bool) -> str:

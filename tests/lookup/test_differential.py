@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS, FIELDS
 from enrichstatus.sources.store import point_lookup as answering
+from tests.support.cases import cases
 
 NOW = datetime(2026, 11, 16, 9, tzinfo=UTC)
 LIMIT = timedelta(seconds=800)
@@ -179,7 +180,7 @@ NOTHING = dict.fromkeys(COLUMNS)
 
 
 @pytest.mark.parametrize("few", [1000, -1], ids=["index", "scan"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(20, 60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     loaded=st.lists(records, max_size=24),
     asked=st.lists(tasks, max_size=12),
@@ -210,7 +211,7 @@ def test_the_library_agrees_with_a_plain_reading_of_the_rules(
             assert plain(inner) == [row for row in expected if row is not NOTHING]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=cases(10, 25), deadline=None)
 @given(loaded=st.lists(records, max_size=24), seed=st.integers(0, 2**32), parts=st.integers(1, 4))
 def test_a_store_ends_in_the_same_state_whatever_the_order(loaded: list[dict[str, Any]], seed: int, parts: int):
     """The same records in another order and in other parts leave the same rows behind, counted right."""

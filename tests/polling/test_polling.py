@@ -25,6 +25,7 @@ import enrichstatus as es
 from enrichstatus.errors import LookupInterrupted
 from enrichstatus.server import create_app
 from enrichstatus.simulation import PROFILES, SimulatedStore
+from tests.support.cases import cases
 from tests.support.factory import ORG, record, task, uid
 from tests.support.polled import NEVER, Clock, Service, numbered, polled, statuses
 from tests.support.serving import running
@@ -154,7 +155,7 @@ def _pandas(frame: Any) -> pd.DataFrame:
     waits=st.lists(st.floats(0.1, 50), max_size=4),
     adaptive=st.booleans(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=cases(10, 25), deadline=None)
 def test_the_last_frame_is_a_lookup_whatever_the_course(
     ends: list[float | None], rows: list[int], waits: list[float], adaptive: bool
 ):
@@ -845,7 +846,9 @@ def test_an_unusable_argument_is_refused_at_once(clock: Clock, options: dict[str
 )
 def test_a_schedule_that_gives_no_seconds_is_refused(clock: Clock, step: Any):
     """What is no wait is named when it comes up, and what had been answered by then is on the error."""
-    with pytest.raises(es.ValidationError, match="schedule= gives seconds from 0 up, not ") as caught:
+    with pytest.raises(
+        es.ValidationError, match="A step of schedule= is a number of seconds from 0 up, not "
+    ) as caught:
         polled(Service(clock, {0: 0, 1: 99}), numbered(0, 1), clock, schedule=[step])
     assert statuses(caught.value.update.frame) == ["finished", "pending"]
 

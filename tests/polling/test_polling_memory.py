@@ -21,6 +21,7 @@ import enrichstatus as es
 from enrichstatus.errors import LookupInterrupted
 from enrichstatus.server import create_app
 from enrichstatus.simulation import SimulatedStore
+from tests.support.cases import cases
 from tests.support.factory import ORG, record, task, uid
 from tests.support.polled import NEVER, Clock, Service, numbered, polled, statuses
 from tests.support.serving import running
@@ -334,7 +335,6 @@ def test_another_organizations_memory_is_not_ours(clock: Clock, path: Path):
 
 # --- killed -------------------------------------------------------------------------------------------------------------------
 
-KILLED = 20
 TASKS = [task(n, field) for n in range(150) for field in ("emails", "phones")]
 
 
@@ -370,11 +370,11 @@ def _ended(path: Path) -> set[str]:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path, path: Path):
-    """Killed 20 times at random moments, it loses the answer in flight at most, asks for nothing again that had ended, and comes to the same."""
+    """Killed five times (20 with all cases) at random moments, it loses the answer in flight at most, asks for nothing again that had ended, and comes to the same."""
     log = tmp_path / "log"
     log.touch()
     es.EnrichmentStore(path, org_id=ORG).close()
-    moments = random.Random(4)
+    moments, killed = random.Random(4), cases(5, 20)
     at = 0.0  # the service's time stands until the next is to end
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.polling.test_polling_memory"])
@@ -383,7 +383,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path, path: Path
         SimulatedStore(TASKS, seed=4, org_id=ORG, clock=lambda: 1000.0 + at) as service,
         running(create_app(service, {"token": ORG})) as url,
     ):
-        for number in range(KILLED):
+        for number in range(killed):
             before = len(_lines(log))
             child = processes.Process(target=_child, args=(url, path, log), daemon=True)
             child.start()
@@ -392,10 +392,12 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path, path: Path
                 assert child.is_alive()
                 assert time.monotonic() < give_up
                 time.sleep(0.002)
-            end = time.monotonic() + moments.uniform(0, 0.4)
-            while time.monotonic() < end:
-                at = min(at + 0.3, 6.0 * (number + 1))
+            more = before + 1 + moments.randrange(12)
+            while len(_lines(log)) < more:
+                assert child.is_alive()
+                at = min(at + 1.0, 120 * (number + 1) / killed)
                 time.sleep(0.003)
+            time.sleep(moments.uniform(0, 0.02))  # anywhere between two lines
             assert child.is_alive()
             child.kill()
             child.join()
@@ -413,7 +415,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path, path: Path
             pd.testing.assert_frame_equal(last, es.wait(client, TASKS, progress=False))
             pd.testing.assert_frame_equal(store.lookup(TASKS, columns="all"), service.lookup(TASKS, columns="all"))
     assert kept.isdisjoint(_lines(log)[-2][2])
-    assert len({line[0] for line in _lines(log)}) == KILLED + 1
+    assert len({line[0] for line in _lines(log)}) == killed + 1
 
 
 def _lines(log: Path) -> list[tuple[int, str, list[str]]]:

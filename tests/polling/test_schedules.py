@@ -18,6 +18,7 @@ from scipy.stats import CensoredData, ecdf
 
 import enrichstatus as es
 from enrichstatus.survival import ENOUGH, SURVIVAL_SQL, Curve, Outlook, Prospect, learn
+from tests.support.cases import cases
 from tests.support.polled import Clock, Service, numbered, polled
 
 # --- the backoff --------------------------------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ def test_without_a_given_random_waits_differ():
     jitter=st.floats(0, 0.99),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(20, 60), deadline=None)
 def test_every_wait_is_within_its_bounds(initial: float, factor: float, longer: float, jitter: float, seed: int):
     """Whatever the numbers, no wait is shorter than the first or longer than the longest, but for the jitter."""
     maximum = initial * longer
@@ -205,7 +206,7 @@ def test_the_estimate_is_kaplan_and_meiers(count: int, until: float):
         st.tuples(st.sampled_from(["emails", "phones"]), st.integers(0, 12), st.booleans()), min_size=1, max_size=40
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=cases(20, 60), deadline=None)
 def test_the_estimate_is_the_product_of_those_who_stayed(rows: list[tuple[str, int, bool]]):
     """Of each field on its own: at each end, the share of those at risk that did not end, times the shares before."""
     fields, seconds, ended = zip(*rows, strict=True)
@@ -245,7 +246,7 @@ def test_a_curve_is_that_of_the_times_it_was_learned_from():
 
 
 @given(count=st.integers(ENOUGH, 200), seed=st.integers(0, 99), until=st.sampled_from([30.0, 100.0, math.inf]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=cases(15, 40), deadline=None)
 def test_any_curve_falls_from_one_and_is_finite(count: int, seed: int, until: float):
     """Whatever it was learned from, the share pending falls from 1, and the mean time pending grows no faster than time."""
     seconds, ended = drawn(count, seed, until=until)
@@ -407,7 +408,7 @@ def test_an_ask_is_due_when_the_unseen_have_waited_long_enough():
     patience=st.floats(0.01, 1e6),
     maximum=st.floats(1, 600),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=cases(25, 80), deadline=None)
 def test_no_wait_is_beyond_its_bounds(
     groups: list[tuple[int, float, float]], known: list[float | None], patience: float, maximum: float
 ):

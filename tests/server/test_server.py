@@ -37,6 +37,7 @@ from enrichstatus.schema import COLUMNS, ENTITY_TYPES, FIELDS, KEY
 from enrichstatus.server import app as server
 from enrichstatus.server import create_app
 from tests.support.bodies import BROKEN
+from tests.support.cases import cases
 from tests.support.factory import record, task, uid
 from tests.support.serving import DOCUMENTED, MOMENT, NOBODY, ONE, PATH, TOKENS, TWO, running, write_tokens
 from tests.support.waiting import until
@@ -726,7 +727,7 @@ random_tasks = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=cases(30, 150), deadline=None)
 @given(tasks=st.lists(random_tasks, min_size=1, max_size=30), token=st.sampled_from([ONE, TWO]), plain=st.booleans())
 def test_random_bodies_are_answered_as_in_process(
     base: str, filled: es.EnrichmentStore, tasks: list[dict[str, Any]], token: str, plain: bool
@@ -757,7 +758,7 @@ def test_no_token_sees_another_organizations_records(tmp_path: Path):
         app = create_app(store, write_tokens(tmp_path / "tokens.toml", tokens), clock=lambda: MOMENT)
         with running(app) as base, ThreadPoolExecutor(6) as pool:
 
-            @settings(max_examples=60, deadline=None)
+            @settings(max_examples=cases(20, 60), deadline=None)
             @given(loaded=st.lists(owned, max_size=20))
             def never_seen(loaded: list[tuple[str, int, str, str, str]]) -> None:
                 # entities that no example before has met, so that one store and one server serve them all
@@ -859,9 +860,9 @@ def looked_up(store: es.EnrichmentStore, keys: list[Key]) -> dict[Key, list[dict
 
 
 @pytest.mark.slow
-def test_10_000_random_bodies_are_200_or_400(base: str, filled: es.EnrichmentStore):
-    """Ten thousand bodies, valid, nearly so, or neither: each is answered as json and `query` judge it, and no connection breaks."""
-    bodies = [mutated(random.Random(n)) for n in range(10_000)]
+def test_thousands_of_random_bodies_are_200_or_400(base: str, filled: es.EnrichmentStore):
+    """Ten thousand bodies (two, unless all cases are run), valid, nearly so, or neither: each is answered as json and `query` judge it, and no connection breaks."""
+    bodies = [mutated(random.Random(n)) for n in range(cases(2_000, 10_000))]
     keys = [keys_of(data) for data in bodies]
     known = looked_up(filled, sorted({key for asked in keys for key in asked or ()}))
 
@@ -886,8 +887,8 @@ def test_10_000_random_bodies_are_200_or_400(base: str, filled: es.EnrichmentSto
 
     with ThreadPoolExecutor(32) as pool:
         total = sum(pool.map(client, range(32)), Counter[int]())
-    assert total.total() == 10_000
-    assert min(total[200], total[400]) > 1_000  # both kinds were met
+    assert total.total() == len(bodies)
+    assert min(total[200], total[400]) > len(bodies) / 10  # both kinds were met
 
 
 # --- the log ------------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import pyarrow as pa
 from enrichstatus.errors import EnrichStatusError
 from enrichstatus.lookup import contract as wire
 from enrichstatus.lookup.tasks import create_vocabularies
-from enrichstatus.presentation import in_notebook, progress_is_shown
+from enrichstatus.progress import Progress
 from enrichstatus.schema import SCHEMA
 
 #: With fewer batches nobody needs a progress bar.
@@ -88,18 +87,12 @@ def unanswered(con: duckdb.DuckDBPyConnection) -> npt.NDArray[np.int64]:
 
 
 @contextmanager
-def bar(con: duckdb.DuckDBPyConnection, count: int, *, shown: bool | None) -> Iterator[Callable[[int], object]]:
-    """Show how many tasks have been answered; gives what is to be told the place of each batch that was."""
-    if shown is None:
-        shown = count >= _MANY and not progress_is_shown.get() and (in_notebook() or sys.stderr.isatty())
-    if not shown:
-        yield lambda place: None
-        return
-    from tqdm.auto import tqdm
-
+def progress(con: duckdb.DuckDBPyConnection, count: int, *, shown: bool | None) -> Iterator[Callable[[int], object]]:
+    """Show how many tasks have been answered; gives what takes the place of each batch that was."""
     tasks: int = con.execute("select count(*) from keys").fetchall()[0][0]
-    with tqdm(total=tasks, unit="task", desc="enrichment status") as drawn:
-        yield lambda place: drawn.update(min(wire.BATCH_SIZE, tasks - place * wire.BATCH_SIZE))
+    # with few batches nobody needs a bar, unless it is wanted
+    with Progress.drawn("enrichment status", shown=shown if count >= _MANY else bool(shown), tasks=tasks) as drawn:
+        yield lambda place: drawn.add(min(wire.BATCH_SIZE, tasks - place * wire.BATCH_SIZE))
 
 
 _BATCHES_SQL = f"""

@@ -14,20 +14,10 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import LookupInterrupted, PartialLookupError, ServiceError
 from enrichstatus.frames import Kind, ListOrPath
+from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Columns, Errors, How, Instant, parse_fields, parse_limits
 from enrichstatus.lookup.contract import tasks_of
-from enrichstatus.lookup.query import (
-    LOOKUP_SQL,
-    MAX_PROCESSING_TIME,
-    Columns,
-    Errors,
-    How,
-    Instant,
-    PartialAnswer,
-    look_up,
-    parse_limits,
-    timing_out,
-)
-from enrichstatus.lookup.tasks import check, parse_fields
+from enrichstatus.lookup.query import LOOKUP_SQL, PartialAnswer, look_up, timing_out
+from enrichstatus.lookup.tasks import check
 from enrichstatus.schema import FIELDS
 from enrichstatus.sources.client import batches
 from enrichstatus.sources.client import responses as replies
@@ -246,7 +236,7 @@ class EnrichmentClient:
     def _ask(self, con: duckdb.DuckDBPyConnection, read: Callable[[bytes], pa.Table]) -> Outcome[pa.Table]:
         """Post the distinct tasks of the table ``tasks`` in full batches; what was answered comes to stand in ``received``."""
         bodies = batches.bodies(con)
-        with batches.bar(con, len(bodies), shown=self._progress) as advance:
+        with batches.progress(con, len(bodies), shown=self._progress) as advance:
             outcome = self._transport.post(bodies, read, advance)
         for place, entity in batches.receive(con, outcome.answered).items():
             del outcome.answered[place]

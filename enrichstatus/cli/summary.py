@@ -1,0 +1,81 @@
+"""What a command shows of looked-up tasks: by field what became of them, then the first rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import accumulate
+
+import pandas as pd
+import pyarrow as pa
+
+from enrichstatus.presentation import bar, label, share
+from enrichstatus.schema import KEY, PANDAS_TYPES, STATUSES
+
+_NO_RECORD = "no record"
+
+
+def tally(status: pd.DataFrame, *, prefix: str = "") -> pd.DataFrame:
+    """Count looked-up tasks by ``field``, ``status`` and ``dataFound``, which stand under `prefix`; their number is in ``tasks``."""
+    given = status[["field", prefix + "status", prefix + "dataFound"]].set_axis(
+        ["field", "status", "dataFound"], axis=1
+    )
+    text = PANDAS_TYPES[pa.string()]  # the same, whatever the data: a column of nulls is no column of numbers
+    typed = given.astype({"field": text, "status": text, "dataFound": "boolean"})
+    return typed.groupby(list(typed.columns), dropna=False).size().rename("tasks").reset_index()
+
+
+def report(
+    counts: pd.DataFrame, head: pd.DataFrame, *, added: Sequence[str], prefix: str = "", width: int = 100
+) -> str:
+    """Lay out looked-up tasks for a terminal: by field the statuses and the share that has data, then the first rows.
+
+    `counts` are those of `tally`; `head` has some rows at the least, and `added` are the answer's columns to show of it.
+    """
+    total = int(counts["tasks"].sum())
+    if not total:
+        return "0 rows"
+    field = counts["field"].fillna("?").astype(str)
+    status = counts["status"].fillna(_NO_RECORD).astype(str)
+    table = pd.crosstab(field, status, values=counts["tasks"], aggfunc="sum").fillna(0).astype("int64")
+    statuses = [name for name in STATUSES if name in table.columns]
+    statuses += [name for name in table.columns if name not in (*STATUSES, _NO_RECORD)]
+    table = table[[*statuses, *(name for name in (_NO_RECORD,) if name in table.columns)]]
+    table.insert(0, "tasks", table.sum(axis=1))
+    shown = table.map("{:,}".format)
+    found = counts["tasks"].where(counts["dataFound"].fillna(value=False), 0)
+    parts = found.groupby(field).sum() / table["tasks"]
+    shown["with data"] = parts.map(lambda part: f"{share(part):>7} {bar(part)}")
+    first = rows(head, added=added, prefix=prefix, width=width, total=total)
+    return f"{shown.rename_axis(index=None, columns=None).to_string()}\n\n{first}"
+
+
+def rows(
+    status: pd.DataFrame,
+    *,
+    added: Sequence[str],
+    prefix: str = "",
+    width: int = 100,
+    most: int = 8,
+    total: int | None = None,
+) -> str:
+    """Lay out the first rows, of `total`, with the columns there is room for: the answer first, then the caller's own, then the rest."""
+    total = len(status) if total is None else total
+    own = [name for name in status.columns if name not in added and name not in KEY]
+    own = own or [name for name in status.columns if name in ("entityId", "entityType")]
+    cells = status[[*own, "field", *(name for name in added if name != "field")]].head(most).map(label)
+    spans = {name: max(len(str(name)), int(cells[name].str.len().max())) for name in cells.columns}
+    answer = ["field", *(prefix + name for name in ("status", "dataFound", "action", "reason"))]
+    wanted = sorted(cells.columns, key=lambda name: (name not in answer, name not in own))
+    room = accumulate(spans[name] + 1 for name in wanted)
+    fitting = {name for name, used in zip(wanted, room, strict=True) if used <= width}
+    cells = cells[[name for name in cells.columns if name in fitting]]
+    unseen = [f"{total - len(cells):,} more rows"] if total > len(cells) else []
+    unseen += [f"{len(wanted) - len(fitting)} more columns"] if len(fitting) < len(wanted) else []
+    more = "\n… " + " and ".join(unseen) if unseen else ""
+    left = {name: partial(_ljust, spans[name]) for name in cells.columns}
+    return cells.to_string(index=False, justify="left", formatters=left) + more
+
+
+def _ljust(span: int, cell: str) -> str:
+    return cell.ljust(span)
