@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import os
+import re
+import rlcompleter
 import subprocess
 import sys
 from pathlib import Path
@@ -15,17 +18,28 @@ import enrichstatus as es
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_public_names_are_the_imported_ones():
-    """What type checkers see, what is imported on first use and ``__all__`` are the same names, from the same modules."""
-    tree = ast.parse((ROOT / "enrichstatus" / "__init__.py").read_text(encoding="utf-8"))
-    (seen,) = (node.body for node in tree.body if isinstance(node, ast.If))
-    homes = {node.module: [alias.name for alias in node.names] for node in seen if isinstance(node, ast.ImportFrom)}
-    assert homes == es._HOMES
-    assert dir(es) == es.__all__ == sorted(name for names in homes.values() for name in names)
+def test_the_public_names_are_those_of_the_stub():
+    """Type checkers, ``dir`` and ``import *`` see the same names, each imported on first use from where it lives; and the version."""
+    assert set(dir(es)) == {*es.__all__, "__version__"}
+    assert es.__all__ == sorted(es.__all__)
     for name in es.__all__:
         assert getattr(es, name).__name__ == name
+        assert getattr(es, name).__module__ == es._HOMES[name]
+    assert es.__version__ == importlib.metadata.version("enrichstatus")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         es.nothing  # noqa: B018
+
+
+def test_tab_completion_shows_the_public_names_alone():
+    """At ``es.`` a notebook and Python's own prompt offer what is public, and no module that happens to be loaded."""
+    completer = rlcompleter.Completer({"es": es})
+    offered = [word.removeprefix("es.").rstrip("()") for word in completer.attr_matches("es.")]
+    assert sorted(offered) == es.__all__
+    from IPython.core.completer import IPCompleter, provisionalcompleter
+
+    with provisionalcompleter():
+        offered = [found.text for found in IPCompleter(namespace={"es": es}).completions("es.", 3)]
+    assert sorted(word.removeprefix(".") for word in offered) == es.__all__
 
 
 def test_importing_loads_nothing_optional():
@@ -86,9 +100,58 @@ def test_tests_share_what_is_in_support_and_nothing_else():
     assert wrong == []
 
 
+IMPORT_ALL = """
+import pathlib, pkgutil, sys
+real = pathlib.Path.read_text
+def read_text(self, encoding=None, errors=None):  # what Python does there
+    return real(self, encoding or "ascii", errors)
+pathlib.Path.read_text = read_text
+import enrichstatus as es
+for module in pkgutil.walk_packages(es.__path__, "enrichstatus."):
+    if module.name != "enrichstatus.__main__":
+        __import__(module.name)
+store = es.EnrichmentStore(org_id="org_acme")
+store.load("data/enrichments.json")
+tasks = es.tasks_from_leads("data/leads.csv", entity_id="lead_id", fields="emails")
+assert store.lookup(tasks)["status"].count() == 1732, store.lookup(tasks)["status"].count()
+"""
+
+
+def test_it_is_imported_and_looks_up_whatever_the_locale():
+    """Every module reads its own files, and a lookup the sample's, as UTF-8 where the locale knows ASCII alone."""
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL], cwd=ROOT, env=environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr.decode("utf-8", "replace")) == (0, "")
+
+
 def test_the_version_is_in_the_changelog():
-    """The version that is installed has its entry."""
-    assert f"## {importlib.metadata.version('enrichstatus')}" in (ROOT / "CHANGELOG.md").read_text()
+    """The version that is installed has its entry, with a date, below what is unreleased."""
+    version = re.escape(importlib.metadata.version("enrichstatus"))
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## \[Unreleased\]$.*^## \[{version}\] - \d{{4}}-\d\d-\d\d$", text, re.MULTILINE | re.DOTALL)
+
+
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "tests/bench/README.md")),
+    *sorted((ROOT / "notebooks").glob("*.ipynb")),
+]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_document_links_to_is_there(path: Path):
+    """Each link of the documents to a file of this repository finds it."""
+    text = path.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in link]
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_readme_is_short():
+    """The README can be read in five minutes: it has 150 lines at most, and none that nobody can take in."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 140 and not line.startswith(("python3 -m venv", "|", "!["))] == []
 
 
 def test_the_sample_data_are_what_their_script_makes(tmp_path: Path):
@@ -117,4 +180,7 @@ def test_a_notebook_runs_and_its_outputs_are_kept(path: Path):
     kept = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
     assert any(kept)
     assert not any(output.output_type == "error" for outputs in kept for output in outputs)
+    text = path.read_text(encoding="utf-8")
+    assert len(text) < 300_000
+    assert not re.search(r"/(tmp|home|root|Users)/", text), "an output shows where the notebook was run"
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()

@@ -50,7 +50,7 @@ def report(
     shown["with data, of ended"] = shares.map(lambda part: f"{share(part):>7} {bar(0 if pd.isna(part) else part)}")
     first = rows(head, added=added, prefix=prefix, width=width, total=total)
     # two spaces apart: the heads have spaces of their own
-    spans = {name: max(len(name), int(shown[name].str.len().max())) + 1 for name in shown}
+    spans = {name: max(len(str(name)), int(shown[name].str.len().max())) + 1 for name in shown}
     return f"{shown.rename_axis(index=None, columns=None).to_string(col_space=spans)}\n\n{first}"
 
 

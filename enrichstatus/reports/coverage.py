@@ -11,6 +11,7 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame
+from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.outcomes import ENDED, LABELS, places
 from enrichstatus.presentation import share
 from enrichstatus.reports.groups import By, comparable, found, parse_by, segment
@@ -62,8 +63,7 @@ def coverage(status: Any, by: By = "field", *, prefix: str = "", small: int = 30
     0  Webinar      3      2          1    0.5
     """
     names = parse_by(by)
-    if isinstance(small, bool) or not isinstance(small, int) or small < 0:
-        raise ValidationError(f"small= takes a number of tasks, 0 or more, not {small!r}.")
+    parse_number("small", small, least=0, whole=True, what="number of tasks")
     frame = frames.read(status)
     words, data = answers(frame, prefix)
     if _is_nothing(frame):

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError
-from enrichstatus.lookup.query import Instant, timing_out
+from enrichstatus.lookup.arguments import Instant
+from enrichstatus.lookup.query import timing_out
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import share
 from enrichstatus.reports.groups import By, Segments, parse_by, segment

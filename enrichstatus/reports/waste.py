@@ -11,7 +11,8 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.leads.prices import parse_costs
-from enrichstatus.lookup.query import Instant, timing_out
+from enrichstatus.lookup.arguments import Instant
+from enrichstatus.lookup.query import timing_out
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import number, share
 from enrichstatus.reports.groups import By, parse_by

@@ -180,6 +180,21 @@ def test_a_list_that_does_not_reach_what_is_required_is_exit_code_4(capsys: pyte
     assert len(pd.read_csv("o.csv")) == 6
 
 
+@pytest.mark.parametrize("written", [(), ("-o", "o.csv")])
+@pytest.mark.parametrize("how", ["left", "inner"])
+def test_what_is_required_is_required_of_all_tasks(
+    capsys: pytest.CaptureFixture[str], written: tuple[str, ...], how: str
+):
+    """--require counts the tasks, whether --how keeps those without a record or not, shown or written."""
+    lookup = ("lookup", *LEADS, *STORE, *NOW, "--how", how, *written)
+    code, _, err = run(capsys, *lookup, "--require", "ended=0.98")
+    assert (code, "Of 6 tasks 3 have ended (50 %)" in err, Path("o.csv").exists()) == (4, True, False)
+    code, out, _ = run(capsys, *lookup, "--require", "ended=0.5")
+    assert (code, out.partition(" tasks")[0]) == (0, "6" if how == "left" else "3")
+    if written:
+        assert len(pd.read_csv("o.csv")) == (6 if how == "left" else 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -195,8 +210,11 @@ def test_a_list_that_does_not_reach_what_is_required_is_exit_code_4(capsys: pyte
         (("plan", *LEADS, *STORE, "--priority", "rank"), "--priority names a column of the tasks"),
         (("plan", *LEADS, *STORE, "--retry", "pending"), "--retry is one of 'timeout', 'failed', not 'pending'"),
         (("plan", *LEADS, *STORE, "--requests", "x.csv"), "'x.csv' has no known ending to write; expected .ndjson"),
-        (("plan", *LEADS, *STORE, "-o", "leads.csv"), "'leads.csv' is the file of the tasks or of the store"),
-        (("plan", *LEADS, *STORE, "-o", "a.ndjson", "--requests", "a.ndjson"), "or written twice"),
+        (("plan", *LEADS, *STORE, "-o", "leads.csv"), "--output would replace 'leads.csv', which TASKS names"),
+        (
+            ("plan", *LEADS, *STORE, "-o", "a.ndjson", "--requests", "a.ndjson"),
+            "--requests would replace 'a.ndjson', which --output names",
+        ),
         (("plan", *LEADS, *STORE, "-o", "plan.xlsx"), "'plan.xlsx' has no known ending"),
         (("plan", *LEADS, "--url", "https://x.test", "--org", "o"), "--org goes with --store or --records"),
         (("plan", "leads.csv", *STORE), "takes --entity-id COLUMN"),

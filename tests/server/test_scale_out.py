@@ -20,7 +20,7 @@ import pytest
 import requests
 
 import enrichstatus as es
-from enrichstatus.sources.store import snapshot
+from enrichstatus.sources.store import point_lookup
 from tests.support.factory import ORG, record, task
 from tests.support.serving import PATH, write_tokens
 from tests.support.waiting import until
@@ -166,7 +166,7 @@ def check_never_back(seen: list[Answer]) -> None:
 
 def test_a_store_that_takes_long_to_read_draws_no_bar_on_stdout():
     """Nor where Python was told what to run by ``-m`` or ``-c``, which the engine takes for somebody at a terminal."""
-    code = "import enrichstatus as es; con = es.EnrichmentStore()._con; print(con.execute(\"select current_setting('enable_progress_bar')\").fetchall())"
+    code = "import enrichstatus as es\nwith es.EnrichmentStore()._cursor() as con: print(con.execute(\"select current_setting('enable_progress_bar')\").fetchall())"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
     assert told == "[(False,)]\n"
 
@@ -176,14 +176,14 @@ def test_a_worker_that_is_killed_while_it_reads_leaves_no_copy_behind(tmp_path: 
     put(tmp_path, "v0")
     (scratch := tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    pieces, found = snapshot._pieces, []
+    pieces, found = point_lookup._pieces, []
 
     def watched(batches: Any) -> Iterator[Any]:
         for piece in pieces(batches):
             yield piece
             found.append(list(scratch.iterdir()))
 
-    monkeypatch.setattr(snapshot, "_pieces", watched)
+    monkeypatch.setattr(point_lookup, "_pieces", watched)
     with es.EnrichmentStore(tmp_path / "leads.duckdb", org_id=ORG, read_only=True, preload=True) as store:
         assert found == [[]]
         assert store.lookup([task(0)])["status"].tolist() == ["finished"]

@@ -89,19 +89,19 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path):
     """A file that is no database, somebody else's database, and folders that are not there each have their own message."""
     noise = tmp_path / "noise.duckdb"
     noise.write_bytes(b"this is no database" * 100)
-    with pytest.raises(es.StoreError, match="is no DuckDB database"):
+    with pytest.raises(es.StoreError, match="is not a DuckDB database"):
         es.EnrichmentStore(noise)
     assert noise.read_bytes() == b"this is no database" * 100
     theirs = tmp_path / "theirs.duckdb"
     with duckdb.connect(str(theirs)) as con:
         con.execute("create table leads (something int)")
-    with pytest.raises(es.StoreError, match="is a database, but no store"):
+    with pytest.raises(es.StoreError, match="is a database, but not a store"):
         es.EnrichmentStore(theirs)
     with duckdb.connect(str(theirs)) as con:
         assert con.execute("select table_name from duckdb_tables()").fetchall() == [("leads",)]
     with duckdb.connect(str(tmp_path / "empty.duckdb")) as con:
         con.execute("select 1")
-    with pytest.raises(es.StoreError, match="is a database, but no store"):
+    with pytest.raises(es.StoreError, match="is a database, but not a store"):
         es.EnrichmentStore(tmp_path / "empty.duckdb", read_only=True)
     with pytest.raises(es.StoreError, match="There is no folder"):
         es.EnrichmentStore(tmp_path / "nowhere" / "s.duckdb")
@@ -163,6 +163,7 @@ def test_a_read_only_folder_says_so():
         """
         import os, sys
         import enrichstatus as es
+        es.EnrichmentStore().close()  # with all it imports, which nobody else may read
         if os.geteuid() == 0:
             os.setuid(65534)
         try:
@@ -349,9 +350,9 @@ def test_the_table_has_the_columns_of_the_schema(store: es.EnrichmentStore):
         assert con.table("enrichments").select(*COLUMNS).to_arrow_table().cast(SCHEMA).schema == SCHEMA
 
 
-def test_a_store_cannot_be_pickled_by_accident(store: es.EnrichmentStore):
-    """A store holds a file and a lock: sending it to another process fails at once."""
-    with pytest.raises(TypeError):
+def test_a_store_in_memory_cannot_be_pickled(store: es.EnrichmentStore):
+    """A store in memory cannot be sent to another process: that fails at once, and says why."""
+    with pytest.raises(TypeError, match="is in the memory of this process"):
         pickle.dumps(store)
 
 
@@ -418,7 +419,7 @@ def test_a_replaced_file_is_taken_up_by_refresh(tmp_path: Path, monkeypatch: pyt
         assert store.lookup([task(0)])["status"].tolist() == ["finished"]
         beside.write_text("no store at all")
         beside.replace(path)
-        with pytest.raises(es.StoreError, match=r"leads\.duckdb' is no DuckDB database"):
+        with pytest.raises(es.StoreError, match=r"leads\.duckdb' is not a DuckDB database"):
             store.refresh()
         assert store.lookup([task(0)])["status"].tolist() == ["finished"]
         with es.EnrichmentStore(beside) as new:

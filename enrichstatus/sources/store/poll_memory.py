@@ -8,14 +8,13 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.errors import ValidationError
+from enrichstatus.lookup.query import asker
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.schema import COLUMNS, KEY, SCHEMA, listed
 from enrichstatus.sources.store.store import EnrichmentStore
 
 #: Of each field so many of the newest records are history: more would outweigh what the present run tells.
 _HISTORY = 2000
-#: An instant before all records, at which none has timed out: what is pending has not ended, however old it is.
-_EARLY = "1970-01-01"
 
 
 class Memory:
@@ -29,17 +28,22 @@ class Memory:
         if not store.org_id:
             raise ValidationError("into= takes a store that was opened with org_id=, whose records the answers are.")
         self._store, self._org = store, store.org_id
-        with store._loading, store._cursor() as con:
+        with store._writing() as con:
             con.execute(_WAITS_SQL)
 
     def recall(self, tasks: pd.DataFrame) -> pd.DataFrame:
         """Give the tasks with what is recorded of them, and ``since``: when those without a record were first asked."""
+        question = asker(self._org, self._store._limits, None)
+        # without the timeout rule: what is pending has not ended, however old it is
+        never = pa.nulls(len(question), question.schema.field("pendingSince").type)
+        question = question.set_column(question.schema.get_field_index("pendingSince"), "pendingSince", never)
         names = ("status", "dataFound", "createdAt", "updatedAt")
-        found: pd.DataFrame = self._store.lookup(tasks, columns=names, now=_EARLY)
+        found = self._store._look_up(tasks, question, columns=names, how="left", errors="raise", prefix="")
         with self._store._cursor() as con:
             con.register("asked", pa.Table.from_pandas(tasks, preserve_index=False))
             since = to_pandas(con.sql(_SINCE_SQL, params={"org": self._org}))
-        return found.assign(since=since["since"].array)
+        known: pd.DataFrame = found.assign(since=since["since"].array)
+        return known
 
     def remember(self, answers: pd.DataFrame, at: datetime, *, missing_after: float) -> None:
         """Write answers (the key, and all columns of a record): those with a record are loaded, the others waited for since `at`.
@@ -55,7 +59,7 @@ class Memory:
         if found.any():
             self._store.load(answers.loc[found, list(COLUMNS)])
         if not found.all():
-            with self._store._loading, self._store._cursor() as con:
+            with self._store._writing() as con:
                 con.register("asked", pa.Table.from_pandas(answers.loc[~found, list(KEY)], preserve_index=False))
                 con.execute(_WAIT_SQL, {"org": self._org, "at": at.isoformat(), "over": missing_after})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from html import escape
@@ -16,7 +15,7 @@ import pyarrow as pa
 from enrichstatus import presentation as display
 from enrichstatus.errors import StoreError
 from enrichstatus.files.read import PathLike
-from enrichstatus.lookup.query import MAX_PROCESSING_TIME, Errors, Instant, parse_org
+from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import LoadReport, load
@@ -77,7 +76,6 @@ class EnrichmentStore(Embedded):
         read_only: bool = False,
         preload: bool = False,
     ):
-        self._loading = threading.Lock()
         super().__init__(
             path,
             org_id=org_id,
@@ -127,7 +125,7 @@ class EnrichmentStore(Embedded):
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
         parse_org(org_id)
         org_id = self.org_id if org_id is None else org_id
-        with self._loading, self._cursor() as con:
+        with self._writing() as con:
             return load(con, records, org_id=org_id, errors=errors, columns=columns)
 
     @staticmethod
@@ -197,6 +195,9 @@ class EnrichmentStore(Embedded):
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
         return answer(con, question, count, names, self._snapshot)
 
+    def _read_files(self) -> Sequence[str]:
+        return [self._name]
+
     def _register(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:
         con.register("records", con.table("enrichments"))
 
@@ -213,12 +214,12 @@ class EnrichmentStore(Embedded):
         return f"EnrichmentStore({self.path!r}{org}{', read_only=True' if self.read_only else ''})"
 
     def __repr__(self) -> str:
-        if self._con is None:
+        if self._file is None:
             return f"EnrichmentStore({self.path!r}, closed)"
         return display.text(self._headline(), self._counts())
 
     def _repr_html_(self) -> str:
-        if self._con is None:
+        if self._file is None:
             return f"<code>{escape(repr(self))}</code>"
         return display.html(self._headline(), self._counts())
 
