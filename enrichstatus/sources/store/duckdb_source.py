@@ -223,6 +223,7 @@ class Embedded(Database, ABC):
                 prefix=parse_prefix(prefix),
                 require=require,
                 progress=shown,
+                answered=self._check_unchanged,
             )
 
     def records(self, columns: Columns = COLUMNS, *, org_id: str | None = None) -> pa.Table:
@@ -252,7 +253,9 @@ class Embedded(Database, ABC):
         with self._cursor() as con:
             con.register("asker", question)
             found = self._distinct(con, question["orgId"][0].as_py()).select(*names)
-            return found.to_arrow_table().cast(pa.schema([SCHEMA.field(name) for name in names]))
+            table = found.to_arrow_table().cast(pa.schema([SCHEMA.field(name) for name in names]))
+            self._check_unchanged()
+            return table
 
     def query(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> list[dict[str, Any]]:
         """Answer the contract's request in process: 1 to 200 tasks in, the existing records out, as wire objects.
@@ -325,6 +328,9 @@ class Embedded(Database, ABC):
     def _read_files(self) -> Sequence[str]:
         """Name the files that the records lie in, beside a store's own."""
         return ()
+
+    def _check_unchanged(self) -> None:
+        """Refuse an answer whose records were changed by another program while they were read."""
 
     @abstractmethod
     def _register(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:
