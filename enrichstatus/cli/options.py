@@ -180,7 +180,7 @@ def numbers(given: Sequence[str] | None, option: str) -> dict[str, float]:
 
 def times(given: Sequence[str] | None) -> Any:
     """Read --max-processing-time, a time for all fields or one for each of some."""
-    from enrichstatus.lookup.query import MAX_PROCESSING_TIME
+    from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME
 
     if given and any("=" in text for text in given):
         return dict(pair(text, "--max-processing-time") for text in given)
@@ -189,7 +189,7 @@ def times(given: Sequence[str] | None) -> Any:
 
 def instant(options: argparse.Namespace) -> datetime | None:
     """Read --now; a service goes by its own clock, unless told otherwise."""
-    from enrichstatus.lookup.query import parse_instant
+    from enrichstatus.lookup.arguments import parse_instant
 
     return None if options.base_url and not options.now else parse_instant(options.now)
 

@@ -118,7 +118,7 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse, before any work, what cannot be written or would not be heeded."""
     from enrichstatus.files import read as files
     from enrichstatus.files import write as writing
-    from enrichstatus.lookup.query import parse_duration
+    from enrichstatus.lookup.arguments import parse_duration
 
     check_leads(options)
     if options.into is None:
@@ -188,7 +188,7 @@ def _schedule(options: argparse.Namespace) -> Any:
 
 def _patience(options: argparse.Namespace) -> float:
     """Seconds that one ask may take: a service that hangs must not hold up the deadline for long."""
-    from enrichstatus.lookup.query import parse_duration
+    from enrichstatus.lookup.arguments import parse_duration
 
     if options.deadline is None:
         return _LONGEST

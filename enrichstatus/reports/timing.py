@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.leads.prices import parse_costs
-from enrichstatus.lookup.query import Instant, timing_out
+from enrichstatus.lookup.arguments import Instant
+from enrichstatus.lookup.query import timing_out
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import number
 from enrichstatus.reports.groups import By, Segments, parse_by, segment

@@ -14,20 +14,10 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import LookupInterrupted, PartialLookupError, ServiceError
 from enrichstatus.frames import Kind, ListOrPath
+from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Columns, Errors, How, Instant, parse_fields, parse_limits
 from enrichstatus.lookup.contract import tasks_of
-from enrichstatus.lookup.query import (
-    LOOKUP_SQL,
-    MAX_PROCESSING_TIME,
-    Columns,
-    Errors,
-    How,
-    Instant,
-    PartialAnswer,
-    look_up,
-    parse_limits,
-    timing_out,
-)
-from enrichstatus.lookup.tasks import check, parse_fields
+from enrichstatus.lookup.query import LOOKUP_SQL, PartialAnswer, look_up, timing_out
+from enrichstatus.lookup.tasks import check
 from enrichstatus.schema import FIELDS
 from enrichstatus.sources.client import batches
 from enrichstatus.sources.client import responses as replies
