@@ -10,8 +10,9 @@ import pandas as pd
 from enrichstatus.errors import ValidationError
 from enrichstatus.leads.planning import plan
 from enrichstatus.leads.spread import spread
-from enrichstatus.lookup.query import Errors, Instant, Source
-from enrichstatus.lookup.tasks import bad_rows, parse_fields, tasks_from_leads
+from enrichstatus.lookup.arguments import Errors, Instant, parse_fields
+from enrichstatus.lookup.query import Source
+from enrichstatus.lookup.tasks import bad_rows, tasks_from_leads
 from enrichstatus.reports.coverage import coverage
 from enrichstatus.schema import FIELDS, KEY
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 #: Kaplan and Meier's estimate, over the relation ``evidence``.
-SURVIVAL_SQL = Path(__file__).with_name("survival.sql").read_text()
+SURVIVAL_SQL = Path(__file__).with_name("survival.sql").read_text(encoding="utf-8")
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
 

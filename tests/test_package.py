@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import os
 import re
+import rlcompleter
 import subprocess
 import sys
 from pathlib import Path
@@ -16,17 +18,28 @@ import enrichstatus as es
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_public_names_are_the_imported_ones():
-    """What type checkers see, what is imported on first use and ``__all__`` are the same names, from the same modules."""
-    tree = ast.parse((ROOT / "enrichstatus" / "__init__.py").read_text(encoding="utf-8"))
-    (seen,) = (node.body for node in tree.body if isinstance(node, ast.If))
-    homes = {node.module: [alias.name for alias in node.names] for node in seen if isinstance(node, ast.ImportFrom)}
-    assert homes == es._HOMES
-    assert dir(es) == es.__all__ == sorted(name for names in homes.values() for name in names)
+def test_the_public_names_are_those_of_the_stub():
+    """Type checkers, ``dir`` and ``import *`` see the same names, each imported on first use from where it lives; and the version."""
+    assert set(dir(es)) == {*es.__all__, "__version__"}
+    assert es.__all__ == sorted(es.__all__)
     for name in es.__all__:
         assert getattr(es, name).__name__ == name
+        assert getattr(es, name).__module__ == es._HOMES[name]
+    assert es.__version__ == importlib.metadata.version("enrichstatus")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         es.nothing  # noqa: B018
+
+
+def test_tab_completion_shows_the_public_names_alone():
+    """At ``es.`` a notebook and Python's own prompt offer what is public, and no module that happens to be loaded."""
+    completer = rlcompleter.Completer({"es": es})
+    offered = [word.removeprefix("es.").rstrip("()") for word in completer.attr_matches("es.")]
+    assert sorted(offered) == es.__all__
+    from IPython.core.completer import IPCompleter, provisionalcompleter
+
+    with provisionalcompleter():
+        offered = [found.text for found in IPCompleter(namespace={"es": es}).completions("es.", 3)]
+    assert sorted(word.removeprefix(".") for word in offered) == es.__all__
 
 
 def test_importing_loads_nothing_optional():
@@ -85,6 +98,32 @@ def test_tests_share_what_is_in_support_and_nothing_else():
                 if relative or (name.split(".")[0] == "tests" and name.split(".")[1:2] != ["support"])
             ]
     assert wrong == []
+
+
+IMPORT_ALL = """
+import pathlib, pkgutil, sys
+real = pathlib.Path.read_text
+def read_text(self, encoding=None, errors=None):  # what Python does there
+    return real(self, encoding or "ascii", errors)
+pathlib.Path.read_text = read_text
+import enrichstatus as es
+for module in pkgutil.walk_packages(es.__path__, "enrichstatus."):
+    if module.name != "enrichstatus.__main__":
+        __import__(module.name)
+store = es.EnrichmentStore(org_id="org_acme")
+store.load("data/enrichments.json")
+tasks = es.tasks_from_leads("data/leads.csv", entity_id="lead_id", fields="emails")
+assert store.lookup(tasks)["status"].count() == 1732, store.lookup(tasks)["status"].count()
+"""
+
+
+def test_it_is_imported_and_looks_up_whatever_the_locale():
+    """Every module reads its own files, and a lookup the sample's, as UTF-8 where the locale knows ASCII alone."""
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL], cwd=ROOT, env=environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr.decode("utf-8", "replace")) == (0, "")
 
 
 def test_the_version_is_in_the_changelog():

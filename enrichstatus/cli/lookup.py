@@ -1,23 +1,31 @@
-"""The command ``enrichstatus lookup``: what becomes of a list, said and written."""
+"""The command ``enrichstatus lookup``: the status of a list, shown and written."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.options import (
+    add_command,
+    add_errors,
+    add_now,
+    add_output,
+    add_prefix,
+    add_source,
+    add_tasks,
     asked_source,
     asked_tasks,
-    check_leads,
+    check_outputs,
+    check_source,
     fields,
+    instant,
     names,
+    numbers,
     refuse_stray,
-    requirements,
     write,
 )
+from enrichstatus.cli.poll import Terminated, terminable
 from enrichstatus.errors import (
     EnrichStatusError,
     LookupInterrupted,
@@ -30,29 +38,73 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def add(commands: Any) -> None:
+    """Declare the command and its options."""
+    command = add_command(commands, "lookup", lookup, help="look up the status of tasks, or of a lead list")
+    add_tasks(command)
+    add_source(command)
+    command.add_argument(
+        "--columns", default="status,dataFound", metavar="COLUMN,…", help='a record\'s columns to add, or "all"'
+    )
+    add_prefix(command, "the columns that are added")
+    command.add_argument(
+        "--how", choices=["left", "inner"], default="left", help="keep tasks without a record (default), or not"
+    )
+    add_errors(command)
+    add_now(command)
+    add_output(command)
+    command.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="with -o, which goes from file to file: how much memory DuckDB may use, e.g. 6GB; the rest waits on disk",
+    )
+    command.add_argument(
+        "--require",
+        action="append",
+        metavar="ended=SHARE",
+        help="of all tasks at least so many must have ended, e.g. ended=0.98, or at most so many have failed, e.g. failed=0.02; "
+        "else nothing is written (exit code 4)",
+    )
+    command.add_argument(
+        "--failed",
+        metavar="FILE",
+        help="with --url and -o: where a service answers only some tasks, write those to -o and the others here (exit code 1)",
+    )
+
+
 def lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
-    """Look up a list, from file to file where the records are at hand; `say` is told how many are what, and the first rows."""
-    from enrichstatus.lookup.query import asked, parse_instant
+    """Look up a list; SIGTERM ends it as Ctrl-C does."""
+    with terminable() as terminated:
+        try:
+            _lookup(options, say)
+        except KeyboardInterrupt as interrupt:
+            raise (Terminated(*interrupt.args) if terminated else interrupt) from None
+
+
+def _lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Look up a list, from file to file where the records are at hand; `say` gets how many are what, and the first rows."""
+    from enrichstatus.lookup.arguments import parse_columns
 
     _check(options)
-    columns = asked(options.columns if options.columns == "all" else names(options.columns))
-    required = requirements(options.require)
-    # a service judges by its own clock, unless told otherwise
-    now = None if options.url and not options.now else parse_instant(options.now)
+    columns = parse_columns(options.columns if options.columns == "all" else names(options.columns))
+    required = _required(options)
+    now = instant(options)
     settings = {"how": options.how, "errors": options.errors, "now": now, "prefix": options.prefix}
-    whose = f"answered by {options.url}" if options.url else f"of {options.org}"
-    judged = f", judged at {now:%Y-%m-%d %H:%M:%S} UTC\n" if now else "\n"
+    whose = f"answered by {options.base_url}" if options.base_url else f"of {options.org_id}"
+    evaluated = f", evaluated at {now:%Y-%m-%d %H:%M:%S} UTC\n" if now else "\n"
 
     def told(counts: pd.DataFrame, head: pd.DataFrame) -> None:
+        import shutil
+
         from enrichstatus.cli import summary
 
         width = shutil.get_terminal_size((100, 24)).columns
         added = [options.prefix + name for name in columns]
-        say(f"{int(counts['tasks'].sum()):,} tasks {whose}{judged}")
+        say(f"{int(counts['tasks'].sum()):,} tasks {whose}{evaluated}")
         say(summary.report(counts, head, added=added, prefix=options.prefix, width=width))
 
     with asked_source(options) as source:
-        ask = _framed if options.url or not options.output else _filed
+        ask = _framed if options.base_url or not options.output else _filed
         rows = ask(options, source, columns, required, settings, told)
     if options.output:
         say(f"\n{rows:,} rows written to {options.output}")
@@ -124,27 +176,24 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse, before any work, files that cannot be written and options that would not be heeded."""
     from enrichstatus.files import write as writing
 
-    if options.url is None:
-        refuse_stray({"--allow-http": options.allow_http, "--failed": options.failed}, "--url")
+    if options.base_url is None:
+        refuse_stray(options, ["failed"], "--url")
     else:
-        refuse_stray({"--memory-limit": options.memory_limit}, "--store or --records")
-        refuse_stray({"--org": options.org}, "--store or --records; of a service the token tells the organization")
-        if options.now is None:
-            refuse_stray(
-                {"--max-processing-time": options.max_processing_time},
-                "--now; without it a service judges by its own clock and times",
-            )
+        refuse_stray(options, ["memory_limit"], "--store or --records")
     if options.output is None:
-        refuse_stray({"--failed": options.failed}, "-o, which takes the rows that were answered")
-        refuse_stray({"--memory-limit": options.memory_limit}, "-o; what is only shown is looked up as a whole")
-    check_leads(options)
-    if options.output and options.url is None:
-        writing.Output(options.output, overwrite=True)  # a folder too
-    for path in filter(None, (options.output if options.url else None, options.failed)):
-        writing.writable(path)
-    others = [os.path.realpath(path) for path in (options.output, options.tasks) if path]
-    if options.failed and os.path.realpath(options.failed) in others:
-        raise ValidationError("--failed names the file of -o or of the tasks, which it would replace.")
+        refuse_stray(options, ["failed"], "-o, which takes the rows that were answered")
+        refuse_stray(options, ["memory_limit"], "-o; what is only shown is looked up as a whole")
+    check_source(options)
+    # from file to file a folder can be written too
+    check_outputs(options, output=writing.ENDINGS if options.base_url else (), failed=writing.ENDINGS)
+
+
+def _required(options: argparse.Namespace) -> dict[str, float]:
+    """Read --require, shares by name."""
+    required = numbers(options.require, "--require")
+    if strange := [name for name in required if name not in ("ended", "failed")]:
+        raise ValidationError(f"--require takes ended=SHARE and failed=SHARE, not {', '.join(strange)}.")
+    return required
 
 
 def _in_part(

@@ -1,4 +1,4 @@
-"""The command line: ``enrichstatus load``, ``lookup``, ``plan``, ``report``, ``poll``, ``serve`` and ``token``."""
+"""The command line: which commands there are, and what becomes of their errors."""
 
 from __future__ import annotations
 
@@ -8,31 +8,19 @@ import re
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from typing import Any
 
-from enrichstatus.cli import lookup as cli_lookup
-from enrichstatus.cli import plan as cli_lists
-from enrichstatus.cli import poll as cli_poll
-from enrichstatus.cli import serve as cli_serve
-from enrichstatus.cli.arguments import parser
-from enrichstatus.cli.options import (
-    opened,
-    pair,
-    refuse_empty,
-    store_file,
-)
-from enrichstatus.errors import (
-    EnrichStatusError,
-    PollDeadline,
-    RequirementError,
-    ValidationError,
-)
+from enrichstatus.cli import load, lookup, plan, poll, report, serve
+from enrichstatus.cli.options import refuse_empty
+from enrichstatus.errors import EnrichStatusError, PollDeadline, RequirementError, ValidationError
 
-_BAD_INPUT = 2
 _FAILED = 1
+_BAD_INPUT = 2
 _DEADLINE = 3
 _REQUIREMENT = 4
 _INTERRUPTED = 130
 _TERMINATED = 143
+
 
 #: What Python calls otherwise than the command line, beyond the arguments that are options under their own names.
 _WORDS = {
@@ -60,7 +48,7 @@ _WORDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; what goes wrong is told in one line on stderr.
+    """Run the command; an error is one line on stderr.
 
     Exit code 0, 2 for bad input, 3 where a poll's deadline came, 4 where a list does not
     reach what is required, 130 after Ctrl-C, 143 after SIGTERM, 1 for what failed otherwise.
@@ -71,21 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         refuse_empty(options)
-        match options.command:
-            case "load":
-                _load(options)
-            case "lookup":
-                _lookup(options)
-            case "plan":
-                cli_lists.plan(options, _say)
-            case "report":
-                cli_lists.report(options, _say)
-            case "poll":
-                cli_poll.poll(options, _say)
-            case "serve":
-                cli_serve.serve(options, _say)
-            case _:
-                cli_serve.token(options, _say)
+        options.run(options, _say)
         sys.stdout.flush()
     except ValidationError as error:
         return _complain(error, _BAD_INPUT)
@@ -100,17 +74,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _FAILED
         return _complain(error, _FAILED)
     except KeyboardInterrupt as error:
-        code = _TERMINATED if isinstance(error, cli_poll.Terminated) else _INTERRUPTED
+        code = _TERMINATED if isinstance(error, poll.Terminated) else _INTERRUPTED
         return _complain(str(error) or "interrupted; nothing was written", code)
     return 0
 
 
-def _lookup(options: argparse.Namespace) -> None:
-    with cli_poll.terminable() as terminated:
-        try:
-            cli_lookup.lookup(options, _say)
-        except KeyboardInterrupt as interrupt:
-            raise (cli_poll.Terminated(*interrupt.args) if terminated else interrupt) from None
+def parser() -> argparse.ArgumentParser:
+    """Make the parser; what it gives has the command as ``run``, and the command's options."""
+    whole = argparse.ArgumentParser(
+        prog="enrichstatus",
+        description="The status of lead enrichment, for a whole list at once.",
+        epilog="Exit codes: 0 done; 1 failed; 2 bad input; 3 the deadline of poll came while tasks were pending; "
+        "4 a list does not reach what lookup requires of it; 130 Ctrl-C; 143 stopped by SIGTERM.",
+    )
+    whole.add_argument(
+        "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"
+    )
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+    for module in (load, lookup, plan, report, poll, serve):
+        module.add(commands)
+    return whole
+
+
+class _Version(argparse.Action):
+    """Print the version; it is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"enrichstatus {version('enrichstatus')}")
+        parser.exit()
 
 
 def _say(text: str) -> None:
@@ -125,29 +118,5 @@ def _complain(error: object, code: int) -> int:
     text = text.replace(":\n  row", ": row").replace("\n  ", "; ").replace("\n", ". ")
     text = re.sub(r'\b(\w+)="(\w+)"', lambda found: f"--{found[1].replace('_', '-')} {found[2]}", text)
     text = re.sub(r"\b(\w+)=(?=\s)", lambda found: f"--{found[1].replace('_', '-')}", text)
-    if text == "Organization ID is missing":
-        text += ": say whose records to look in with --org"
     print(f"enrichstatus: {text}", file=sys.stderr)
     return code
-
-
-def _load(options: argparse.Namespace) -> None:
-    import pyarrow as pa
-
-    from enrichstatus.files import read as files
-    from enrichstatus.files import write as writing
-
-    columns = dict(pair(text, "--column") for text in options.column)
-    if options.rejects:
-        writing.writable(options.rejects)
-    if options.rejects and options.errors != "reject":
-        raise ValidationError("--rejects goes with --errors reject.")
-    given = files.expand(options.records)  # before a store is made for nothing
-    if options.rejects and any(os.path.realpath(options.rejects) == os.path.realpath(path) for path in given):
-        raise ValidationError("--rejects names a file of the records, which it would replace.")
-    with opened(store_file(options.store)) as store:
-        report = store.load(options.records, org_id=options.org, errors=options.errors, columns=columns)
-    print(report)
-    if options.rejects:
-        writing.write(pa.Table.from_pandas(report.rejects, preserve_index=False), options.rejects)
-        print(f"what is wrong with them: {options.rejects}")

@@ -1,16 +1,19 @@
-"""What the options of the command line name: columns, tasks, services, stores and files, refused where they name none."""
+"""The options that several commands have: how they are declared, read and checked."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.errors import StoreError, StoreLockedError, UnauthorizedError, ValidationError
-from enrichstatus.schema import listed
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pandas as pd
 
     from enrichstatus.sources.client.client import EnrichmentClient
@@ -18,22 +21,135 @@ if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore
 
 
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace, Callable[[str], None]], None], **texts: Any
+) -> Any:
+    """Declare a command that `run` runs. An option's ``dest`` is the name of the Python argument that it becomes."""
+    command = commands.add_parser(name, **texts)
+    command.set_defaults(run=run, declared=command)
+    return command
+
+
+def add_tasks(command: Any) -> None:
+    """Declare the tasks, and what makes tasks of a lead list."""
+    command.add_argument("tasks", metavar="TASKS", help="tasks (entityId, field), or a lead list with --entity-id")
+    command.add_argument("--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID")
+    command.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields to look up (default: all)")
+    command.add_argument("--entity-type", metavar="TYPE", help="with --entity-id: person (default) or company")
+
+
+def add_source(command: Any) -> None:
+    """Declare where to look: a store, a service, or record files."""
+    source = command.add_mutually_exclusive_group(required=True)
+    source.add_argument("--store", metavar="FILE", help="the store to look in; it is only read")
+    add_service(source)
+    source.add_argument("--records", nargs="+", metavar="PATH", help="record files to look in, without a store")
+    command.add_argument(
+        "--org",
+        dest="org_id",
+        metavar="ORG",
+        help="with --store or --records: the organization whose records to look in; a service knows it from the token",
+    )
+    add_allow_http(command)
+
+
+def add_service(command: Any, **settings: Any) -> None:
+    """Declare the service."""
+    command.add_argument(
+        "--url",
+        dest="base_url",
+        metavar="URL",
+        help="the service to look in; its token is read from ENRICHSTATUS_TOKEN in the environment",
+        **settings,
+    )
+
+
+def add_allow_http(command: Any) -> None:
+    """Declare that the token may be sent over plain http."""
+    command.add_argument(
+        "--allow-http",
+        action="store_true",
+        default=None,
+        help="with --url: send the token over plain http to another machine than this one",
+    )
+
+
+def add_now(command: Any) -> None:
+    """Declare when the timeout rule is evaluated."""
+    command.add_argument("--now", metavar="INSTANT", help="evaluate the timeout rule at this instant (default: now)")
+    add_max_processing_time(command, "; with --url it needs --now")
+
+
+def add_max_processing_time(command: Any, note: str) -> None:
+    """Declare after how long a pending task has timed out."""
+    command.add_argument(
+        "--max-processing-time",
+        action="append",
+        metavar="[FIELD=]TIME",
+        help=f"a task that is pending for longer has timed out, e.g. 800s (default) or phones=30min; can be repeated{note}",
+    )
+
+
+def add_errors(command: Any) -> None:
+    """Declare what becomes of bad tasks."""
+    command.add_argument(
+        "--errors",
+        choices=["raise", "coerce"],
+        default="raise",
+        help="where tasks are bad, stop (default), or give them no status",
+    )
+
+
+def add_prefix(command: Any, columns: str) -> None:
+    """Declare the prefix of the columns that are added."""
+    command.add_argument("--prefix", default="", metavar="TEXT", help=f"put this before the names of {columns}")
+
+
+def add_output(command: Any) -> None:
+    """Declare where the rows are written."""
+    command.add_argument("-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson")
+
+
+def spelling(options: argparse.Namespace) -> dict[str, str]:
+    """Say how the command spells the arguments of Python: ``{"org_id": "--org"}``."""
+    declared = options.declared._actions
+    return {action.dest: (action.option_strings or [action.metavar])[-1] for action in declared}
+
+
 def refuse_empty(options: argparse.Namespace) -> None:
     """Refuse an option whose text is empty: it would pass for one that was not given."""
-    for name, value in vars(options).items():
+    for name, spelled in spelling(options).items():
+        value = getattr(options, name, None)
         if name != "prefix" and (value == "" or (isinstance(value, list) and "" in value)):
-            positional = (options.command, name) in (
-                ("load", "records"),
-                *((command, "tasks") for command in ("lookup", "plan", "report", "poll")),
-            )
-            called = name.upper() if positional else f"--{name.replace('_', '-')}"
-            raise ValidationError(f"{called} is empty; what it takes is text (is a variable of the shell not set?).")
+            raise ValidationError(f"{spelled} is empty; it takes text (is a variable of the shell not set?).")
 
 
-def refuse_stray(given: Mapping[str, object], partner: str) -> None:
+def refuse_stray(options: argparse.Namespace, arguments: Sequence[str], partner: str) -> None:
     """Refuse options that mean nothing without another one, which is not there."""
-    if stray := [name for name, value in given.items() if value is not None]:
-        raise ValidationError(f"{listed(stray)} {'goes' if len(stray) == 1 else 'go'} with {partner}.")
+    spelled = spelling(options)
+    if stray := [spelled[name] for name in arguments if getattr(options, name) is not None]:
+        raise ValidationError(f"{', '.join(stray)} {'goes' if len(stray) == 1 else 'go'} with {partner}.")
+
+
+def check_leads(options: argparse.Namespace) -> None:
+    """Refuse what is said of a lead list where tasks are given."""
+    if options.entity_id is None:
+        refuse_stray(options, ["fields", "entity_type"], "--entity-id, which names the column of a lead list's ids")
+
+
+def check_source(options: argparse.Namespace) -> None:
+    """Refuse options that the source, or a list of tasks, would not heed."""
+    if options.base_url is None:
+        refuse_stray(options, ["allow_http"], "--url")
+        if options.org_id is None:
+            raise ValidationError("Organization ID is missing: say whose records to look in with --org.")
+    else:
+        refuse_stray(options, ["org_id"], "--store or --records; a service knows the organization from the token")
+        if options.now is None:
+            refuse_stray(
+                options, ["max_processing_time"], "--now; without it a service goes by its own clock and times"
+            )
+    check_leads(options)
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -62,40 +178,30 @@ def numbers(given: Sequence[str] | None, option: str) -> dict[str, float]:
     return read
 
 
-def requirements(given: Sequence[str] | None) -> dict[str, float]:
-    """Read --require, shares by name."""
-    required = numbers(given, "--require")
-    if strange := [name for name in required if name not in ("ended", "failed")]:
-        raise ValidationError(f"--require takes ended=SHARE and failed=SHARE, not {listed(strange)}.")
-    return required
-
-
 def times(given: Sequence[str] | None) -> Any:
     """Read --max-processing-time, a time for all fields or one for each of some."""
-    from enrichstatus.lookup.query import MAX_PROCESSING_TIME
+    from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME
 
     if given and any("=" in text for text in given):
         return dict(pair(text, "--max-processing-time") for text in given)
     return given[-1] if given else MAX_PROCESSING_TIME
 
 
+def instant(options: argparse.Namespace) -> datetime | None:
+    """Read --now; a service goes by its own clock, unless told otherwise."""
+    from enrichstatus.lookup.arguments import parse_instant
+
+    return None if options.base_url and not options.now else parse_instant(options.now)
+
+
 def fields(options: argparse.Namespace, known: Sequence[str]) -> Sequence[str]:
-    """Say which fields a lead list is asked for; none, where tasks are given and not leads."""
+    """Say which fields of a lead list are looked up; none, where tasks are given and not leads."""
     if not options.entity_id:
         return ()
     chosen = known if options.fields is None else names(options.fields)
     if unknown := [name for name in chosen if name not in known]:
-        raise ValidationError(f"--fields names {listed(unknown)}; the fields are {listed(known)}.")
+        raise ValidationError(f"--fields names {', '.join(unknown)}; the fields are {', '.join(known)}.")
     return chosen
-
-
-def check_leads(options: argparse.Namespace) -> None:
-    """Refuse what is said of a lead list where tasks are given."""
-    if options.entity_id is None:
-        refuse_stray(
-            {"--fields": options.fields, "--entity-type": options.entity_type},
-            "--entity-id, which names the column of a lead list's ids",
-        )
 
 
 @contextmanager
@@ -126,13 +232,13 @@ def asked_source(options: argparse.Namespace) -> EnrichmentStore | Scan | Enrich
     from enrichstatus.sources.store.store import EnrichmentStore
 
     limits = times(options.max_processing_time)
-    if options.url is not None:
+    if options.base_url is not None:
         return service(options, max_processing_time=limits)
     if options.records and all(files.format_of(path) == "parquet" for path in files.expand(options.records)):
-        return EnrichmentStore.scan(options.records, org_id=options.org, max_processing_time=limits)
+        return EnrichmentStore.scan(options.records, org_id=options.org_id, max_processing_time=limits)
     stored = options.store is not None
     path = store_file(options.store) if stored else ":memory:"
-    store = opened(path, org_id=options.org, max_processing_time=limits, read_only=stored)
+    store = opened(path, org_id=options.org_id, max_processing_time=limits, read_only=stored)
     try:
         if options.records:
             store.load(options.records)
@@ -143,28 +249,19 @@ def asked_source(options: argparse.Namespace) -> EnrichmentStore | Scan | Enrich
 
 
 def service(options: argparse.Namespace, **settings: Any) -> EnrichmentClient:
-    """Make a client of the service that is asked, with the token of the environment."""
+    """Make a client of the service, with the token of the environment."""
     from enrichstatus.sources.client.client import EnrichmentClient
 
     try:
-        return EnrichmentClient(options.url, allow_http=bool(options.allow_http), **settings)
+        return EnrichmentClient(options.base_url, allow_http=bool(options.allow_http), **settings)
     except UnauthorizedError:
         raise ValidationError(
             "There is no ENRICHSTATUS_TOKEN in the environment: put the token of the service there."
         ) from None
 
 
-def write(frame: pd.DataFrame, path: str) -> None:
-    """Write rows to a file, in the format that its ending names."""
-    import pyarrow as pa
-
-    from enrichstatus.files import write as writing
-
-    writing.write(pa.Table.from_pandas(frame, preserve_index=False), path)
-
-
 def opened(path: str, **settings: Any) -> EnrichmentStore:
-    """Open a store of the command line; what is none is bad input, one that somebody else holds is not."""
+    """Open a store of the command line; a file that is no store is bad input, one that somebody else holds is not."""
     from enrichstatus.sources.store.store import EnrichmentStore
 
     try:
@@ -180,3 +277,50 @@ def store_file(path: str) -> str:
     if path == ":memory:":
         raise ValidationError("--store names a file; what is in memory ends with the command.")
     return path
+
+
+def check_outputs(options: argparse.Namespace, **outputs: Sequence[str]) -> None:
+    """Refuse, before any work, an output that cannot be written, or that would replace what is read or another output.
+
+    `outputs` are options that name files to write, with the endings that such a file may have.
+    """
+    from enrichstatus.files import read as files
+    from enrichstatus.files import write as writing
+
+    spelled = spelling(options)
+    outputs = {name: endings for name, endings in outputs.items() if getattr(options, name) is not None}
+    known: dict[str, str] = {}
+    for name in spelled.keys() & {"tasks", "records", "store", "into"} if outputs else ():
+        given = getattr(options, name)
+        paths = files.expand(given) if given and name in ("tasks", "records") else filter(None, [given])
+        known |= dict.fromkeys(paths, spelled[name])
+    for name, endings in outputs.items():
+        path = getattr(options, name)
+        if endings:
+            writing.writable(path, endings)
+        else:
+            writing.Output(path, overwrite=True)  # a folder too
+        for other, option in known.items():
+            if _same(path, other):
+                raise ValidationError(
+                    f"{spelled[name]} would replace {other!r}, which {option} names. Name another file."
+                )
+        known[path] = spelled[name]
+
+
+def _same(output: str, other: str) -> bool:
+    """Whether two paths lead to one file, or the first to a folder that holds the other."""
+    if os.path.exists(output) and os.path.exists(other):
+        return (
+            os.path.samefile(output, other) or Path(os.path.realpath(output)) in Path(os.path.realpath(other)).parents
+        )
+    return os.path.realpath(output) == os.path.realpath(other)
+
+
+def write(frame: pd.DataFrame, path: str) -> None:
+    """Write rows to a file, in the format that its ending names."""
+    import pyarrow as pa
+
+    from enrichstatus.files import write as writing
+
+    writing.write(pa.Table.from_pandas(frame, preserve_index=False), path)

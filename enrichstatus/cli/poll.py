@@ -1,10 +1,8 @@
-"""The command that polls a service until all tasks have ended: ``enrichstatus poll``."""
+"""The command ``enrichstatus poll``: look up in a service until all tasks have ended."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import signal
 import sys
 from collections import deque
@@ -13,7 +11,23 @@ from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from enrichstatus.cli.options import asked_tasks, check_leads, opened, refuse_stray, service, store_file, write
+from enrichstatus.cli.options import (
+    add_allow_http,
+    add_command,
+    add_errors,
+    add_output,
+    add_prefix,
+    add_service,
+    add_tasks,
+    asked_tasks,
+    check_leads,
+    check_outputs,
+    opened,
+    refuse_stray,
+    service,
+    store_file,
+    write,
+)
 from enrichstatus.errors import PollDeadline, ValidationError
 
 if TYPE_CHECKING:
@@ -27,11 +41,55 @@ _SHORTEST, _LONGEST = 10.0, 600.0
 
 
 class Terminated(KeyboardInterrupt):
-    """The poll was told to stop by SIGTERM; it ends as at Ctrl-C."""
+    """The command was told to stop by SIGTERM; it ends as at Ctrl-C."""
+
+
+def add(commands: Any) -> None:
+    """Declare the command and its options."""
+    command = add_command(
+        commands,
+        "poll",
+        poll,
+        help="look up in a service until all tasks have ended",
+        description="Look up in a service until all tasks have ended: only those that have not, and ever less often. At a terminal "
+        "a bar shows how far it is, in a log a line for each round.",
+        epilog="Exit codes: 0 all have ended; 3 the deadline came, what has not ended is pending and the output is written all "
+        "the same; 130 Ctrl-C and 143 SIGTERM, the store keeps what was answered; 2 bad input; 1 failed otherwise.",
+    )
+    add_tasks(command)
+    add_service(command, required=True)
+    add_allow_http(command)
+    command.add_argument(
+        "--store",
+        dest="into",
+        metavar="FILE",
+        help="remember each answer there, and do not look up again what has ended; made where there is none",
+    )
+    command.add_argument(
+        "--org", dest="org_id", metavar="ORG", help="with --store: the organization whose records the answers are"
+    )
+    command.add_argument(
+        "--deadline", metavar="TIME", help="stop waiting after so long, e.g. 90s, 30min or 2h (default: never)"
+    )
+    command.add_argument(
+        "--missing-after",
+        default="60s",
+        metavar="TIME",
+        help="wait so long for a task without a record; then it counts as having none (default: 60s)",
+    )
+    command.add_argument(
+        "--schedule",
+        choices=["backoff", "adaptive"],
+        default="backoff",
+        help="look up after 1, 2, 4 … 60 s (default), or when enough are expected to have ended, learned from those before",
+    )
+    add_errors(command)
+    add_prefix(command, "status and dataFound, the columns that are added")
+    add_output(command)
 
 
 def poll(options: argparse.Namespace, say: Callable[[str], None]) -> None:
-    """Poll until all have ended; `say` is told what came out, stderr how far it is.
+    """Poll until all have ended; `say` gets what came out, stderr how far it is.
 
     Raises
     ------
@@ -60,23 +118,18 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse, before any work, what cannot be written or would not be heeded."""
     from enrichstatus.files import read as files
     from enrichstatus.files import write as writing
-    from enrichstatus.lookup.query import parse_duration
+    from enrichstatus.lookup.arguments import parse_duration
 
     check_leads(options)
-    if options.store is None:
-        refuse_stray({"--org": options.org}, "--store; of a service the token tells the organization")
-    elif options.org is None:
+    if options.into is None:
+        refuse_stray(options, ["org_id"], "--store; a service knows the organization from the token")
+    elif options.org_id is None:
         raise ValidationError("--store needs --org: the organization whose records the answers are.")
     if options.deadline is not None:
         parse_duration(options.deadline, "deadline")
     parse_duration(options.missing_after, "missing_after")
     files.expand(options.tasks)  # before a store is made for nothing
-    if options.output is None:
-        return
-    writing.writable(options.output)
-    kept = [os.path.realpath(path) for path in (options.tasks, options.store) if path]
-    if os.path.realpath(options.output) in kept:
-        raise ValidationError("-o names the file of the tasks or of the store, which it would replace.")
+    check_outputs(options, output=writing.ENDINGS)
 
 
 @contextmanager
@@ -109,7 +162,7 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
             updates: Any = polling.poll(
                 source,
                 tasks,
-                into=None if options.store is None else stack.enter_context(_memory(options)),
+                into=None if options.into is None else stack.enter_context(_memory(options)),
                 schedule=_schedule(options),
                 deadline=options.deadline,
                 missing_after=options.missing_after,
@@ -124,7 +177,7 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
 
 
 def _memory(options: argparse.Namespace) -> EnrichmentStore:
-    return opened(store_file(options.store), org_id=options.org)
+    return opened(store_file(options.into), org_id=options.org_id)
 
 
 def _schedule(options: argparse.Namespace) -> Any:
@@ -135,7 +188,7 @@ def _schedule(options: argparse.Namespace) -> Any:
 
 def _patience(options: argparse.Namespace) -> float:
     """Seconds that one ask may take: a service that hangs must not hold up the deadline for long."""
-    from enrichstatus.lookup.query import parse_duration
+    from enrichstatus.lookup.arguments import parse_duration
 
     if options.deadline is None:
         return _LONGEST
@@ -159,6 +212,8 @@ def _logged(updates: Iterable[Update]) -> Iterator[Update]:
 
 def _report(options: argparse.Namespace, update: Update, say: Callable[[str], None]) -> None:
     """Write the rows, then say what came out."""
+    import shutil
+
     from enrichstatus.cli import summary
     from enrichstatus.polling.update import cost
     from enrichstatus.presentation import duration
@@ -167,7 +222,7 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
     if options.output:
         write(frame, options.output)
     say(
-        f"{update.ended:,} of {update.total:,} tasks have ended, answered by {options.url} "
+        f"{update.ended:,} of {update.total:,} tasks have ended, answered by {options.base_url} "
         f"with {cost(update)} in {duration(update.elapsed)}\n"
     )
     width = shutil.get_terminal_size((100, 24)).columns
@@ -187,11 +242,11 @@ def _late(options: argparse.Namespace, update: Update) -> str:
         f"{left:,} of {update.total:,} tasks have not ended within {options.deadline}: they are pending, not failed. "
         "Run the same command again to "
     )
-    return text + ("go on where it was" if options.store else "ask anew; with --store FILE it goes on where it was")
+    return text + ("go on where it was" if options.into else "ask anew; with --store FILE it goes on where it was")
 
 
 def _interrupted(options: argparse.Namespace, update: Update | None) -> str:
     how = f"{update.ended:,} of {update.total:,} tasks had ended" if update else "not all had been asked once"
-    if options.store:
-        return f"interrupted: {how}. What was answered is in {options.store}: run the same command again to go on"
+    if options.into:
+        return f"interrupted: {how}. What was answered is in {options.into}: run the same command again to go on"
     return f"interrupted: {how}. Nothing remembers them; with --store FILE the same command goes on where it was"

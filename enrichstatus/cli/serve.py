@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from enrichstatus.cli.options import fields, names, opened, refuse_stray, store_file, times
+from enrichstatus.cli.options import (
+    add_command,
+    add_max_processing_time,
+    fields,
+    names,
+    opened,
+    refuse_stray,
+    store_file,
+    times,
+)
 from enrichstatus.errors import EnrichStatusError, ValidationError
 
 if TYPE_CHECKING:
@@ -17,6 +26,74 @@ if TYPE_CHECKING:
 
 #: The token of a simulated service that was given no tokens: it protects nothing.
 SIMULATED = "simulated"
+
+
+def add(commands: Any) -> None:
+    """Declare the two commands and their options."""
+    command = add_command(
+        commands, "serve", serve, help="serve the contract's endpoint over a store, or a simulated service"
+    )
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("--store", metavar="FILE", help="the store to serve; a file put in its place is served instead")
+    what.add_argument(
+        "--simulate",
+        action="store_true",
+        help="serve records that start pending and end over time, of --tasks or of what is triggered at it",
+    )
+    command.add_argument(
+        "--tokens", metavar="FILE", help="who may look up: see token new (simulated: the token is simulated)"
+    )
+    command.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine alone)")
+    command.add_argument("--port", type=_port, default=8000, help="the port; 0 is any that is free (default: 8000)")
+    command.add_argument(
+        "--writable",
+        action="store_true",
+        default=None,
+        help="with --store: open it to be written, which keeps others out",
+    )
+    add_max_processing_time(command, "; with --store")
+    simulated = command.add_argument_group("simulated service")
+    simulated.add_argument(
+        "--tasks",
+        metavar="TASKS",
+        help="what was triggered before it starts: tasks, or a lead list with --entity-id (default: nothing)",
+    )
+    simulated.add_argument(
+        "--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID"
+    )
+    simulated.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields triggered (default: all)")
+    simulated.add_argument("--seed", type=int, help="another seed is another course of events (default: 0)")
+    simulated.add_argument(
+        "--speed", type=float, help="how many times faster than life, 0.001 to 1,000,000 (default: 1)"
+    )
+    simulated.add_argument(
+        "--fault-rate", type=float, help="the share of queries that meet a fault, 0 to 1 (default: 0)"
+    )
+    simulated.add_argument("--faults", metavar="FAULT,…", help="with --fault-rate: which (default: 429,500,slow,cut)")
+
+    tokens = commands.add_parser("token", help="make a token for the endpoint").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    new = add_command(
+        tokens,
+        "new",
+        token,
+        help="make a token, add its digest to the tokens file, and print it once, on the last line",
+    )
+    new.add_argument(
+        "--org", dest="org_id", required=True, metavar="ORG", help="the organization whose records it may see"
+    )
+    new.add_argument("--tokens", required=True, metavar="FILE", help="the tokens file; made where there is none")
+
+
+def _port(text: str) -> int:
+    try:
+        port = int(text)
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is a whole number from 0 to 65535, not {text!r}")
+    return port
 
 
 def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -44,28 +121,29 @@ def token(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Make a token; `say` is told it, on the last line."""
     from enrichstatus.server.tokens import new_token
 
-    made = new_token(options.tokens, options.org)
-    say(f"a token of {options.org}; its digest is in {options.tokens}, itself it is shown only here:\n{made}")
+    made = new_token(options.tokens, options.org_id)
+    say(f"a token of {options.org_id}; its digest is in {options.tokens}, itself it is shown only here:\n{made}")
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that the service asked for would not heed."""
     if not options.simulate:
-        simulated = ("tasks", "entity_id", "fields", "seed", "speed", "fault_rate", "faults")
-        refuse_stray({f"--{name.replace('_', '-')}": getattr(options, name) for name in simulated}, "--simulate")
+        simulated = ["tasks", "entity_id", "fields", "seed", "speed", "fault_rate", "faults"]
+        refuse_stray(options, simulated, "--simulate")
         if not options.tokens:
-            raise ValidationError("--store needs --tokens: who may ask. Make one with: enrichstatus token new")
+            raise ValidationError("--store needs --tokens: who may look up. Make one with: enrichstatus token new")
         return
     refuse_stray(
-        {"--max-processing-time": options.max_processing_time, "--writable": options.writable},
+        options,
+        ["max_processing_time", "writable"],
         "--store; a simulated service has the time of --speed, and no file",
     )
     if not options.tasks:
-        refuse_stray({"--entity-id": options.entity_id}, "--tasks, which names the lead list that was triggered")
+        refuse_stray(options, ["entity_id"], "--tasks, which names the lead list that was triggered")
     if not options.entity_id:
-        refuse_stray({"--fields": options.fields}, "--entity-id, which names the column of a lead list's ids")
+        refuse_stray(options, ["fields"], "--entity-id, which names the column of a lead list's ids")
     if options.fault_rate is None:
-        refuse_stray({"--faults": options.faults}, "--fault-rate, which says how many there are")
+        refuse_stray(options, ["faults"], "--fault-rate, which says how many there are")
 
 
 def _stored(options: argparse.Namespace) -> EnrichmentStore:

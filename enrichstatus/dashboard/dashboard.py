@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from enrichstatus.dashboard import html as drawing
-from enrichstatus.lookup.query import Errors, Source, choice
+from enrichstatus.lookup.arguments import Errors, choice
+from enrichstatus.lookup.query import Source
 from enrichstatus.polling.background import OVER, Progress, Watch
 from enrichstatus.polling.run import Duration
 from enrichstatus.polling.schedules import Ask

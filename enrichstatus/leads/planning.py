@@ -16,8 +16,17 @@ from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.leads.plan import ACTIONS, Codes, Plan
-from enrichstatus.leads.prices import over_budget, parse_costs, parse_credits, prices_of, priorities
-from enrichstatus.lookup.query import Instant, Source, check_source, choice, parse_duration, parse_instant, parse_prefix
+from enrichstatus.leads.prices import over_budget, parse_costs, prices_of, priorities
+from enrichstatus.lookup.arguments import (
+    Instant,
+    check_source,
+    choice,
+    parse_duration,
+    parse_instant,
+    parse_number,
+    parse_prefix,
+)
+from enrichstatus.lookup.query import Source
 from enrichstatus.lookup.tasks import check, create_vocabularies, problems, taken_names
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, REASONS, listed
 
@@ -107,7 +116,7 @@ def plan(
     stale = None if stale_after is None else moment - parse_duration(stale_after, "stale_after")
     fields: Sequence[str] = getattr(source, "fields", FIELDS)
     prices = parse_costs(costs, fields)
-    most = None if budget is None else parse_credits("budget=", budget)
+    most = None if budget is None else parse_number("budget", budget, least=0, what="number of credits")
     retried = _parse_retry(retry)
     frame = frames.read(tasks)
     parse_prefix(prefix)

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame, Rows
+from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.schema import listed
 
 Numbers = npt.NDArray[np.float64]
@@ -25,18 +26,10 @@ def parse_costs(costs: object, fields: Sequence[str]) -> dict[str, float]:
         raise ValidationError(f'costs= takes credits by field, such as {{"emails": 1}}, not {type(costs).__name__}.')
     if unknown := [name for name in costs if name not in fields]:
         raise ValidationError(f"costs= has a price for {listed(unknown)}; the fields are {listed(fields)}.")
-    return {name: parse_credits(f"costs= of {name}", price) for name, price in costs.items()}
-
-
-def parse_credits(name: str, value: object) -> float:
-    """Check a number of credits."""
-    if (
-        isinstance(value, (int, float, np.integer, np.floating))
-        and not isinstance(value, bool)
-        and 0 <= value < math.inf
-    ):
-        return float(value)  # nor is it NaN
-    raise ValidationError(f"{name} is a number of credits from 0 up, not {value!r}.")
+    return {
+        name: parse_number(f"costs= of {name}", price, least=0, what="number of credits")
+        for name, price in costs.items()
+    }
 
 
 def priorities(frame: Frame, name: str | None) -> Numbers | None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from enrichstatus.errors import EnrichStatusError
-from enrichstatus.lookup.query import LOOKUP_SQL, choice
+from enrichstatus.lookup.arguments import choice
+from enrichstatus.lookup.query import LOOKUP_SQL
 
 Dialect: TypeAlias = Literal["duckdb", "spark", "bigquery", "snowflake", "postgres"]
 

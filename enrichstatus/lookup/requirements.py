@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from enrichstatus import frames
 from enrichstatus.errors import RequirementError, ValidationError
+from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.schema import listed
 
 F = TypeVar("F")
@@ -78,12 +79,10 @@ def require(
 def check_requirements(*, ended: float | None = None, failed: float | None = None, tasks: int | None = None) -> None:
     """Check what is required: see `require`."""
     for name, share in (("ended", ended), ("failed", failed)):
-        if share is not None and (
-            isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1
-        ):
-            raise ValidationError(f"{name}= is a share from 0 to 1, not {share!r}.")
-    if tasks is not None and (isinstance(tasks, bool) or not isinstance(tasks, int) or tasks < 0):
-        raise ValidationError(f"tasks= is a whole number from 0 up, not {tasks!r}.")
+        if share is not None:
+            parse_number(name, share, least=0, most=1, what="share")
+    if tasks is not None:
+        parse_number("tasks", tasks, least=0, whole=True)
     if ended is None and failed is None and tasks is None:
         raise ValidationError("Nothing is required: pass ended=, failed= or tasks=.")
 

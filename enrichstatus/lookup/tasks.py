@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame, Kind, ListOrPath, Named
+from enrichstatus.lookup.arguments import parse_fields
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, find, listed
 
-KEYS_SQL = Path(__file__).with_name("keys.sql").read_text()
-PROBLEMS_SQL = Path(__file__).with_name("problems.sql").read_text()
+KEYS_SQL = Path(__file__).with_name("keys.sql").read_text(encoding="utf-8")
+PROBLEMS_SQL = Path(__file__).with_name("problems.sql").read_text(encoding="utf-8")
 
 # Materialized, or the condition would make the engine cast every key twice
 _TASKS_SQL = f"""
@@ -100,15 +101,6 @@ def taken_names(frame: Named, names: Sequence[str]) -> list[str]:
     fold = str.casefold if frame.caseless else str
     found = {fold(str(name)) for name in frame.columns}
     return [name for name in names if fold(name) in found]
-
-
-def parse_fields(fields: Sequence[str] | str) -> tuple[str, ...]:
-    """Check a vocabulary of fields: one or more distinct names, without outer white space."""
-    names = (fields,) if isinstance(fields, str) else tuple(fields) if isinstance(fields, Iterable) else ()
-    bad = [name for name in names if not isinstance(name, str) or not name or name != name.strip()]
-    if bad or not names or len(set(names)) < len(names):
-        raise ValidationError(f"fields= takes distinct names, such as {FIELDS}, not {fields!r}.")
-    return names
 
 
 def create_vocabularies(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from enrichstatus.errors import PollDeadline, PollInterrupted
-from enrichstatus.lookup.query import Errors, Source
+from enrichstatus.lookup.arguments import Errors
+from enrichstatus.lookup.query import Source
 from enrichstatus.polling.poll import updates
 from enrichstatus.polling.run import Duration, Run
 from enrichstatus.polling.schedules import Ask

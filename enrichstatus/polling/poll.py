@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from enrichstatus.errors import EnrichStatusError, LookupInterrupted, PollDeadline, PollInterrupted, ValidationError
 from enrichstatus.frames import Kind, ListOrPath
-from enrichstatus.lookup.query import Errors, Source, parse_duration
+from enrichstatus.lookup.arguments import Errors, parse_duration, parse_number
+from enrichstatus.lookup.query import Source
 from enrichstatus.polling.run import Duration, Run
 from enrichstatus.polling.schedules import Ask, Backoff
 from enrichstatus.polling.update import Update
@@ -270,10 +267,8 @@ def _next(steps: Iterator[float | Ask], last: float | None) -> Ask:
     """Take the schedule's next step; one that has no more goes on with the last."""
     step = next(steps, Backoff().maximum if last is None else last)
     ask = step if isinstance(step, Ask) else Ask(step)
-    number: object = ask.after  # whatever a schedule of the user's own gives
-    if isinstance(number, Real) and not np.issubdtype(type(number), bool) and 0 <= (after := float(number)) < math.inf:
-        return replace(ask, after=after)
-    raise ValidationError(f"schedule= gives seconds from 0 up, not {step!r}.")
+    # a schedule of the user's own gives whatever it likes
+    return replace(ask, after=parse_number("A step of schedule=", ask.after, least=0, what="number of seconds"))
 
 
 def _late(update: Update, end: float) -> PollDeadline:

@@ -19,8 +19,9 @@ from enrichstatus.errors import (
     StoreError,
     ValidationError,
 )
+from enrichstatus.lookup.arguments import Errors, check_source, choice, parse_duration
 from enrichstatus.lookup.contract import BATCH_SIZE
-from enrichstatus.lookup.query import Errors, Source, check_source, choice, parse_duration
+from enrichstatus.lookup.query import Source
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.tracker import Codes, Tracker
 from enrichstatus.polling.update import State, Update, requests_for

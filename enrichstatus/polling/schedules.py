@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.survival import Outlook, Prospect
 
@@ -86,7 +86,7 @@ class Backoff:
             ("maximum", maximum, initial, math.inf),
             ("jitter", jitter, 0, 0.99),
         ):
-            _check(name, value, least, most)
+            parse_number(name, value, least=least, most=most)
         self.initial, self.factor, self.maximum = float(initial), float(factor), float(maximum)
         self.jitter, self._random = float(jitter), random
         self._next = self.initial
@@ -149,7 +149,7 @@ class Adaptive:
         jitter: float = 0.1,
         random: Callable[[], float] = random.random,
     ):
-        _check("patience", patience, 0.001, math.inf)
+        parse_number("patience", patience, least=0.001)
         self.patience = float(patience)
         self._backoff = Backoff(initial, factor, maximum, jitter=0)
         self._jitter = Backoff(initial, factor, maximum, jitter=jitter, random=random)
@@ -215,10 +215,3 @@ class Adaptive:
 
     def __repr__(self) -> str:
         return f"Adaptive({self.patience:g}, maximum={self._backoff.maximum:g}, jitter={self._jitter.jitter:g})"
-
-
-def _check(name: str, value: object, least: float, most: float) -> None:
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not least <= value <= most or value == math.inf:  # type: ignore[operator]  # nor is NaN
-        upper = f" to {most:g}" if most < math.inf else " up"
-        raise ValidationError(f"{name}= is a number from {least:g}{upper}, not {value!r}.")

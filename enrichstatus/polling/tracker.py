@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.errors import EnrichStatusError, ValidationError
-from enrichstatus.lookup.query import parse_prefix
+from enrichstatus.lookup.arguments import parse_prefix
 from enrichstatus.lookup.tasks import check, create_vocabularies, taken_names, to_pandas
 from enrichstatus.schema import KEY, STATUSES, listed
 from enrichstatus.survival import Numbers, Outlook, Prospect, learn

@@ -15,12 +15,13 @@ import pyarrow.compute as pc
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame
+from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.lookup.tasks import check, create_vocabularies, to_pandas
 from enrichstatus.reports.groups import By, comparable, found, parse_by, segment
 from enrichstatus.reports.report import Report
 from enrichstatus.schema import FIELDS
 
-DIFF_SQL = Path(__file__).with_name("diff.sql").read_text()
+DIFF_SQL = Path(__file__).with_name("diff.sql").read_text(encoding="utf-8")
 
 #: The standard normal's quantile for an interval of 95 %.
 _Z = 1.959963984540054
@@ -69,8 +70,7 @@ def coverage(status: Any, by: By = "field", *, prefix: str = "", small: int = 30
     0  Webinar      3      2          1    0.5
     """
     names = parse_by(by)
-    if isinstance(small, bool) or not isinstance(small, int) or small < 0:
-        raise ValidationError(f"small= takes a number of tasks, 0 or more, not {small!r}.")
+    parse_number("small", small, least=0, whole=True, what="number of tasks")
     frame = frames.read(status)
     words, data = _answers(frame, prefix)
     if _is_nothing(frame):

@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, PercentFormatter
 
 from enrichstatus.errors import ValidationError
+from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.presentation import duration, number
 from enrichstatus.reports.axes import (
     EDGE,
@@ -65,8 +66,8 @@ def draw(
 ) -> Axes:
     """Draw a report of this kind; see `Report.plot`."""
     title, most, kind = options.pop("title", None), options.pop("most", None), options.pop("kind", "share")
-    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-        raise ValidationError(f"most= takes a number of groups, 1 or more, not {most!r}.")
+    if most is not None:
+        parse_number("most", most, least=1, whole=True, what="number of groups")
     draws: dict[tuple[str, object], Callable[[Asked], Axes]] = {
         ("coverage", "share"): _coverage,
         ("coverage", "status"): _status,

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.leads.prices import parse_costs
-from enrichstatus.lookup.query import Instant, timing_out
+from enrichstatus.lookup.arguments import Instant
+from enrichstatus.lookup.query import timing_out
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import number
 from enrichstatus.reports.groups import By, Segments, parse_by, segment
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
     from enrichstatus.sources.store.store import EnrichmentStore
 
-JUDGED_SQL = Path(__file__).with_name("judged.sql").read_text()
-WASTE_SQL = Path(__file__).with_name("waste.sql").read_text()
+JUDGED_SQL = Path(__file__).with_name("judged.sql").read_text(encoding="utf-8")
+WASTE_SQL = Path(__file__).with_name("waste.sql").read_text(encoding="utf-8")
 
 _PERIODS = ("day", "week", "month")
 _TIMING = ("records", "ended", "pending", "timed out", "share timed out", "median", "p90")

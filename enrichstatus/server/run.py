@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from enrichstatus.errors import EnrichStatusError, ValidationError
+from enrichstatus.lookup.arguments import parse_number
 
 try:
     import h11
@@ -216,8 +217,7 @@ def _listen(host: str, port: int) -> tuple[socket.socket, str]:
     """Open the socket, and tell its base URL."""
     if not host.strip():
         raise ValidationError("The host is empty, which would be every address of this machine; 0.0.0.0 says so.")
-    if not 0 <= port <= 65535:
-        raise ValidationError(f"A port is a whole number from 0 to 65535, not {port!r}.")
+    parse_number("port", port, least=0, most=65535, whole=True)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         where = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]

@@ -17,8 +17,9 @@ from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup import contract as wire
-from enrichstatus.lookup.query import MAX_PROCESSING_TIME, Instant, asker
-from enrichstatus.lookup.querying import PREFIX
+from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Instant
+from enrichstatus.lookup.contract import PREFIX
+from enrichstatus.lookup.query import asker
 from enrichstatus.lookup.tasks import check
 from enrichstatus.schema import COLUMNS, FIELDS, KEY
 from enrichstatus.sources.store.lookup_files import LookupReport

@@ -66,7 +66,7 @@ def test_lookup_prints_a_summary_and_the_first_rows(capsys: pytest.CaptureFixtur
     code, out, err = run(capsys, *LOOKUP)
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0] == "5 tasks of org_1, judged at 2026-11-16 09:00:00 UTC"
+    assert lines[0] == "5 tasks of org_1, evaluated at 2026-11-16 09:00:00 UTC"
     assert lines[2].split() == ["tasks", "finished", "timeout", "no", "record", "with", "data"]
     assert lines[3].split() == ["emails", "5", "2", "1", "2", "20.0", "%", "██░░░░░░░░"]
     assert lines[6].split() == [uid(0), "emails", "finished", "True"]
@@ -303,3 +303,53 @@ def test_a_reader_that_stops_early_is_no_traceback():
     pipe = f"{sys.executable} -m enrichstatus lookup data/leads.csv --records data/enrichments.json --org org_acme --entity-id lead_id | head -0"
     done = subprocess.run(pipe, shell=True, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("--help",), 0), (("--version",), 0), (("lookup", "--help"), 0), (("lookup", "x.csv", "--colour", "red"), 2)],
+)
+def test_what_needs_no_data_answers_without_the_libraries_for_data(arguments: tuple[str, ...], code: int):
+    """Help, the version and a wrong option import neither pandas nor pyarrow nor DuckDB, and so answer at once."""
+    program = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print(sorted({'pandas', 'pyarrow', 'duckdb', 'numpy'} & set(sys.modules))))\n"
+        f"sys.argv = ['enrichstatus', *{arguments}]\n"
+        "from enrichstatus.cli import main\n"
+        "sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (code, "[]")
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("command", "option", "output"),
+    [
+        ("lookup", "-o", "records.json"),
+        ("lookup", "-o", "link.json"),
+        ("lookup", "-o", "hard.json"),
+        ("lookup", "-o", "tasks1.csv"),
+        ("lookup", "-o", "lists"),
+        ("plan", "-o", "records.json"),
+        ("plan", "-o", "tasks1.csv"),
+        ("plan", "--requests", "records2.ndjson"),
+    ],
+)
+def test_an_output_never_replaces_what_is_read(
+    capsys: pytest.CaptureFixture[str], command: str, option: str, output: str
+):
+    """However a file that is read is named, an output that would replace it is refused before any work."""
+    Path("tasks1.csv").write_bytes(Path("tasks.csv").read_bytes())
+    Path("records2.ndjson").write_text(json.dumps(record(9)) + "\n")
+    Path("link.json").symlink_to("records.json")
+    Path("hard.json").hardlink_to("records.json")
+    Path("lists").mkdir()
+    es.EnrichmentStore(org_id="org_1").lookup_to("tasks.csv", "lists/part-00000.parquet")
+    before = {path: path.read_bytes() for path in Path().rglob("*.*")}
+    tasks = "lists/*.parquet" if output == "lists" else "tasks*.csv"
+    records = ("--records", "records*.*json", "--org", "org_1")
+    code, out, err = run(capsys, command, tasks, *records, option, output)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "would replace" in err
+    assert {path: path.read_bytes() for path in Path().rglob("*.*")} == before

@@ -195,8 +195,11 @@ def test_a_list_that_does_not_reach_what_is_required_is_exit_code_4(capsys: pyte
         (("plan", *LEADS, *STORE, "--priority", "rank"), "--priority names a column of the tasks"),
         (("plan", *LEADS, *STORE, "--retry", "pending"), "--retry is one of 'timeout', 'failed', not 'pending'"),
         (("plan", *LEADS, *STORE, "--requests", "x.csv"), "'x.csv' has no known ending to write; expected .ndjson"),
-        (("plan", *LEADS, *STORE, "-o", "leads.csv"), "'leads.csv' is the file of the tasks or of the store"),
-        (("plan", *LEADS, *STORE, "-o", "a.ndjson", "--requests", "a.ndjson"), "or written twice"),
+        (("plan", *LEADS, *STORE, "-o", "leads.csv"), "--output would replace 'leads.csv', which TASKS names"),
+        (
+            ("plan", *LEADS, *STORE, "-o", "a.ndjson", "--requests", "a.ndjson"),
+            "--requests would replace 'a.ndjson', which --output names",
+        ),
         (("plan", *LEADS, *STORE, "-o", "plan.xlsx"), "'plan.xlsx' has no known ending"),
         (("plan", *LEADS, "--url", "https://x.test", "--org", "o"), "--org goes with --store or --records"),
         (("plan", "leads.csv", *STORE), "takes --entity-id COLUMN"),

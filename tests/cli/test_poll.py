@@ -434,7 +434,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no time": (("tasks.csv", "--missing-after", "0s"), "--missing-after takes a duration above zero, such as"),
     "no format": (("tasks.csv", "-o", "o.xlsx"), "no known ending to write"),
     "no folder": (("tasks.csv", "-o", "nowhere/o.csv"), "no such folder"),
-    "in place of the tasks": (("tasks.csv", "-o", "./tasks.csv"), "-o names the file of the tasks"),
+    "in place of the tasks": (
+        ("tasks.csv", "-o", "./tasks.csv"),
+        "--output would replace 'tasks.csv', which TASKS names",
+    ),
     "plain http": (("tasks.csv", "--url", "http://example.com"), "Use https, or pass --allow-http."),
     "no address": (("tasks.csv", "--url", "nonsense"), "--url is an address such as"),
 }

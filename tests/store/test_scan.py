@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -226,7 +228,7 @@ def test_files_that_are_no_records_are_refused_by_name(tmp_path: Path):
     with pytest.raises(es.ValidationError, match=r"cut\.parquet' does not fit: Records need the column"):
         es.EnrichmentStore.scan(tmp_path / "*.parquet", org_id=ORG)
     (tmp_path / "r.csv").write_text("id\n")
-    with pytest.raises(es.ValidationError, match="is no Parquet file"):
+    with pytest.raises(es.ValidationError, match="is not a Parquet file"):
         es.EnrichmentStore.scan(tmp_path / "r.csv", org_id=ORG)
     with pytest.raises(es.ValidationError, match="matches no file"):
         es.EnrichmentStore.scan(tmp_path / "none*.parquet", org_id=ORG)
@@ -254,3 +256,69 @@ def test_a_file_that_goes_away_is_an_error_that_names_it(tmp_path: Path):
         path.unlink()
         with pytest.raises(es.StoreError, match=r"r\.parquet"):
             source.lookup([task(0)])
+
+
+def test_files_that_arrive_change_or_go_are_seen_by_the_next_question(tmp_path: Path):
+    """A scan that stays open answers from what its names lead to when it is called, in every kind of question."""
+    written(tmp_path / "1.parquet", record(0))
+    with es.EnrichmentStore.scan(tmp_path / "*.parquet", org_id=ORG) as source:
+        assert statuses(source, task(0), task(1)) == ["finished", None]
+        written(tmp_path / "2.parquet", record(1, status="failed"))
+        assert statuses(source, task(0), task(1)) == ["finished", "failed"]
+        assert es.plan(source, [task(1)], now=NOW).frame["action"].tolist() == ["retry"]
+        assert "2 records in 2 files" in repr(source)
+        written(tmp_path / "3.parquet", record(1, createdAt="2026-11-16T08:30:00Z", id=uid(77)))
+        assert len(source.records()) == 3
+        pd.DataFrame([task(0), task(1)]).to_csv(tmp_path / "tasks.csv", index=False)
+        written(tmp_path / "1.parquet", record(0, status="failed"), record(2))
+        source.lookup_to(tmp_path / "tasks.csv", tmp_path / "out.csv", now=NOW)
+        assert pd.read_csv(tmp_path / "out.csv")["status"].tolist() == ["failed", "finished"]
+        (tmp_path / "3.parquet").unlink()
+        assert statuses(source, task(0), task(1)) == ["failed", "failed"]
+        assert "3 records in 2 files" in repr(source)
+        (tmp_path / "4.parquet").write_bytes(b"PAR1 this is none")
+        with pytest.raises(es.StoreError, match=r"4\.parquet"):
+            source.lookup([task(0)])
+
+
+def test_one_question_sees_one_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where a file is replaced or removed while it is read, the question is answered anew, of the state it then finds."""
+    paths = [written(tmp_path / f"{n}.parquet", record(n)) for n in range(2)]
+    relation = scanning._relation
+    changes = [
+        lambda: written(paths[0], record(0, status="failed"), record(2)),
+        paths[1].unlink,
+        *[lambda n=n: written(paths[0], *(record(0) for _ in range(n + 3))) for n in range(4)],  # type: ignore[misc]
+    ]
+
+    def meanwhile(con: Any, chosen: Any) -> Any:
+        made = relation(con, chosen)
+        changes.pop(0)()
+        return made
+
+    with es.EnrichmentStore.scan(tmp_path / "*.parquet", org_id=ORG) as source:
+        monkeypatch.setattr(scanning, "_relation", meanwhile)
+        with pytest.raises(es.StoreError, match="were changed while they were read"):
+            source.records()
+        assert len(changes) == 5
+        with pytest.raises(es.StoreError, match=r"1\.parquet|were changed while"):
+            source.records()
+        with pytest.raises(es.StoreError, match="were changed while they were read; look up again"):
+            source.lookup([task(0)], now=NOW)
+        assert changes == []
+        changes[:] = [lambda: written(paths[0], record(0, status="failed")), lambda: None]
+        assert statuses(source, task(0)) == ["failed"]
+        assert changes == []
+
+
+def test_a_scan_is_sent_to_another_process_and_outlives_a_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Pickled it reads the same files by the same settings, wherever the program has gone; a forked child reads them afresh."""
+    written(tmp_path / "1.parquet", record(0), record(1, orgId="org_2"))
+    monkeypatch.chdir(tmp_path)
+    with es.EnrichmentStore.scan("*.parquet", org_id=ORG, since="2026-01-01") as source:
+        monkeypatch.chdir("/")
+        with pickle.loads(pickle.dumps(source)) as other:
+            assert statuses(other, task(0), task(1)) == ["finished", None]
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            assert pool.apply(statuses, (source, task(0))) == ["finished"]
+        assert statuses(source, task(0)) == ["finished"]

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 import enrichstatus as es
-from enrichstatus.lookup.query import asked
+from enrichstatus.lookup.arguments import parse_columns
 from enrichstatus.schema import PANDAS_TYPES, SCHEMA
 from tests.support.factory import ORG, uid
 
@@ -95,7 +95,7 @@ class Service:
         trouble = self.troubles.pop(0) if self.troubles else None
         if isinstance(trouble, BaseException):
             raise trouble
-        answer = self.answer(tasks, now)[list(asked(columns))]
+        answer = self.answer(tasks, now)[list(parse_columns(columns))]
         answer = tasks.assign(**{name: answer[name].array for name in answer})
         return answer if trouble is None else trouble(tasks, answer)
 

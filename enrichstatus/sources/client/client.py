@@ -14,21 +14,19 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import EnrichStatusError, LookupInterrupted, PartialLookupError, ServiceError
 from enrichstatus.frames import Kind, ListOrPath
-from enrichstatus.lookup.contract import tasks_of
-from enrichstatus.lookup.query import (
-    LOOKUP_SQL,
+from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
     Columns,
     Errors,
     How,
     Instant,
-    PartialAnswer,
-    look_up,
+    parse_fields,
     parse_instant,
     parse_limits,
-    timing_out,
 )
-from enrichstatus.lookup.tasks import check, parse_fields, task_tables
+from enrichstatus.lookup.contract import tasks_of
+from enrichstatus.lookup.query import LOOKUP_SQL, PartialAnswer, look_up, timing_out
+from enrichstatus.lookup.tasks import check, task_tables
 from enrichstatus.schema import FIELDS
 from enrichstatus.sources.client import batches
 from enrichstatus.sources.client import responses as replies

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from enrichstatus.errors import UnauthorizedError, ValidationError
 from enrichstatus.lookup import contract as wire
-from enrichstatus.lookup.query import parse_duration
+from enrichstatus.lookup.arguments import parse_duration, parse_number
 
 if TYPE_CHECKING:
     import requests
@@ -202,13 +202,3 @@ def parse_flag(name: str, value: Any, *, optional: bool = False) -> None:
     """Check a switch: True or False, or None where that is a choice too."""
     if not isinstance(value, bool) and not (optional and value is None):
         raise ValidationError(f"{name}= takes True or False{', or None' if optional else ''}, not {value!r}.")
-
-
-def parse_number(name: str, value: Any, *, least: float | None = None, whole: bool = False) -> float:
-    """Check a number: above 0, or from `least` on."""
-    kind: Any = int if whole else (int, float)
-    fits = isinstance(value, kind) and not isinstance(value, bool)
-    if not fits or not (value > 0 if least is None else value >= least) or value == float("inf"):
-        bound = "above 0" if least is None else f"from {least:g}"
-        raise ValidationError(f"{name}= takes {'whole numbers' if whole else 'numbers'} {bound}, not {value!r}.")
-    return float(value)

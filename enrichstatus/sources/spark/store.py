@@ -12,23 +12,21 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Kind, ListOrPath
-from enrichstatus.lookup.query import (
-    LOOKUP_SQL,
+from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
     Columns,
     Errors,
     How,
     Instant,
-    asker,
     choice,
-    look_up,
+    parse_fields,
     parse_limits,
     parse_options,
     parse_org,
-    refuse_taken,
 )
-from enrichstatus.lookup.querying import PREFIX, query_many
-from enrichstatus.lookup.tasks import check, parse_fields, problems, task_names, task_tables
+from enrichstatus.lookup.contract import PREFIX, query_many
+from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up, refuse_taken
+from enrichstatus.lookup.tasks import check, problems, task_names, task_tables
 from enrichstatus.schema import COLUMNS, FIELDS, KEY, listed
 from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
 from enrichstatus.sources.spark.session import check_session, is_spark, numbered, running

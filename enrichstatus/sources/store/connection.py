@@ -18,7 +18,7 @@ from enrichstatus.schema import COLUMNS, FIELDS, listed
 from enrichstatus.sources.store.open_files import MEMORY, OpenFile, identity, open_file, opening
 from enrichstatus.sources.store.point_lookup import Snapshot
 
-_TABLES_SQL = Path(__file__).with_name("database.sql").read_text()
+_TABLES_SQL = Path(__file__).with_name("database.sql").read_text(encoding="utf-8")
 
 
 class Database:

@@ -15,24 +15,22 @@ from enrichstatus.errors import InternalError, StoreError, ValidationError
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Kind, ListOrPath
-from enrichstatus.lookup.query import (
-    LOOKUP_SQL,
+from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
     Columns,
     Errors,
     How,
     Instant,
-    asked,
-    asker,
     choice,
-    look_up,
+    parse_columns,
+    parse_fields,
     parse_limits,
     parse_org,
     parse_prefix,
 )
-from enrichstatus.lookup.querying import PREFIX, query_many
+from enrichstatus.lookup.contract import PREFIX, query_many
+from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up
 from enrichstatus.lookup.requirements import check_required
-from enrichstatus.lookup.tasks import parse_fields
 from enrichstatus.progress import Progress
 from enrichstatus.schema import COLUMNS, SCHEMA
 from enrichstatus.sources.store.connection import Database
@@ -190,7 +188,7 @@ class Embedded(Database, ABC):
         ...                           now="2026-11-16T09:00:00Z"))
         2,000 tasks read, 2,000 rows written to ...status.parquet: 20 failed, 1,090 finished, 843 no record, 10 pending, 37 timeout
         """
-        names = asked(columns)
+        names = parse_columns(columns)
         choice("how", how, ("left", "inner"))
         choice("errors", errors, ("raise", "coerce"))
         if require is not None:
@@ -225,6 +223,7 @@ class Embedded(Database, ABC):
                 prefix=parse_prefix(prefix),
                 require=require,
                 progress=shown,
+                answered=self._check_unchanged,
             )
 
     def records(self, columns: Columns = COLUMNS, *, org_id: str | None = None) -> pa.Table:
@@ -250,11 +249,13 @@ class Embedded(Database, ABC):
             The store is closed, or its file cannot be read.
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, None)
-        names = asked(columns, COLUMNS)
+        names = parse_columns(columns, COLUMNS)
         with self._cursor() as con:
             con.register("asker", question)
             found = self._distinct(con, question["orgId"][0].as_py()).select(*names)
-            return found.to_arrow_table().cast(pa.schema([SCHEMA.field(name) for name in names]))
+            table = found.to_arrow_table().cast(pa.schema([SCHEMA.field(name) for name in names]))
+            self._check_unchanged()
+            return table
 
     def query(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> list[dict[str, Any]]:
         """Answer the contract's request in process: 1 to 200 tasks in, the existing records out, as wire objects.
@@ -327,6 +328,9 @@ class Embedded(Database, ABC):
     def _read_files(self) -> Sequence[str]:
         """Name the files that the records lie in, beside a store's own."""
         return ()
+
+    def _check_unchanged(self) -> None:
+        """Refuse an answer whose records were changed by another program while they were read."""
 
     @abstractmethod
     def _register(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:

@@ -16,12 +16,12 @@ import pandas as pd
 from enrichstatus import frames
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
-from enrichstatus.lookup.query import Errors, choice
+from enrichstatus.lookup.arguments import Errors, choice
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
 from enrichstatus.schema import COLUMNS, find, listed, snake
 
-_LOAD_SQL = Path(__file__).with_name("load.sql").read_text()
-_MERGE_SQL = Path(__file__).with_name("merge.sql").read_text()
+_LOAD_SQL = Path(__file__).with_name("load.sql").read_text(encoding="utf-8")
+_MERGE_SQL = Path(__file__).with_name("merge.sql").read_text(encoding="utf-8")
 _REQUIRED = ("createdAt", "entityId", "field", "status")
 
 

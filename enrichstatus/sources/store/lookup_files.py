@@ -17,7 +17,8 @@ from enrichstatus.errors import RequirementError, ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Frame
-from enrichstatus.lookup.query import LOOKUP_SQL, How, places, refuse_taken, taken
+from enrichstatus.lookup.arguments import How
+from enrichstatus.lookup.query import LOOKUP_SQL, places, refuse_taken, taken
 from enrichstatus.lookup.requirements import judge
 from enrichstatus.lookup.tasks import bad_rows, bad_tasks, cast_tasks, keys_of, task_names, tasks_from_leads
 from enrichstatus.progress import Progress
@@ -129,8 +130,12 @@ def look_up_files(
     prefix: str,
     require: Mapping[str, Any] | None,
     progress: Progress,
+    answered: Callable[[], None],
 ) -> LookupReport:
-    """Look up tasks in the relations ``records`` and ``asker`` of `con`, and write them with the columns `names` of the answer."""
+    """Look up tasks in the relations ``records`` and ``asker`` of `con`, and write them with the columns `names` of the answer.
+
+    `answered` is called when all records have been read.
+    """
     added = [prefix + name for name in names]
     # the tasks are read by another cursor, while this one asks or is asked
     with con.cursor() as beside:
@@ -141,6 +146,7 @@ def look_up_files(
         con.register("found", con.sql(LOOKUP_SQL).select("position", *asked))
         with progress.following(con, 10, 70):
             con.execute(_EXPLAINED_SQL if explained else _ORDERED_SQL)
+        answered()
         until = _until(con.table("answer").to_arrow_reader(PIECE))
         tally, rows, first = _Tally(), 0, 0
         head: list[pa.Table] = []

@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from html import escape
 from pathlib import Path
@@ -14,17 +15,21 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote
 
 import duckdb
+import pyarrow as pa
 
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.files.read import PathLike
-from enrichstatus.lookup.query import Instant, choice, parse_instant
+from enrichstatus.lookup.arguments import Instant, choice, parse_instant
 from enrichstatus.lookup.tasks import KEYS_SQL
 from enrichstatus.schema import listed, snake
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import pick, record_names
+from enrichstatus.sources.store.open_files import identity
 
-_SCAN_SQL = Path(__file__).with_name("scan.sql").read_text()
+_SCAN_SQL = Path(__file__).with_name("scan.sql").read_text(encoding="utf-8")
+#: So often a question is answered anew where its files change meanwhile.
+TRIES = 4
 #: Names of partitions by day, as ISO dates.
 _DAYS = ("day", "date", "dt")
 #: What a writer of partitions calls the one of nulls.
@@ -49,6 +54,13 @@ class _File(NamedTuple):
         whose = (partitions.get(org) or partitions.get(snake(org)) or "").strip()
         day = next(filter(None, map(_day, partitions.items())), None)
         return cls(path, partitions, None if whose in ("", _NULL) else whose, day)
+
+
+class _Checked(NamedTuple):
+    file: _File
+    identity: tuple[int, ...]
+    rows: int
+    bytes: int
 
 
 def _org_name(columns: Mapping[str, str] | None) -> str:
@@ -88,37 +100,63 @@ class Scan(Embedded):
                 f"scan takes Parquet files (a path, a glob, or a list of these), not {type(records).__name__}; "
                 "anything else is loaded: EnrichmentStore().load(records)."
             )
-        # whole, because the folders above tell something too
-        paths = [os.path.abspath(path) for path in files.expand(records)]
-        if strange := [path for path in paths if files.format_of(path) != "parquet"]:
-            raise ValidationError(
-                f"{strange[0]!r} is no Parquet file, and only these can be read where they lie; load it into a store."
-            )
+        given = [records] if isinstance(records, (str, os.PathLike)) else records
+        #: whole, because the folders above say something too, and wherever the program goes
+        self._given = [str(Path(path).expanduser().absolute()) for path in given]
+        #: the files of the last question, by their paths
+        self._checked: dict[str, _Checked] = {}
+        #: the files of the question that a thread is at, and what each was at its start
+        self._question = threading.local()
         super().__init__(":memory:", org_id=org_id, max_processing_time=max_processing_time, fields=fields)
         self.read_only = True
-        self.path = os.fspath(records) if isinstance(records, (str, os.PathLike)) else listed(paths, limit=2)
+        self.path = listed(map(os.fspath, given), limit=2)
         try:
-            with self._cursor() as con, files.reading():
-                self._files = [_File.at(path, _org_name(columns)) for path in paths]
-                self._rows, self._bytes = _check(con, self._files, columns)
+            with self._cursor() as con:
                 self._register(con, org_id or "")
         except BaseException:
             self.close()
             raise
+
+    def __reduce__(self) -> Any:
+        options = {"since": self._since, "columns": self._renames, "errors": "raise" if self._strict else "reject"}
+        return _scanned, (self._given, self._options() | options)
+
+    def _look(self, con: duckdb.DuckDBPyConnection) -> list[_File]:
+        """Find the files that lie there now, and check those that are new or have changed since the last question."""
+        paths = list(map(os.path.abspath, files.expand(self._given)))
+        if strange := [path for path in paths if files.format_of(path) != "parquet"]:
+            raise ValidationError(
+                f"{strange[0]!r} is not a Parquet file, and only these can be read where they lie; load it into a store."
+            )
+        self._question.files = seen = {path: identity(path) for path in paths}
+        known = {path: this for path, this in self._checked.items() if seen.get(path) == this.identity}
+        org = _org_name(self._renames)
+        if new := [_File.at(path, org) for path in paths if path not in known]:
+            before = [known[path].file for path in paths if path in known]
+            with files.reading():
+                sizes = _check(con, [*before[:1], *new], self._renames)
+            known |= {file.path: _Checked(file, seen[file.path], *sizes[file.path]) for file in new}
+        self._checked = known
+        return [known[path].file for path in paths]
+
+    def _moved(self) -> bool:
+        """Say whether a file that this thread's question reads has changed meanwhile."""
+        return any(identity(path) != seen for path, seen in self._question.files.items())
 
     def replaced(self) -> bool:
         """Tell that no other file is taken up: each question reads those that lie there."""
         return False
 
     def _read_files(self) -> Sequence[str]:
-        return [file.path for file in self._files]
+        return files.expand(self._given)
 
     def __repr__(self) -> str:
         org = f", org_id={self.org_id!r}" if self.org_id else ""
         if self._file is None:
             return f"EnrichmentStore.scan({self.path!r}, closed)"
-        count = len(self._files)
-        size = f"{self._rows:,} records in {count:,} file{'s' if count > 1 else ''} of {self._bytes / 1e6:,.1f} MB"
+        checked = self._checked.values()
+        rows, megabytes = sum(this.rows for this in checked), sum(this.bytes for this in checked) / 1e6
+        size = f"{rows:,} records in {len(checked):,} file{'s' if len(checked) > 1 else ''} of {megabytes:,.1f} MB"
         return f"EnrichmentStore.scan({self.path!r}{org})\n{size}, read where they lie"
 
     def _repr_html_(self) -> str:
@@ -133,14 +171,38 @@ class Scan(Embedded):
         """Scan the files that can hold records of an organization, as they came."""
         # a record may lie a day off where days are not those of UTC
         first = None if self._since is None else self._since.date().toordinal() - 1
+        try:
+            found = self._look(con)
+        except ValidationError as error:
+            if not self._checked:
+                raise
+            raise StoreError(str(error)) from error  # not the caller's mistake, as it was when the source was opened
         chosen = [
             file
-            for file in self._files
+            for file in found
             if file.org in (None, org_id) and not (first and file.day and file.day.toordinal() < first)
         ]
-        relation = _relation(con, chosen or self._files[:1])
+        relation = _relation(con, chosen or found[:1])
         names = record_names([name for name in relation.columns if name != files.FILE], self._renames)
         return pick(relation, names | {"file": files.FILE}, objects=False)
+
+    def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
+        for _ in range(TRIES - 1):
+            with suppress(duckdb.Error, StoreError):
+                answered = super()._answer(con, question, count, names)
+                if not self._moved():
+                    return answered
+            if not self._moved():
+                break
+        answered = super()._answer(con, question, count, names)
+        self._check_unchanged()
+        return answered
+
+    def _check_unchanged(self) -> None:
+        if self._moved():
+            raise StoreError(
+                f"The files of {self.path} were changed while they were read; look up again when they are written."
+            )
 
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         self._register(con, org_id)
@@ -160,6 +222,11 @@ class Scan(Embedded):
             ) from error
 
 
+def _scanned(records: list[str], options: dict[str, Any]) -> Scan:
+    """Open in this process what another has pickled."""
+    return Scan(records, **options)
+
+
 def _relation(con: duckdb.DuckDBPyConnection, chosen: Sequence[_File]) -> duckdb.DuckDBPyRelation:
     names = [glob.escape(file.path) for file in chosen]
     return con.sql(_FILES_SQL, params={"files": names, "hive": bool(chosen[0].partitions)})
@@ -167,8 +234,11 @@ def _relation(con: duckdb.DuckDBPyConnection, chosen: Sequence[_File]) -> duckdb
 
 def _check(
     con: duckdb.DuckDBPyConnection, found: Sequence[_File], columns: Mapping[str, str] | None
-) -> tuple[int, int]:
-    """Read the ends of all files, which say what is in them: each has to be whole, and to have what a record needs."""
+) -> dict[str, tuple[int, int]]:
+    """Read the ends of files, which say what is in them: each has to be whole, and to have what a record needs.
+
+    Gives the number of records and of bytes of each.
+    """
     if len(kinds := {tuple(file.partitions): file.path for file in found}) > 1:
         some, other, *_ = kinds.items()
         raise ValidationError(
@@ -181,8 +251,7 @@ def _check(
             record_names(list(dict.fromkeys([*members, *found[0].partitions])), columns)
         except ValidationError as error:
             raise ValidationError(f"{path!r} does not fit: {error}") from error
-    rows, size = con.execute(_SIZE_SQL, names).fetchall()[0]
-    return rows, size
+    return {path: (rows, size) for path, rows, size in con.execute(_SIZES_SQL, names).fetchall()}
 
 
 _FILES_SQL = """
@@ -203,7 +272,7 @@ with members as (
 )
 select names, min(file_name) from members group by names
 """
-_SIZE_SQL = "select coalesce(sum(num_rows), 0)::bigint, sum(file_size_bytes)::bigint from parquet_file_metadata($files)"
+_SIZES_SQL = "select file_name, num_rows, file_size_bytes from parquet_file_metadata($files)"
 _RECORDS_SQL = f"""
 with given as (from arrived), keyed as ({KEYS_SQL}), records as ({_SCAN_SQL})
 from records

@@ -15,7 +15,7 @@ import pyarrow as pa
 from enrichstatus import presentation as display
 from enrichstatus.errors import StoreError
 from enrichstatus.files.read import PathLike
-from enrichstatus.lookup.query import MAX_PROCESSING_TIME, Errors, Instant, parse_org
+from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import LoadReport, load

@@ -1,0 +1,45 @@
+"""The public names, each from the module it lives in: type checkers read this, and so does ``__init__.py``."""
+
+from enrichstatus.accessor import Enrichment as Enrichment
+from enrichstatus.dashboard.dashboard import Dashboard as Dashboard
+from enrichstatus.errors import EnrichStatusError as EnrichStatusError
+from enrichstatus.errors import InternalError as InternalError
+from enrichstatus.errors import LookupInterrupted as LookupInterrupted
+from enrichstatus.errors import PartialLookupError as PartialLookupError
+from enrichstatus.errors import PollDeadline as PollDeadline
+from enrichstatus.errors import PollInterrupted as PollInterrupted
+from enrichstatus.errors import RequirementError as RequirementError
+from enrichstatus.errors import ServiceError as ServiceError
+from enrichstatus.errors import StoreError as StoreError
+from enrichstatus.errors import StoreLockedError as StoreLockedError
+from enrichstatus.errors import UnauthorizedError as UnauthorizedError
+from enrichstatus.errors import ValidationError as ValidationError
+from enrichstatus.leads.plan import Plan as Plan
+from enrichstatus.leads.planning import plan as plan
+from enrichstatus.leads.spread import spread as spread
+from enrichstatus.lookup.dialects import lookup_sql as lookup_sql
+from enrichstatus.lookup.query import Source as Source
+from enrichstatus.lookup.requirements import require as require
+from enrichstatus.lookup.tasks import tasks_from_leads as tasks_from_leads
+from enrichstatus.polling.poll import as_completed as as_completed
+from enrichstatus.polling.poll import poll as poll
+from enrichstatus.polling.poll import wait as wait
+from enrichstatus.polling.schedules import Adaptive as Adaptive
+from enrichstatus.polling.schedules import Ask as Ask
+from enrichstatus.polling.schedules import Backoff as Backoff
+from enrichstatus.polling.update import Update as Update
+from enrichstatus.reports.coverage import coverage as coverage
+from enrichstatus.reports.coverage import diff as diff
+from enrichstatus.reports.report import Report as Report
+from enrichstatus.reports.timing import timing as timing
+from enrichstatus.reports.timing import waste as waste
+from enrichstatus.sources.client.client import EnrichmentClient as EnrichmentClient
+from enrichstatus.sources.spark.store import SparkEnrichmentStore as SparkEnrichmentStore
+from enrichstatus.sources.store.load import LoadReport as LoadReport
+from enrichstatus.sources.store.lookup_files import LookupReport as LookupReport
+from enrichstatus.sources.store.store import EnrichmentStore as EnrichmentStore
+
+__all__: list[str]
+__version__: str
+
+def __dir__() -> list[str]: ...

@@ -1,0 +1,59 @@
+"""The command ``enrichstatus load``: records into a store."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from enrichstatus.cli.options import add_command, check_outputs, opened, pair, refuse_stray, store_file
+
+
+def add(commands: Any) -> None:
+    """Declare the command and its options."""
+    command = add_command(commands, "load", load, help="load enrichment records into a store")
+    command.add_argument(
+        "records",
+        nargs="+",
+        metavar="RECORDS",
+        help="files or globs: .csv .tsv .json .ndjson .parquet, compressed where .gz or .zst follows",
+    )
+    command.add_argument("--store", required=True, metavar="FILE", help="the store's file; made where there is none")
+    command.add_argument("--org", dest="org_id", metavar="ORG", help="the organization of records that carry none")
+    command.add_argument(
+        "--errors",
+        choices=["raise", "reject"],
+        default="raise",
+        help="where records are bad, load nothing (default), or load the others",
+    )
+    command.add_argument(
+        "--rejects", metavar="FILE", help="with --errors reject: where to write what is wrong with them"
+    )
+    command.add_argument(
+        "--column",
+        dest="columns",
+        action="append",
+        default=[],
+        metavar="THEIRS=OURS",
+        help="a column that has another name; can be repeated",
+    )
+
+
+def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Load records; `say` gets how many of them were new, and where the rejected ones are described."""
+    import pyarrow as pa
+
+    from enrichstatus.files import read as files
+    from enrichstatus.files import write as writing
+
+    columns = dict(pair(text, "--column") for text in options.columns)
+    if options.errors != "reject":
+        refuse_stray(options, ["rejects"], "--errors reject")
+    check_outputs(options, rejects=writing.ENDINGS)
+    files.expand(options.records)  # before a store is made for nothing
+    with opened(store_file(options.store)) as store:
+        report = store.load(options.records, org_id=options.org_id, errors=options.errors, columns=columns)
+    say(str(report))
+    if options.rejects:
+        writing.write(pa.Table.from_pandas(report.rejects, preserve_index=False), options.rejects)
+        say(f"what is wrong with them: {options.rejects}")

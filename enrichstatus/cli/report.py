@@ -1,0 +1,159 @@
+"""The command ``enrichstatus report``: what came of a list, as one self-contained page that opens anywhere."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from enrichstatus.cli.options import (
+    add_command,
+    add_now,
+    add_source,
+    add_tasks,
+    asked_source,
+    asked_tasks,
+    check_outputs,
+    check_source,
+    instant,
+    names,
+    numbers,
+)
+from enrichstatus.errors import EnrichStatusError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from enrichstatus.reports.report import Report
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.2rem; margin: 2.4rem 0 .4rem; }
+p { margin: .2rem 0 .8rem; opacity: .8; } img { max-width: 100%; height: auto; margin-top: .8rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin-top: .4rem; }
+th, td { border-bottom: 1px solid rgba(128, 128, 128, .35); } .wide { overflow-x: auto; }
+"""
+
+
+class _Section(NamedTuple):
+    """A part of the page: a heading, a sentence, a report, and how it is drawn, once for each picture."""
+
+    heading: str
+    text: str
+    report: Report
+    pictures: tuple[dict[str, Any], ...] = ({},)
+
+
+def add(commands: Any) -> None:
+    """Declare the command and its options."""
+    command = add_command(
+        commands,
+        "report",
+        report,
+        help="write a page with tables and pictures of what came of a list",
+        description="Write one page that opens anywhere, offline too: what became of the tasks, where there is data and where not, "
+        "and, of a store or of record files, how long it took and what the money bought.",
+    )
+    add_tasks(command)
+    add_source(command)
+    command.add_argument("--by", metavar="COLUMN,…", help="columns of the list; each gets a table of its own")
+    command.add_argument(
+        "--costs", action="append", metavar="FIELD=CREDITS,…", help="credits for one task (default: 1)"
+    )
+    command.add_argument("--title", default="Enrichment of a lead list", help="the page's title")
+    add_now(command)
+    command.add_argument("-o", "--output", required=True, metavar="FILE", help="the page: .html")
+
+
+def report(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Write a page about a list."""
+    from enrichstatus.files import write as writing
+
+    check_source(options)
+    check_outputs(options, output=[".html"])
+    costs = numbers(options.costs, "--costs") or None
+    now = instant(options)
+    try:
+        with asked_source(options) as source:
+            with asked_tasks(options, source.fields) as tasks:
+                status = source.lookup(tasks, errors="coerce", now=now)
+            sections = [*_of_list(options, status), *_of_history(source, costs, now)]
+            moment = now or datetime.now().astimezone()
+            whose = f"answered by {options.base_url}" if options.base_url else f"of {options.org_id}"
+            html = _page(options.title, f"{len(status):,} tasks {whose}, as of {moment:%Y-%m-%d %H:%M %Z}", sections)
+    except ImportError as error:  # matplotlib is an extra
+        raise EnrichStatusError(str(error)) from error
+    writing.write_text(html, options.output)
+    say("\n\n".join(f"{section.heading}\n{section.report}" for section in sections))
+    say(f"\n{len(html) / 1e6:.1f} MB written to {options.output}: open it in a browser")
+
+
+def _of_list(options: argparse.Namespace, status: pd.DataFrame) -> list[_Section]:
+    from enrichstatus.reports.coverage import coverage
+
+    text = (
+        "Of the tasks that have ended, the share that brought data. The lines are the range in which the true share lies, "
+        "95 times of 100."
+    )
+    drawn = ({"kind": "status"}, {"kind": "share"})
+    columns = names(options.by) if options.by else ()
+    others = [_Section(f"By {name}", text, coverage(status, [name, "field"]), drawn) for name in columns]
+    return [_Section("By field", text, coverage(status, "field"), drawn), *others]
+
+
+def _of_history(source: Any, costs: dict[str, float] | None, now: Any) -> list[_Section]:
+    """Report on all records, where they can be had: of a service only what was looked up is known."""
+    from enrichstatus.reports.timing import timing, waste
+
+    if not hasattr(source, "records"):
+        return []
+    took = "Of all records of the organization, from purchase to end. A pending one counts with its age."
+    bought = "Of all records of the organization: credits that brought nothing, and what was bought more than once."
+    return [
+        _Section("How long it takes", took, timing(source, now=now)),
+        _Section("What the money bought", bought, waste(source, costs=costs, now=now)),
+    ]
+
+
+def _page(title: str, text: str, sections: list[_Section]) -> str:
+    """Lay out the page as HTML; every text is shown and none is run."""
+    from html import escape
+
+    return (
+        "<!DOCTYPE html>\n"
+        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        # nothing is loaded and nothing runs, whatever is in a name
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>"
+        f"<body><h1>{escape(title)}</h1><p>{escape(text)}</p>{''.join(map(_html, sections))}</body></html>\n"
+    )
+
+
+def _html(section: _Section) -> str:
+    from html import escape
+
+    report = section.report
+    pictures = "".join(_picture(report, drawn) for drawn in section.pictures) if len(report) else ""
+    return (
+        f"<section><h2>{escape(section.heading)}</h2><p>{escape(section.text)}</p>"
+        f'<div class="wide">{report._repr_html_()}</div>{pictures}</section>'
+    )
+
+
+def _picture(report: Report, drawn: dict[str, Any]) -> str:
+    import base64
+    import io
+    from html import escape
+
+    ax = report.plot(**drawn)
+    figure: Any = ax.figure
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=150)
+    from matplotlib import pyplot
+
+    pyplot.close(figure)
+    data = base64.b64encode(image.getvalue()).decode()
+    width = round(figure.get_figwidth() * 100)
+    return f'<img width="{width}" alt="{escape(ax.get_title() or report.headline)}" src="data:image/png;base64,{data}">'

@@ -1,0 +1,147 @@
+"""The arguments that calls have in common, read and checked."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from numbers import Integral, Real
+from typing import Any, Literal, TypeAlias
+
+import pandas as pd
+
+from enrichstatus.errors import ValidationError
+from enrichstatus.schema import COLUMNS, EXPLANATION, FIELDS, KEY, listed
+
+#: The documented maximum execution time of the service's sibling endpoint.
+MAX_PROCESSING_TIME = timedelta(seconds=800)
+
+Columns: TypeAlias = Sequence[str] | str
+How: TypeAlias = Literal["left", "inner"]
+Errors: TypeAlias = Literal["raise", "coerce"]
+Instant: TypeAlias = datetime | str | None
+
+
+def parse_options(columns: Columns, how: How, errors: Errors, prefix: str) -> tuple[str, ...]:
+    """Check the options of a lookup; gives the names of the asked columns."""
+    names = parse_columns(columns)
+    parse_prefix(prefix)
+    choice("how", how, ("left", "inner"))
+    choice("errors", errors, ("raise", "coerce"))
+    return names
+
+
+def parse_columns(columns: Columns, known: Sequence[str] = (*COLUMNS, *EXPLANATION.names)) -> tuple[str, ...]:
+    """Read ``columns=``: names of a record's columns and of what explains it, or ``"all"`` for a record's that are not the key."""
+    if columns == "all":
+        return tuple(name for name in COLUMNS if name not in KEY)
+    names = (columns,) if isinstance(columns, str) else tuple(columns) if isinstance(columns, Iterable) else ()
+    strange = [name for name in names if name not in known]
+    if strange or not names or len(set(names)) < len(names):
+        raise ValidationError(f'columns= takes "all" or some of {listed(known, limit=20)}, each once; not {columns!r}.')
+    return names
+
+
+def parse_fields(fields: Sequence[str] | str) -> tuple[str, ...]:
+    """Check a vocabulary of fields: one or more distinct names, without outer white space."""
+    names = (fields,) if isinstance(fields, str) else tuple(fields) if isinstance(fields, Iterable) else ()
+    bad = [name for name in names if not isinstance(name, str) or not name or name != name.strip()]
+    if bad or not names or len(set(names)) < len(names):
+        raise ValidationError(f"fields= takes distinct names, such as {FIELDS}, not {fields!r}.")
+    return names
+
+
+def parse_prefix(prefix: object) -> str:
+    """Check what is put before the names of columns."""
+    if not isinstance(prefix, str):
+        raise ValidationError(f"prefix= is text, not {prefix!r}.")
+    return prefix
+
+
+def parse_org(org_id: str | None) -> str:
+    """Check that an organization is text; None is none."""
+    if not isinstance(org_id, (str, type(None))):
+        raise ValidationError(f"org_id= is text, not {type(org_id).__name__}.")
+    return org_id or ""
+
+
+def choice(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Refuse an option that is not one of those allowed."""
+    if value not in allowed:
+        raise ValidationError(f"{name}= is one of {listed(map(repr, allowed))}, not {value!r}.")
+
+
+def check_source(source: object) -> None:
+    """Refuse what cannot be asked."""
+    if isinstance(source, type) or not callable(getattr(source, "lookup", None)):
+        kind = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
+        raise ValidationError(f"source= is a store, a client, or any object with their lookup, not {kind}.")
+
+
+def parse_number(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    most: float = math.inf,
+    whole: bool = False,
+    what: str = "number",
+) -> float:
+    """Check a number: above 0, or from `least` on, up to `most`; `what` says which kind of number it is."""
+    if not isinstance(value, bool) and isinstance(value, (Integral if whole else Real)):
+        with suppress(OverflowError):  # an integer that no float can hold
+            number = int(value) if whole else float(value)  # type: ignore[call-overload]  # it is one
+            if (number > 0 if least is None else number >= least) and number <= most and number != math.inf:
+                return number  # nor is it NaN
+    low = "above 0" if least is None else f"from {least:g}"
+    high = f" to {most:g}" if most < math.inf else "" if least is None else " up"
+    shown = f"{name}=" if name.isidentifier() else name
+    raise ValidationError(f"{shown} is a {'whole ' if whole else ''}{what} {low}{high}, not {value!r}.")
+
+
+def parse_instant(value: Instant, name: str = "now") -> datetime:
+    """Read an instant: an aware datetime or ISO 8601 text; without a zone it is UTC; None is the clock's."""
+    if value is None:
+        return datetime.now(UTC)
+    try:
+        if not isinstance(value, (str, datetime)):
+            raise TypeError
+        instant = pd.Timestamp(value)
+        if pd.isna(instant):
+            raise ValueError
+    except (ValueError, TypeError) as error:
+        raise ValidationError(
+            f'{name}= takes a datetime or text such as "2025-01-13T10:30:00Z", not {value!r}.'
+        ) from error
+    instant = instant.tz_localize(UTC) if instant.tzinfo is None else instant.tz_convert(UTC)
+    return instant.to_pydatetime(warn=False)
+
+
+def parse_duration(value: object, name: str = "max_processing_time") -> timedelta:
+    """Read a duration: ``"800s"``, ``"30min"``, a timedelta, or a number of seconds; above zero."""
+    try:
+        if isinstance(value, bool) or not isinstance(value, (str, int, float, timedelta)):
+            raise TypeError
+        if isinstance(value, str) and re.fullmatch(r"\s*[\d.]*\s*", value):
+            raise ValueError  # no unit: pandas would read nanoseconds
+        duration = pd.Timedelta(seconds=value) if isinstance(value, (int, float)) else pd.Timedelta(value)
+        if not duration > pd.Timedelta(0):  # nor is NaT
+            raise ValueError
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValidationError(
+            f'{name}= takes a duration above zero, such as "800s", "30min", timedelta(minutes=5) or seconds; not {value!r}.'
+        ) from error
+    return duration.to_pytimedelta()
+
+
+def parse_limits(value: object, fields: Sequence[str]) -> dict[str, timedelta]:
+    """Read the maximum processing time: one for all fields, or a mapping for some (the others keep the default)."""
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(fields, parse_duration(value))
+    if unknown := [name for name in value if name not in fields]:
+        raise ValidationError(
+            f"max_processing_time= names the field {listed(unknown)}; the fields are {listed(fields)}."
+        )
+    return {name: parse_duration(value.get(name, MAX_PROCESSING_TIME)) for name in fields}
