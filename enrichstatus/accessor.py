@@ -92,7 +92,7 @@ class Enrichment:
         now: Instant = None,
         prefix: str = "",
     ) -> Plan:
-        """Plan what to buy for the list: the first arguments are those of `status`, the others and what is raised of `enrichstatus.plan`."""
+        """Plan what to buy for the list: the first arguments are those of `status`, the others and the errors of `enrichstatus.plan`."""
         return plan(
             source,
             self._tasks(entity_id, fields, entity_type),
