@@ -11,9 +11,9 @@ import numpy as np
 from enrichstatus.polling.background import Progress
 from enrichstatus.presentation import duration
 
-#: The picture's size, and the room beside and below its axes, in pixels.
-_WIDTH, _HEIGHT = 360, 170
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 8, 22
+#: The picture's size, and the room beside and below its axes, in pixels: 10,000,000 tasks fit.
+_WIDTH, _HEIGHT = 380, 170
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 10, 8, 22
 #: Lines and text of a picture that is shown on whatever it is shown on.
 _GREY = "#888888"
 #: The colour of all that have ended, whatever became of them: of no outcome.
