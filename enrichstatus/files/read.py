@@ -39,10 +39,15 @@ FILE = "__enrichstatus_file__"
 #: The columns of a JSON file without any object.
 NOTHING = ["nothing"]
 
-_PARQUET_SQL = "select * from read_parquet($parquet_files, union_by_name = true, filename = '__enrichstatus_file__')"
-_JSON_SQL = "select * from read_json($json_files, filename = '__enrichstatus_file__', columns = $members)"
+# folders are read by who knows what their names mean
+_PARQUET_SQL = """
+select * from read_parquet(
+    $parquet_files, union_by_name = true, filename = '__enrichstatus_file__', hive_partitioning = false
+)
+"""
+_JSON_SQL = "select * from read_json($json_files, filename = '__enrichstatus_file__', columns = $members, hive_partitioning = false)"
 # The names of the members at the top level, of all objects and not just the first few thousand
-_MEMBERS_SQL = "select * from read_json($json_files, sample_size = -1, maximum_depth = 1)"
+_MEMBERS_SQL = "select * from read_json($json_files, sample_size = -1, maximum_depth = 1, hive_partitioning = false)"
 
 
 def is_path(data: object) -> bool:
