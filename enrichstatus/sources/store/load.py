@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
 from pathlib import Path
@@ -63,7 +63,10 @@ class LoadReport:
     updated: int
     unchanged: int
     rejected: int
-    rejects: pd.DataFrame = field(repr=False)
+    rejects: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return f"LoadReport({self}{'; .rejects says why' if self.rejected else ''})"
 
     def __str__(self) -> str:
         return (
@@ -141,10 +144,12 @@ def _arrived(
         by_format.setdefault((files.format_of(path), folders(path)), []).append(path)
     parts = []
     for (kind, above), paths in by_format.items():
-        relation = files.read(con, paths)
-        found = [name for name in relation.columns if name != files.FILE]
-        names = {} if found == files.NOTHING else record_names([*above, *found], columns)
-        parts.append(pick(relation, names, objects=kind == "json"))
+        given = files.Files(paths)
+        relation = given.relation(con)
+        empty = kind == "json" and not given.names
+        names = {} if empty else record_names([*above, *given.names], columns)
+        places = dict(zip(given.names, relation.columns, strict=False))
+        parts.append(pick(relation, names, places, objects=kind == "json"))
     return reduce(duckdb.DuckDBPyRelation.union, parts)
 
 
