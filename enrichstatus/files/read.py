@@ -198,7 +198,7 @@ class Files:
             for file in self._csv:
                 for batch in file.batches():
                     found = dict(zip(_counted(file.names), batch.columns, strict=True)) | {
-                        FILE: pa.repeat(file.path, len(batch))
+                        (FILE, 0): pa.repeat(file.path, len(batch))
                     }
                     absent = pa.nulls(len(batch), pa.string())
                     yield pa.record_batch([found.get(place, absent) for place in places], schema=schema)
