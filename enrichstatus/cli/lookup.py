@@ -156,10 +156,12 @@ def _framed(
     extra = [options.prefix + name for name in needed if name not in columns]
     try:
         with asked_tasks(options, source.fields) as tasks:
-            status = source.lookup(tasks, columns=needed, **settings)
+            # all tasks, also with --how inner: what is required is required of them all
+            status = source.lookup(tasks, columns=needed, **settings | {"how": "left"})
     except (PartialLookupError, LookupInterrupted) as error:
         raise _in_part(options, error, extra) from None
-    told(summary.tally(status, prefix=options.prefix), status)
+    kept = _kept(options, status)
+    told(summary.tally(kept, prefix=options.prefix), kept)
     if required:
         try:
             require(status, **required, prefix=options.prefix)
@@ -168,8 +170,13 @@ def _framed(
                 f"{error} Nothing was written." if options.output else str(error), error.figures
             ) from None
     if options.output:
-        write(status.drop(columns=extra), options.output)
-    return len(status)
+        write(kept.drop(columns=extra), options.output)
+    return len(kept)
+
+
+def _kept(options: argparse.Namespace, status: pd.DataFrame) -> pd.DataFrame:
+    """Leave out tasks without a record, where --how says so."""
+    return status if options.how == "left" else status[status[options.prefix + "status"].notna()]
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -204,13 +211,12 @@ def _in_part(
     Without, nothing is written: a pipeline must not take half a list for a whole one.
     """
     lost, answered = len(error.failed), len(error.result)
-    # --how inner leaves some answered tasks out: how many there were in all is not known here
-    text = f"{lost:,}" + (f" of {lost + answered:,}" if options.how == "left" else "") + " tasks were not answered"
+    text = f"{lost:,} of {lost + answered:,} tasks were not answered"
     cause = str(error.causes[0]).rstrip(".") if isinstance(error, PartialLookupError) else ""
     if options.failed:
         # first the rest: answered rows without it would pass for all
         write(error.failed, options.failed)
-        write(error.result.drop(columns=extra), options.output)
+        write(_kept(options, error.result).drop(columns=extra), options.output)
         text += f": {cause}. " if cause else ". "
         text += f"The answered rows are in {options.output}, the others in {options.failed}"
     else:

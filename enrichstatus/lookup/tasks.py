@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -109,6 +110,18 @@ def create_vocabularies(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -
     con.register("vocabulary", pa.table({"field": pa.array(fields), "place": np.arange(len(fields))}))
     con.execute("create type enrichment_field as enum (select field from vocabulary order by place)")
     con.unregister("vocabulary")
+
+
+@contextmanager
+def task_tables(fields: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Lend one call a database of its own, in memory, where its tasks can be checked.
+
+    It ends with the call: DuckDB's threads do not live on in a forked process, where the database could not even be closed.
+    """
+    with duckdb.connect() as con:
+        con.execute("set TimeZone = 'UTC'")
+        create_vocabularies(con, fields)
+        yield con
 
 
 def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise") -> pa.Table:

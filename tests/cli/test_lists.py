@@ -180,6 +180,21 @@ def test_a_list_that_does_not_reach_what_is_required_is_exit_code_4(capsys: pyte
     assert len(pd.read_csv("o.csv")) == 6
 
 
+@pytest.mark.parametrize("written", [(), ("-o", "o.csv")])
+@pytest.mark.parametrize("how", ["left", "inner"])
+def test_what_is_required_is_required_of_all_tasks(
+    capsys: pytest.CaptureFixture[str], written: tuple[str, ...], how: str
+):
+    """--require counts the tasks, whether --how keeps those without a record or not, shown or written."""
+    lookup = ("lookup", *LEADS, *STORE, *NOW, "--how", how, *written)
+    code, _, err = run(capsys, *lookup, "--require", "ended=0.98")
+    assert (code, "Of 6 tasks 3 have ended (50 %)" in err, Path("o.csv").exists()) == (4, True, False)
+    code, out, _ = run(capsys, *lookup, "--require", "ended=0.5")
+    assert (code, out.partition(" tasks")[0]) == (0, "6" if how == "left" else "3")
+    if written:
+        assert len(pd.read_csv("o.csv")) == (6 if how == "left" else 3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

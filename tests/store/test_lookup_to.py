@@ -227,7 +227,7 @@ def test_options_are_judged_before_the_work(source: es.EnrichmentStore, tmp_path
         (path, {"require": "ended=1"}, "require= takes some of"),
         (path, {"columns": None}, "columns="),
         (path, {"entity_id": "entityId", "fields": 1}, "fields="),
-        ("x" * 5000, {}, "no path that can be looked at"),
+        ("x" * 5000, {}, "is not a path that can be looked at"),
         (write(tasks().assign(status="mine"), tmp_path / "clash.csv"), {}, "already have the column status.*prefix="),
         (write(tasks()[["name"]], tmp_path / "none.csv"), {}, "need the column entityId, field; found name"),
     ]
@@ -238,6 +238,9 @@ def test_options_are_judged_before_the_work(source: es.EnrichmentStore, tmp_path
         source.lookup_to(path, out, require={"ended": 0.98}, now=NOW)
     assert caught.value.report.counts["tasks"].sum() == 200
     source.lookup_to(tmp_path / "clash.csv", out, prefix="new_", require={"ended": 0.1}, now=NOW)
+    with pytest.raises(es.RequirementError) as counted:  # the tasks, whichever of them are written
+        source.lookup_to(path, out, how="inner", require={"ended": 0.98}, now=NOW, overwrite=True)
+    assert counted.value.figures == caught.value.figures
     assert "new_status" in read(out).columns
 
 
