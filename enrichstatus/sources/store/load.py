@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,10 @@ class LoadReport:
     updated: int
     unchanged: int
     rejected: int
-    rejects: pd.DataFrame = field(repr=False)
+    rejects: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return f"LoadReport({self}{'; .rejects says why' if self.rejected else ''})"
 
     def __str__(self) -> str:
         return (
