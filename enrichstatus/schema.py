@@ -35,10 +35,9 @@ SCHEMA = pa.schema(
     ]
 )
 COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
-#: What a lookup says of a task beyond its record: why its data is there or not, the record's age, and in how many seconds it counts as
-#: timed out if it stays pending.
+#: What a lookup says of a task beyond its record: its outcome (`outcomes.OUTCOMES`), the record's age, and in how many seconds it
+#: counts as timed out if it stays pending.
 EXPLANATION = pa.schema([("reason", pa.string()), ("age", pa.float64()), ("expiresIn", pa.float64())])
-REASONS = ("no_record", "pending", "timed_out_here", "timed_out_there", "failed", "no_data", "data", "invalid")
 #: What makes two enrichments the same one, within an organization.
 KEY: tuple[str, ...] = ("entityId", "entityType", "field")
 

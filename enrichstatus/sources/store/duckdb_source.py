@@ -305,12 +305,11 @@ class Embedded(Database, ABC):
             The query failed (500).
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
+        self._ready()
         options: dict[str, Any] = {"columns": COLUMNS, "how": "inner", "errors": "raise", "prefix": PREFIX}
         try:
             return query_many(lambda tasks: self._look_up(tasks, question, **options), bodies)
         except StoreError as error:
-            if self._file is None:
-                raise
             raise InternalError("The query failed.") from error
 
     def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, **options: Any) -> Kind:

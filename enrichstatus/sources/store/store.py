@@ -215,12 +215,16 @@ class EnrichmentStore(Embedded):
     def __repr__(self) -> str:
         if self._file is None:
             return f"{type(self).__name__}({self.path!r}, closed)"
-        return display.text(self._headline(), self._counts())
+        try:
+            return display.text(self._headline(), self._counts())
+        except StoreError as error:
+            return f"{self._headline()}: {error}"
 
     def _repr_html_(self) -> str:
-        if self._file is None:
+        try:
+            return display.html(self._headline(), self._counts())
+        except StoreError:
             return f"<code>{escape(repr(self))}</code>"
-        return display.html(self._headline(), self._counts())
 
 
 _COUNTS_SQL = """
