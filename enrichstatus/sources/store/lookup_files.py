@@ -114,7 +114,7 @@ class TaskFiles:
         """Name the bad tasks of the relation ``given``, by their leads where they are made of some."""
         error = bad_tasks(con)
         if self.leads and error.problems is not None:
-            remedy = 'Mend them, or pass errors="coerce" to give them a null status.'
+            remedy = 'Fix them, or pass errors="coerce" to give them a null status.'
             return bad_rows(error.problems, self.leads.entity_id, len(self.leads.fields), remedy)
         return error
 
