@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -99,9 +100,35 @@ def test_labels_and_colours_are_told_apart():
         assert (one.light, one.dark) == (LABELS[one.label].light, LABELS[one.label].dark)
 
 
+#: How the colours of a screen look without one kind of cone (Machado and others, 2009): red, green, blue.
+BLIND = {
+    "nobody": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+@pytest.mark.parametrize("kind", BLIND)
+@pytest.mark.parametrize("side", ["light", "dark"])
+def test_the_colour_blind_tell_outcomes_apart(kind: str, side: str):
+    """Any two colours differ by 20 at the least (CIE 1976, where 2.3 is just seen), for every kind of colour vision."""
+    places = []
+    for one in LABELS.values():
+        seen = np.clip(np.array(BLIND[kind]) @ linear(getattr(one, side)), 0, 1)
+        x, y, z = np.cbrt(np.maximum(XYZ @ seen / XYZ.sum(axis=1), 0.008856))
+        places.append([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+    apart = np.linalg.norm(np.array(places)[:, None] - np.array(places), axis=2)
+    assert apart[~np.eye(len(places), dtype=bool)].min() > 20
+
+
+def linear(colour: str) -> list[float]:
+    return [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+
+
 def luminance(colour: str) -> float:
-    parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
-    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+    return float(XYZ[1] @ linear(colour))
 
 
 def test_the_dashboard_has_one_label_and_one_colour_an_outcome(full: es.EnrichmentStore):
