@@ -248,7 +248,7 @@ def asked_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[A
     except ValidationError as error:
         if error.problems is None or not wanted:
             raise
-        remedy = "Mend them, or pass --errors coerce to give them no status."
+        remedy = "Fix them, or pass --errors coerce to give them no status."
         from enrichstatus.lookup.tasks import bad_rows
 
         raise bad_rows(error.problems, options.entity_id, len(wanted), remedy) from None

@@ -153,7 +153,7 @@ def cast_tasks(con: duckdb.DuckDBPyConnection) -> int:
 def bad_tasks(con: duckdb.DuckDBPyConnection) -> ValidationError:
     """Name the bad tasks of the relation ``given``."""
     return ValidationError.of_rows(
-        "tasks", problems(con), 'Mend them, or pass errors="coerce" to give them a null status.'
+        "tasks", problems(con), 'Fix them, or pass errors="coerce" to give them a null status.'
     )
 
 

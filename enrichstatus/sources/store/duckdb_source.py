@@ -50,8 +50,7 @@ class Embedded(Database, ABC):
         read_only: bool = False,
         preload: bool = False,
     ):
-        parse_org(org_id)
-        self.org_id = org_id
+        self.org_id = None if org_id is None else parse_org(org_id)
         wanted = None if fields is None else parse_fields(fields)
         super().__init__(path, fields=wanted, read_only=read_only, preload=preload)
         try:
@@ -200,8 +199,7 @@ class Embedded(Database, ABC):
         choice("errors", errors, ("raise", "coerce"))
         if require is not None:
             check_required(require)
-        asking = self.org_id if org_id is None else org_id
-        question = asker(asking, self._limits, now)
+        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         leads = None if entity_id is None else Leads(entity_id, parse_fields(fields or self.fields), entity_type)
         if leads is None and fields is not None:
             raise ValidationError(
@@ -219,7 +217,7 @@ class Embedded(Database, ABC):
             con.register("question", question)
             # a table: the engine tells no progress of what scans Arrow
             con.execute("create temp table asker as from question")
-            self._register(con, str(asking))
+            self._register(con, question["orgId"][0].as_py())
             return look_up_files(
                 con,
                 given,
@@ -314,12 +312,11 @@ class Embedded(Database, ABC):
             The query failed (500).
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
+        self._ready()
         options: dict[str, Any] = {"columns": COLUMNS, "how": "inner", "errors": "raise", "prefix": PREFIX}
         try:
             return query_many(lambda tasks: self._look_up(tasks, question, **options), bodies)
         except StoreError as error:
-            if self._file is None:
-                raise
             raise InternalError("The query failed.") from error
 
     def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, **options: Any) -> Kind:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import duckdb
@@ -50,9 +50,12 @@ class LookupReport:
 
     tasks: int
     rows: int
-    counts: pd.DataFrame = field(repr=False)
-    head: pd.DataFrame = field(repr=False)
+    counts: pd.DataFrame
+    head: pd.DataFrame
     files: list[str]
+
+    def __repr__(self) -> str:
+        return f"LookupReport({self})"
 
     def __str__(self) -> str:
         by_status = self.counts.groupby(self.counts["status"].fillna("no record"))["tasks"].sum()
@@ -111,7 +114,7 @@ class TaskFiles:
         """Name the bad tasks of the relation ``given``, by their leads where they are made of some."""
         error = bad_tasks(con)
         if self.leads and error.problems is not None:
-            remedy = 'Mend them, or pass errors="coerce" to give them a null status.'
+            remedy = 'Fix them, or pass errors="coerce" to give them a null status.'
             return bad_rows(error.problems, self.leads.entity_id, len(self.leads.fields), remedy)
         return error
 
