@@ -14,7 +14,6 @@ from enrichstatus.outcomes import ENDED, LABELS, outcome
 from enrichstatus.presentation import bar, label, share
 from enrichstatus.schema import KEY, PANDAS_TYPES
 
-
 #: So many rows are shown.
 _HEAD = 8
 
