@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import enrichstatus as es
@@ -171,7 +172,7 @@ def test_a_share_with_data_is_of_the_ended_on_every_face(
     assert re.search(r"share of ended.*\n.* 16\.7 %", repr(covered))
     assert f"9; {share}" in [text.get_text() for text in covered.plot(kind="status").texts]
     pyplot.close("all")
-    shown = report(tally(status), status, added=["status", "dataFound"])
+    shown = report(tally(pa.Table.from_pandas(status)), status, added=["status", "dataFound"])
     assert all(label in shown for label in LABELS if label != "bad row")
     assert re.search(rf"with data, of ended\n.* {share}", shown)
     watch = Watch(Answers(full), TASKS, errors="coerce", schedule=[0.01], missing_after="0.001s", deadline="0.5s")
