@@ -61,14 +61,17 @@ def find(found: Iterable[str], wanted: Iterable[str], renames: Mapping[str, str]
     """
     found = list(found)
     if not isinstance(renames, Mapping | None):
-        raise ValidationError(f'columns= takes a mapping, {{"theirs": "ours"}}, not {type(renames).__name__}.')
+        raise ValidationError(
+            f'takes a mapping, {{"theirs": "ours"}}, not {type(renames).__name__}.', argument="columns"
+        )
     renamed = {ours: theirs for theirs, ours in (renames or {}).items()}
     absent = [theirs for theirs in renamed.values() if theirs not in found]
     strange = [ours for ours in renamed if ours not in COLUMNS]
     if absent or strange:
         raise ValidationError(
-            f"columns= renames {', '.join(absent or strange)}, "
-            + (f"but the input has {listed(found)}." if absent else f"but the names to give are {listed(COLUMNS)}.")
+            f"renames {', '.join(absent or strange)}, "
+            + (f"but the input has {listed(found)}." if absent else f"but the names to give are {listed(COLUMNS)}."),
+            argument="columns",
         )
     spellings = {ours: (renamed[ours],) if ours in renamed else (ours, snake(ours)) for ours in wanted}
     names = {

@@ -206,24 +206,17 @@ def fields(options: argparse.Namespace, known: Sequence[str]) -> Sequence[str]:
 
 @contextmanager
 def asked_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[Any]:
-    """Give the tasks, or those made of a lead list; what is found to be bad in them meanwhile is told by its place there."""
+    """Give the tasks, or those made of a lead list, in whose rows bad ones are named meanwhile."""
+    from enrichstatus.lookup.tasks import naming_leads, tasks_from_leads
+
     wanted = fields(options, known)
     tasks = options.tasks
     if wanted:
-        from enrichstatus.lookup.tasks import tasks_from_leads
-
         tasks = tasks_from_leads(
             tasks, entity_id=options.entity_id, fields=wanted, entity_type=options.entity_type or "person"
         )
-    try:
+    with naming_leads(options.entity_id, wanted):
         yield tasks
-    except ValidationError as error:
-        if error.problems is None or not wanted:
-            raise
-        remedy = "Mend them, or pass --errors coerce to give them no status."
-        from enrichstatus.lookup.tasks import bad_rows
-
-        raise bad_rows(error.problems, options.entity_id, len(wanted), remedy) from None
 
 
 def asked_source(options: argparse.Namespace) -> EnrichmentStore | Scan | EnrichmentClient:

@@ -76,7 +76,7 @@ def coverage(status: Any, by: By = "field", *, prefix: str = "", small: int = 30
     if _is_nothing(frame):
         columns = pa.table({name: pa.array([], pa.string()) for name in names})
     else:
-        theirs = [found(frame.columns, name, what="by= names") for name in names]
+        theirs = [found(frame.columns, name, what="names", argument="by") for name in names]
         columns = comparable(frame.arrow(theirs)).rename_columns(list(names))
     segments = segment(columns, len(frame), taken=_COVERAGE)
     counts = pd.DataFrame(
@@ -110,14 +110,16 @@ def _is_nothing(frame: Frame) -> bool:
 def _answers(frame: Frame, prefix: str, who: str = "coverage()") -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """Take ``status`` and ``dataFound`` of a frame."""
     if not isinstance(prefix, str):
-        raise ValidationError(f"prefix= takes the text that the lookup put before its columns, not {prefix!r}.")
+        raise ValidationError(
+            f"takes the text that the lookup put before its columns, not {prefix!r}.", argument="prefix"
+        )
     if _is_nothing(frame):
         return pa.chunked_array([], pa.string()), pa.chunked_array([], pa.bool_())
     try:
         names = [found(frame.columns, prefix + name, what=f"{who} needs") for name in ("status", "dataFound")]
     except ValidationError as error:
         raise ValidationError(
-            f"{error} Look the tasks up first: source.lookup(tasks); prefix= is the one that was given there."
+            f"{error} Look the tasks up first, and give the prefix that the lookup was given."
         ) from error
     words, data = comparable(frame.arrow(names)).columns
     if words.null_count == len(words):
@@ -201,7 +203,9 @@ def diff(a: Any, b: Any, *, names: tuple[str, str] = ("a", "b")) -> Report:
     """
     pair = tuple(names) if not isinstance(names, str) else ()
     if len(pair) != 2 or not all(isinstance(name, str) and name for name in pair) or pair[0] == pair[1]:
-        raise ValidationError(f'names= takes two distinct names, such as ("before", "after"), not {names!r}.')
+        raise ValidationError(
+            f'takes two distinct names, such as ("before", "after"), not {names!r}.', argument="names"
+        )
     both = [frames.read(a), frames.read(b)]
     with duckdb.connect() as con:
         con.execute("set TimeZone = 'UTC'")

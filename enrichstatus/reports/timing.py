@@ -244,7 +244,7 @@ def _read(
 ) -> tuple[pa.Table, Segments]:
     """Take the records with what is needed of them and the number of their segment."""
     if strange := [name for name in names if name not in (*COLUMNS, *_PERIODS)]:
-        raise ValidationError(f"by= takes {listed((*_PERIODS, *COLUMNS), limit=20)}; not {listed(strange)}.")
+        raise ValidationError(f"takes {listed((*_PERIODS, *COLUMNS), limit=20)}; not {listed(strange)}.", argument="by")
     columns = dict.fromkeys([*needed, *(name for name in names if name in COLUMNS)])
     table = store.records(tuple(columns), org_id=org_id)
     if bought and table["creditTransactionId"].null_count < table.num_rows:

@@ -90,7 +90,7 @@ class SimulatedStore(EnrichmentStore):
         clock: Callable[[], float] = time.monotonic,
     ):
         if not SLOWEST <= speed <= FASTEST:  # nor is NaN
-            raise ValidationError(f"speed= is from {SLOWEST} to {FASTEST:,}, not {speed!r}.")
+            raise ValidationError(f"is from {SLOWEST} to {FASTEST:,}, not {speed!r}.", argument="speed")
         super().__init__(org_id=org_id, max_processing_time=MAX_PROCESSING_TIME / speed, fields=fields)
         self._seed, self._speed, self._clock = seed, speed, clock
         self._advancing = threading.Lock()

@@ -210,7 +210,7 @@ def test_a_lead_without_an_id_is_named_or_empty(known: es.EnrichmentStore):
     people = pd.concat([people, people.tail(1)])
     for ask in (people.enrichment.status, people.enrichment.coverage):
         with pytest.raises(
-            es.ValidationError, match=r"2 bad leads:\n  row 1: id is missing\n  row 2: id is missing\nMend"
+            es.ValidationError, match=r"2 bad leads:\n  row 1: id is missing\n  row 2: id is missing\nFix"
         ):
             ask(known, entity_id="id", fields=["emails", "phones"])
         assert len(ask(known, entity_id="id", fields=["emails", "phones"], errors="coerce")) > 1
@@ -264,10 +264,10 @@ def test_an_empty_list_passes_unless_tasks_are_required():
     ("frame", "options", "message"),
     [
         (ended("finished"), {}, "Nothing is required"),
-        (ended("finished"), {"ended": 98}, "ended= is a share from 0 to 1, not 98"),
-        (ended("finished"), {"failed": float("nan")}, "failed= is a share"),
-        (ended("finished"), {"ended": True}, "ended= is a share"),
-        (ended("finished"), {"tasks": -1}, "tasks= is a whole number"),
+        (ended("finished"), {"ended": 98}, "ended= takes a share from 0 to 1, not 98"),
+        (ended("finished"), {"failed": float("nan")}, "failed= takes a share"),
+        (ended("finished"), {"ended": True}, "ended= takes a share"),
+        (ended("finished"), {"tasks": -1}, "tasks= takes a whole number"),
         (pd.DataFrame({"state": ["x"]}), {"ended": 1}, "There is no column 'status'; found state"),
         ("finished", {"ended": 1}, "finished"),
     ],

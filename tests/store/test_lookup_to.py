@@ -222,7 +222,7 @@ def test_options_are_judged_before_the_work(source: es.EnrichmentStore, tmp_path
         (path, {"how": "outer"}, "how="),
         (path, {"columns": "x"}, "columns="),
         (path, {"org_id": ""}, "Organization ID is missing"),
-        (path, {"require": {"ended": 98}}, "ended= is a share"),
+        (path, {"require": {"ended": 98}}, "ended= takes a share"),
         (path, {"require": {"done": 1}}, "require= takes some of ended, failed, tasks"),
         (path, {"require": "ended=1"}, "require= takes some of"),
         (path, {"columns": None}, "columns="),

@@ -138,7 +138,7 @@ def raw_keys(names: Mapping[str, str]) -> list[str]:
 
 #: How the error of a bad record begins; Spark itself puts a code before it and one after it.
 BAD_RECORD = "A bad record: "
-_REMEDY = 'Mend it, or make the source with errors="reject", which leaves such records out'
+_REMEDY = 'Fix it, or make the source with errors="reject", which leaves such records out'
 
 
 def _arguments(fields: tuple[str, ...]) -> dict[str, Any]:
