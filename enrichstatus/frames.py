@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -79,32 +80,28 @@ class Frame(Named, Protocol):
 
 def read(data: Any) -> Frame:
     """Read anything tabular: see the module's first line for the kinds."""
+    if isinstance(data, (_Pandas, _Polars, _Arrow)):
+        return data
     if isinstance(data, pd.DataFrame):
+        if data.columns.nlevels > 1:
+            raise ValidationError(
+                "The frame has columns of several levels (MultiIndex); give each one name first, e.g. "
+                'frame.columns = ["_".join(map(str, name)) for name in frame.columns].'
+            )
         return _Pandas(data)
     if type(data).__module__.partition(".")[0] == "polars" and hasattr(data, "lazy"):
         return _Polars(data)
     if files.is_path(data):
-        with duckdb.connect() as con, files.reading():
-            paths = files.expand(data)
-            if len(kinds := {files.format_of(path) for path in paths}) > 1:
-                raise ValidationError(
-                    f"Tasks are read from files of one format, not of {listed(sorted(kinds))} at once."
-                )
-            table = files.table(con, paths).drop_columns([files.FILE])
-        objects = files.format_of(paths[0]) == "json"
-        return _Pandas(
-            table.to_pandas(types_mapper=PANDAS_TYPES.get) if len(table) or not objects else _nothing(),
-            objects=objects,
-        )
+        return of_files(files.Files(data), _to_pandas)
     if isinstance(data, (list, tuple)):
         if strangers := set(map(type, data)) - {dict}:
             raise ValidationError(
                 f"A list must hold dicts or paths; this one holds {listed(kind.__name__ for kind in strangers)}."
             )
         try:
-            return _Pandas(pd.DataFrame(data) if data else _nothing(), objects=True)
+            return _Pandas(_of_dicts(data) if data else _nothing(), objects=True)
         except UnicodeError as error:
-            raise ValidationError(f"The list holds text that is no Unicode: {error}") from error
+            raise ValidationError(f"The list holds text that is not Unicode: {error}") from error
     if isinstance(data, duckdb.DuckDBPyRelation):
         if lost := [name for name, kind in zip(data.columns, data.types, strict=True) if _LOST.search(str(kind))]:
             raise ValidationError(
@@ -126,9 +123,34 @@ def read(data: Any) -> Frame:
     )
 
 
-def piece(table: pa.Table, *, objects: bool) -> Frame:
-    """Take some rows of a file for a frame; `objects` is said of JSON."""
-    return _Arrow(table, objects=objects)
+def of_files(given: files.Files, restore: Callable[[pa.Table], Any] | None = None) -> Frame:
+    """Read files whole; what comes back is an Arrow table, unless `restore` makes another frame of it."""
+    with duckdb.connect() as con, files.reading():
+        return piece(given, given.stream(con).read_all(), restore)
+
+
+def piece(given: files.Files, table: pa.Table, restore: Callable[[pa.Table], Any] | None = None) -> Frame:
+    """Take some rows of files for a frame."""
+    objects = given.kind == "json"
+    if objects and not given.names:
+        table = pa.schema([(name, pa.string()) for name in KEY]).empty_table()
+    twice = [name for name, count in Counter(given.names).items() if count > 1]
+    return _Arrow(table, restore or _unchanged, objects=objects, twice=twice)
+
+
+def _to_pandas(table: pa.Table) -> pd.DataFrame:
+    """Make a frame of a file's rows; whole numbers stay whole beside nulls."""
+    frame: pd.DataFrame = table.to_pandas(types_mapper=PANDAS_TYPES.get)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_integer(column.type) and column.null_count:
+            frame[name] = column.to_pandas(types_mapper=_WHOLE.get)
+    return frame
+
+
+_WHOLE = {
+    pa.type_for_alias(name.lower()): pd.api.types.pandas_dtype(name)
+    for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+}
 
 
 def _as_relation(theirs: duckdb.DuckDBPyRelation, answer: pa.Table) -> duckdb.DuckDBPyRelation:
@@ -148,6 +170,17 @@ _LOST = re.compile(r"\bBIT\b|TIME WITH TIME ZONE|\bUHUGEINT\b")
 def _nothing() -> pd.DataFrame:
     """Give an empty list of objects the columns of a task; it is a list of no tasks, not a list without the columns."""
     return pd.DataFrame(columns=list(KEY), dtype=PANDAS_TYPES[pa.string()])
+
+
+def _of_dicts(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Make a frame of dicts; of whole numbers beside nulls pandas would make floats, which change those beyond 2**53."""
+    frame = pd.DataFrame(rows)
+    floats = [name for name, dtype in frame.dtypes.items() if dtype == "float64"]
+    exact = pd.DataFrame(rows, columns=floats, dtype=object)
+    for name in floats:
+        if pd.api.types.infer_dtype(exact[name], skipna=True) == "integer":
+            frame[name] = exact[name].astype("Int64")
+    return frame
 
 
 class _Pandas:
@@ -185,10 +218,10 @@ class _Pandas:
 def _arrow(column: pd.Series[Any]) -> pa.Array | pa.ChunkedArray:
     try:
         return pa.array(column, from_pandas=True)
-    except (pa.ArrowException, ValueError):
+    except (pa.ArrowException, ValueError, OverflowError):
         pass
     try:
-        # UUID objects and mixtures: as text, the checks can judge and quote them
+        # UUID objects and mixtures: as text, the checks can evaluate and quote them
         return pa.array(column.astype(PANDAS_TYPES[pa.string()]), from_pandas=True)
     except (pa.ArrowException, ValueError) as error:
         raise ValidationError(f"The column {column.name!r} cannot be read as text: {error}") from error
@@ -241,15 +274,18 @@ class _Arrow:
         *,
         caseless: bool = False,
         objects: bool = False,
+        twice: Sequence[str] = (),
     ):
         self.table = table
         self.objects = objects
         self.caseless = caseless
         self.restore = restore
+        #: names that stand twice in the header of a file: the columns have names of their own, but which is meant is not known
+        self.twice = twice
 
     @property
     def columns(self) -> list[str]:
-        return list(self.table.column_names)
+        return [*self.table.column_names, *self.twice]
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -257,14 +293,17 @@ class _Arrow:
     def arrow(self, names: Sequence[str]) -> pa.Table:
         return self.table.select(names)
 
+    def _of(self, table: pa.Table) -> _Arrow:
+        return _Arrow(table, self.restore, caseless=self.caseless, objects=self.objects, twice=self.twice)
+
     def take(self, rows: Rows) -> _Arrow:
-        return _Arrow(self.table.take(rows), self.restore, caseless=self.caseless)
+        return self._of(self.table.take(rows))
 
     def repeat(self, times: int) -> _Arrow:
         return self.take(_each(self, times))
 
     def drop(self, names: Sequence[str]) -> _Arrow:
-        return _Arrow(self.table.drop_columns(list(names)), self.restore, caseless=self.caseless)
+        return self._of(self.table.drop_columns(list(names)))
 
     def assign(self, columns: pa.Table) -> Any:
         table = self.table

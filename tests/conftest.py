@@ -33,14 +33,26 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+#: What a test needs of the machine, by its fixtures; one worker has the cluster and one the browser, however many there are.
+MACHINE = {
+    "spark": "spark",
+    "chromium": "browser",
+    "lab_server": "browser",
+    "voila_server": "browser",
+    "psql": "postgresql",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker has the cluster and one the browser, however many there are; what is slow comes first, so that none works alone in the end."""
+    """Say of each test what it needs; what is slow comes first, so that no worker is left alone with it in the end."""
     for item in items:
-        names: list[str] = getattr(item, "fixturenames", [])
-        if "spark" in names or "[spark" in item.name or "tests/spark/" in item.nodeid:
-            item.add_marker(pytest.mark.xdist_group("spark"))
-        elif {"chromium", "lab_server", "voila_server"} & set(names):
-            item.add_marker(pytest.mark.xdist_group("browser"))
+        names = list(getattr(item, "fixturenames", ()))
+        if hasattr(item, "callspec"):
+            names.append(item.callspec.params.get("make_source"))
+        marked = item.get_closest_marker("machine")
+        for group in [*(marked.args if marked else ()), *(MACHINE[name] for name in MACHINE if name in names)][:1]:
+            item.add_marker(pytest.mark.machine)
+            item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 

@@ -1,4 +1,4 @@
-"""Files in: CSV, TSV, JSON, NDJSON and Parquet, compressed too, as relations of a DuckDB connection.
+"""Files in: CSV, TSV, JSON, NDJSON and Parquet, compressed too; a fault is refused with its file and line.
 
 Text formats come back as text, cell for cell: nothing is guessed of a zip code or a date that belongs to the caller.
 """
@@ -9,16 +9,20 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import TypeAlias
 
 import duckdb
 import pyarrow as pa
-import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 
 from enrichstatus.errors import ValidationError
+from enrichstatus.files import text
+from enrichstatus.files.text import COMPRESSIONS
+from enrichstatus.files.text import FILE as FILE
 from enrichstatus.schema import listed
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -32,17 +36,27 @@ _FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_COMPRESSIONS = (".gz", ".zst")
-#: The column that says which file a row came from.
-FILE = "__enrichstatus_file__"
+#: Rows of one batch.
+BATCH = 1 << 17
 
-#: The columns of a JSON file without any object.
-NOTHING = ["nothing"]
-
-_PARQUET_SQL = "select * from read_parquet($parquet_files, union_by_name = true, filename = '__enrichstatus_file__')"
-_JSON_SQL = "select * from read_json($json_files, filename = '__enrichstatus_file__', columns = $members)"
-# The names of the members at the top level, of all objects and not just the first few thousand
-_MEMBERS_SQL = "select * from read_json($json_files, sample_size = -1, maximum_depth = 1)"
+_PARQUET_SQL = "select * from read_parquet($files, union_by_name = true, filename = '__enrichstatus_file__')"
+_JSON_SQL = """
+select json, __enrichstatus_file__ from read_json_objects($files, filename = '__enrichstatus_file__')
+"""
+# The members of all objects, and whether Python has to look at a file: values that are not objects, a member that stands twice, and
+# perhaps a comma too many, which DuckDB overlooks
+_MEMBERS_SQL = r"""
+with objects as (
+    select
+        json_keys(json) as members,
+        json_type(json) <> 'OBJECT' or len(members) <> list_unique(members) or regexp_matches(json, ',\s*[}\]]') as odd,
+        row_number() over () as place
+    from read_json_objects($file)
+), members as (
+    select unnest(if(len(members) > 0, members, [null])) as member, place, odd from objects
+)
+select member, bool_or(odd) from members group by member order by min(place)
+"""
 
 
 def is_path(data: object) -> bool:
@@ -60,8 +74,8 @@ def expand(paths: PathLike | Sequence[PathLike]) -> list[str]:
         try:
             matches = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
         except (OSError, ValueError) as error:
-            told = getattr(error, "strerror", None) or error
-            raise ValidationError(f"{os.fspath(given)!r} is no path that can be looked at: {told}.") from error
+            reason = getattr(error, "strerror", None) or error
+            raise ValidationError(f"{os.fspath(given)!r} is not a path that can be looked at: {reason}.") from error
         if not matches:
             raise ValidationError(f"{os.fspath(given)!r} matches no file (looked in {Path.cwd()}).")
         files += matches
@@ -74,140 +88,219 @@ def expand(paths: PathLike | Sequence[PathLike]) -> list[str]:
 
 
 def format_of(file: PathLike) -> str:
-    """Tell ``csv``, ``json`` or ``parquet`` from a file's name."""
+    """Return ``csv``, ``json`` or ``parquet``, by a file's name."""
     path = Path(file)
-    suffix = Path(path.stem).suffix if path.suffix.lower() in _COMPRESSIONS else path.suffix
+    suffix = Path(path.stem).suffix if path.suffix.lower() in COMPRESSIONS else path.suffix
     try:
         return _FORMATS[suffix.lower()]
     except KeyError:
         raise ValidationError(
-            f"{str(path)!r} has no known ending; expected {listed(_FORMATS)}, {' or '.join(_COMPRESSIONS)} behind it where compressed."
+            f"{str(path)!r} has no known ending; expected {listed(_FORMATS)}, followed by {' or '.join(COMPRESSIONS)} where compressed."
         ) from None
 
 
-def read(con: duckdb.DuckDBPyConnection, files: Sequence[str]) -> duckdb.DuckDBPyRelation:
-    """Scan files of one format as one relation, columns matched by name; `FILE` says where a row came from.
+class Files:
+    """Files of one format, whose columns are matched by name.
 
-    A relation of CSV files is a stream: it can be read once.
+    Parameters
+    ----------
+    paths : path, glob, or list of these
+    encoding : str, optional
+        How text is encoded, where it is neither UTF-8 nor begins with a byte order mark, e.g. ``cp1252``.
+    skip : int
+        So many lines stand above the header of each CSV file.
+
+    Attributes
+    ----------
+    names : list of str
+        The names of the columns as they stand in the files; one that stands twice in a file is here twice.
+    columns : list of str
+        The names in `stream`, each different: those of CSV that stand twice, or not at all, have a number.
     """
-    # the files are named one by one: a [ in a name is not a pattern
-    names = [glob.escape(file) for file in files]
-    with reading():
-        match format_of(files[0]):
-            case "csv":
-                stream = _csv_stream(files)
-                folded = Counter(map(str.casefold, stream.schema.names))
-                if alike := [name for name in stream.schema.names if folded[name.casefold()] > 1]:
-                    raise ValidationError(
-                        f"The columns {listed(alike)} differ in case alone; give them one name, or two."
-                    )
-                return con.from_arrow(stream)
-            case "parquet":
-                return con.sql(_PARQUET_SQL, params={"parquet_files": names})
-            case _:
-                for file in files:
-                    _check_whole(file)
-                objects = con.sql(_MEMBERS_SQL, params={"json_files": names})
-                members = objects.columns
-                if members == ["json"]:  # the reader's one column where there is no object: [] is no mistake, ["a"] is
-                    if objects.limit(1).fetchall():
-                        raise ValidationError(f"{listed(files)} holds values that are no JSON objects.")
-                    members = NOTHING
-                values = {"json_files": names, "members": dict.fromkeys(members, "VARCHAR")}
-                return con.sql(_JSON_SQL, params=values)
+
+    def __init__(self, paths: PathLike | Sequence[PathLike], *, encoding: str | None = None, skip: int = 0):
+        self.paths = expand(paths)
+        kinds = sorted(set(map(format_of, self.paths)))
+        if len(kinds) > 1:
+            raise ValidationError(f"Tasks are read from files of one format, not of {listed(kinds)} at once.")
+        self.kind = kinds[0]
+        text.check_options(encoding, skip)
+        with reading():
+            match self.kind:
+                case "csv":
+                    self._csv = [text.CsvFile.at(path, encoding, skip) for path in self.paths]
+                    headers = [file.names for file in self._csv]
+                case "parquet":
+                    self._schemas = {path: _parquet_schema(path) for path in self.paths}
+                    headers = [schema.names for schema in self._schemas.values()]
+                    self._refuse_alike(headers)
+                case _:
+                    self._objects, headers = _members(self.paths, encoding)
+        # a name that stands twice in one file is matched with itself, first with first
+        places = dict.fromkeys(place for header in headers for place in _counted(header))
+        self.names = [name for name, _ in places]
+        self.columns = distinct(self.names) if self.kind == "csv" else self.names
+
+    def _refuse_alike(self, headers: Sequence[Sequence[str]]) -> None:
+        """Refuse names of Parquet files that DuckDB would match, though they differ."""
+        folded = Counter(name.casefold() for name in dict.fromkeys(name for header in headers for name in header))
+        alike = [name for header in headers for name in header if folded[name.casefold()] > 1]
+        if alike and any(header != headers[0] for header in headers):
+            raise ValidationError(
+                f"The columns {listed(dict.fromkeys(alike))} of {listed(self.paths, 3)} differ in case alone; give them one name, or two."
+            )
+
+    def relation(self, con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+        """Scan the files as a relation: a column for each of `names` in their order, and `FILE`; DuckDB's are told apart by numbers.
+
+        A relation of CSV is a stream: it can be read once.
+        """
+        with reading():
+            match self.kind:
+                case "csv":
+                    columns = distinct([*self.names, FILE], str.casefold)
+                    return con.from_arrow(self._stream_csv(columns, columns))
+                case "parquet":
+                    return con.sql(_PARQUET_SQL, params={"files": list(map(glob.escape, self.paths))})
+                case _:
+                    return self._json(con)
+
+    def stream(self, con: duckdb.DuckDBPyConnection, only: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """Stream the rows in order, with all of `columns` or some of them."""
+        names = self.columns if only is None else list(only)
+        with reading():
+            match self.kind:
+                case "csv":
+                    return self._stream_csv([*self.columns, FILE], names)
+                case "parquet":
+                    return self._stream_parquet(names)
+                case _ if not names:  # DuckDB has no relation without columns
+                    return pa.RecordBatchReader.from_batches(pa.schema([]), iter(()))
+                case _:
+                    relation = self._json(con)
+                    there = dict(zip(self.names, relation.columns, strict=False))
+                    picked = relation.select(*(duckdb.ColumnExpression(there[name]) for name in names))
+                    reader = picked.to_arrow_reader(BATCH)
+                    schema = pa.schema([(name, pa.string()) for name in names])
+                    renamed = (pa.record_batch(batch.columns, schema=schema) for batch in reader)
+                    return pa.RecordBatchReader.from_batches(schema, renamed)
+
+    def _stream_csv(self, names: Sequence[str], only: Sequence[str]) -> pa.RecordBatchReader:
+        """Stream the cells of CSV files, each with its own delimiter, as text; only an empty cell is null."""
+        schema = pa.schema([(name, pa.string()) for name in only])
+        counted = [*_counted(self.names), (FILE, 0)]
+        places = [counted[names.index(name)] for name in only]
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for file in self._csv:
+                for batch in file.batches():
+                    found = dict(zip(_counted(file.names), batch.columns, strict=True)) | {
+                        FILE: pa.repeat(file.path, len(batch))
+                    }
+                    absent = pa.nulls(len(batch), pa.string())
+                    yield pa.record_batch([found.get(place, absent) for place in places], schema=schema)
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def _stream_parquet(self, names: Sequence[str]) -> pa.RecordBatchReader:
+        """Stream Parquet files through Arrow, which has a name for each of their types."""
+        try:
+            whole = pa.unify_schemas(list(self._schemas.values()), promote_options="permissive")
+        except pa.ArrowException as error:
+            raise ValidationError(f"The types of {listed(self.paths, 3)} do not fit together: {error}") from error
+        schema = pa.schema([whole.field(name) for name in names])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for path, own in self._schemas.items():
+                found = [name for name in names if name in own.names]
+                with pq.ParquetFile(path) as file:
+                    for batch in file.iter_batches(BATCH, columns=found):
+                        absent = {name: pa.nulls(len(batch), schema.field(name).type) for name in names}
+                        cells = absent | dict(zip(found, batch.select(found).columns, strict=True))
+                        yield from pa.table(cells).cast(schema).to_batches()
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def _json(self, con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+        """Take the members of the objects, found by their exact names, as text."""
+        # one scan, unless Python has read some: then file by file, or their order would be lost
+        read_here = any(table is not None for table in self._objects.values())
+        scans = [[path] for path in self.paths] if read_here else [self.paths]
+        parts = [
+            con.sql(_JSON_SQL, params={"files": list(map(glob.escape, paths))})
+            if table is None
+            else con.from_arrow(table)
+            for paths, table in zip(scans, self._objects.values(), strict=False)
+        ]
+        objects = reduce(duckdb.DuckDBPyRelation.union, parts)
+        call, column, value = duckdb.FunctionExpression, duckdb.ColumnExpression, duckdb.ConstantExpression
+        cells = call("json_extract_string", column("json"), value(list(map(_pointer, self.names)))).alias("cells")
+        picked = [call("list_extract", column("cells"), value(place)) for place in range(1, len(self.names) + 1)]
+        columns = distinct([*self.names, FILE], str.casefold)
+        named = [cell.alias(name) for cell, name in zip([*picked, column(FILE)], columns, strict=True)]
+        return objects.select(cells, column(FILE)).select(*named)
 
 
-def table(con: duckdb.DuckDBPyConnection, files: Sequence[str]) -> pa.Table:
-    """Read files of one format whole; unlike in a relation, names may differ in case alone in a CSV file."""
-    with reading():
-        return _csv_stream(files).read_all() if format_of(files[0]) == "csv" else read(con, files).to_arrow_table()
+def _pointer(member: str) -> str:
+    """Make the JSON pointer of a member."""
+    return "/" + member.replace("~", "~0").replace("/", "~1")
 
 
-def _csv_stream(files: Sequence[str]) -> pa.RecordBatchReader:
-    """Stream the cells of CSV files, each with its own delimiter, as text; only an empty cell is null."""
-    headers = {file: _open_csv(file, ()).schema.names for file in files}
-    names = dict.fromkeys(name for header in headers.values() for name in _distinct(header))
-    schema = pa.schema([(name, pa.string()) for name in (*names, FILE)])
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for file, header in headers.items():
-            last: pa.RecordBatch | None = None
-            for batch in _open_csv(file, header):
-                columns = dict(zip(_distinct(header), batch.columns, strict=True)) | {FILE: pa.repeat(file, len(batch))}
-                absent = pa.nulls(len(batch), pa.string())
-                yield pa.record_batch([columns.get(name, absent) for name in schema.names], schema=schema)
-                last = batch
-            if (
-                last is not None
-                and len(last)
-                and "\n" in str(last.columns[-1][-1])
-                and not _tail(file).rstrip().endswith(b'"')
-            ):
-                raise ValidationError(f"{file!r} cannot be read: a quote is opened in it that nothing closes.")
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
+def _members(paths: Sequence[str], encoding: str | None) -> tuple[dict[str, pa.Table | None], list[list[str]]]:
+    """Find the members of JSON files; gives the objects of those that Python has to read, too."""
+    objects: dict[str, pa.Table | None] = dict.fromkeys(paths)
+    headers = []
+    with duckdb.connect() as con:
+        for path in paths:
+            found: list[tuple[str | None, bool]] = []
+            odd = not text.is_utf8(path, encoding) or not text.array_ends(path)
+            if not odd:
+                try:
+                    found = con.execute(_MEMBERS_SQL, {"file": [glob.escape(path)]}).fetchall()
+                except duckdb.InvalidInputException:  # Python says in which line
+                    odd = True
+            members = [member for member, _ in found if member is not None]
+            if odd or any(flag for _, flag in found) or text.may_be_wrapped(members):
+                values = text.objects(path, encoding)
+                members = list(dict.fromkeys(member for value in values for member in value))
+                objects[path] = text.as_table(path, values)
+            headers.append(members)
+    return objects, headers
 
 
-def _open_csv(file: str, text: Sequence[str]) -> pacsv.CSVStreamingReader:
-    with pa.input_stream(file, compression="detect") as start:
-        line = start.read(1 << 16).partition(b"\n")[0].decode(errors="replace")
-    delimiter = "\t" if ".tsv" in Path(file.lower()).suffixes else max(",;\t|", key=line.count)
-    return pacsv.open_csv(
-        file,
-        # a row has to fit into a block
-        read_options=pacsv.ReadOptions(block_size=1 << 24),
-        # an empty line is a blank cell where there is one column only
-        parse_options=pacsv.ParseOptions(
-            delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=len(text) != 1
-        ),
-        convert_options=pacsv.ConvertOptions(
-            column_types=dict.fromkeys(text, pa.string()),
-            null_values=[""],
-            strings_can_be_null=True,
-            quoted_strings_can_be_null=True,
-        ),
-    )
+def _parquet_schema(path: str) -> pa.Schema:
+    try:
+        return pq.read_schema(path).remove_metadata()
+    except (pa.ArrowException, OSError) as error:
+        raise ValidationError(f"{path!r} cannot be read as Parquet: {error}") from error
 
 
-def _distinct(header: Sequence[str]) -> list[str]:
-    """Tell columns of one name apart, and name those without: people's files have both."""
-    names: list[str] = []
-    for place, given in enumerate(header, 1):
-        name = base = given or f"column {place}"
-        more = (f"{base} {number}" for number in range(2, len(header) + 2))
-        while name in names or (name != given and name in header):
-            name = next(more)
-        names.append(name)
-    return names
+def _counted(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Number names that stand more than once."""
+    seen: Counter[str] = Counter()
+    counted = []
+    for name in names:
+        counted.append((name, seen[name]))
+        seen[name] += 1
+    return counted
 
 
-def _check_whole(file: str) -> None:
-    """Refuse a JSON file that was cut off where the engine would not notice: behind a comma, or between compressed blocks."""
-    with pa.input_stream(file, compression="detect") as stream:
-        first = stream.read(1 << 16)
-    last = _tail(file)
-    if first.startswith(b"\xef\xbb\xbf"):
-        raise ValidationError(f"{file!r} begins with a byte order mark; save it as UTF-8 without one.")
-    if first.lstrip().startswith(b"[") and not last.rstrip().endswith(b"]"):
-        raise ValidationError(f"{file!r} cannot be read: it is cut off, its array does not end.")
-
-
-def _tail(file: str) -> bytes:
-    """Read the end of a file's text; of a compressed one by way of all of it, which also shows whether it is whole."""
-    if Path(file).suffix.lower() not in _COMPRESSIONS:
-        with Path(file).open("rb") as plain:
-            plain.seek(max(0, os.path.getsize(file) - (1 << 16)))
-            return plain.read()
-    last = b""
-    with pa.input_stream(file, compression="detect") as stream:
-        while block := stream.read(1 << 22):
-            last = (last + block)[-(1 << 16) :]
-    return last
+def distinct(names: Sequence[str], fold: Callable[[str], str] = str) -> list[str]:
+    """Tell columns of one name apart by a number, and name those without: people's files have both."""
+    made: dict[str, str] = {}
+    given = {fold(name) for name in names}
+    for place, name in enumerate(names, 1):
+        base = new = name or f"column {place}"
+        more = (f"{base} {number}" for number in range(2, len(names) + 2))
+        while fold(new) in made or (new != name and fold(new) in given):
+            new = next(more)
+        made[fold(new)] = new
+    return list(made.values())
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Say what is wrong with a file in one line, in place of the engine's page of advice."""
+    """Say what is wrong with a file in one line, in place of DuckDB's page of advice."""
     try:
         yield
     except (
@@ -217,5 +310,13 @@ def reading() -> Iterator[None]:
         pa.ArrowException,
         OSError,
     ) as error:
-        told = re.split(r"Try setting|\. Detail: |LINE \d", str(error))[0]
-        raise ValidationError(f"The input cannot be read: {' '.join(told.split())[:400]}") from error
+        if ours := _OURS.search(str(error)):
+            raise ValidationError(ours[1]) from error
+        reason = re.split(r"Try setting|\. Detail: |LINE \d", str(error))[0]
+        raise ValidationError(f"The input cannot be read: {' '.join(reason.split())[:400]}") from error
+
+
+#: What a stream of ours raised, within what DuckDB makes of it.
+_OURS = re.compile(
+    r"reading the Arrow source failed: \w+: (.*)\. Detail: Python exception: .*ValidationError", re.DOTALL
+)

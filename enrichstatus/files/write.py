@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
 
+import duckdb
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
@@ -150,6 +151,11 @@ def _told(table: pa.Table) -> pa.Table:
     for place, column in enumerate(table.schema):
         if pa.types.is_timestamp(column.type):
             table = table.set_column(place, column.name, timestamps(table.column(place)))
+        elif isinstance(column.type, pa.UuidType):
+            uuids = table.select([place]).rename_columns(["uuid"])
+            with duckdb.connect() as con:
+                text = con.from_arrow(uuids).select(duckdb.ColumnExpression("uuid").cast("VARCHAR")).to_arrow_table()
+            table = table.set_column(place, column.name, text.column(0))
     return table
 
 

@@ -116,6 +116,18 @@ def create_vocabularies(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -
     con.unregister("vocabulary")
 
 
+@contextmanager
+def task_tables(fields: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Lend one call a database of its own, in memory, where its tasks can be checked.
+
+    It ends with the call: DuckDB's threads do not live on in a forked process, where the database could not even be closed.
+    """
+    with duckdb.connect() as con:
+        con.execute("set TimeZone = 'UTC'")
+        create_vocabularies(con, fields)
+        yield con
+
+
 def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise") -> pa.Table:
     """Make the temporary table ``tasks`` (position, entityId, entityType, field) of a frame's keys, without the bad ones.
 

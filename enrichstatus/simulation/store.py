@@ -211,7 +211,7 @@ class SimulatedStore(EnrichmentStore):
             except ValidationError as error:
                 if error.problems is None:
                     raise
-                raise ValidationError.of_rows("tasks", error.problems, "Nothing was triggered.") from None
+                raise ValidationError.of_rows("tasks", error.problems, "Nothing was triggered. Fix them.") from None
             query = con.sql(_KEYS_SQL, params={"seed": str(self._seed), "org": org_id, "at": at.isoformat()})
             keys: pd.DataFrame = query.to_arrow_table().to_pandas()
             return keys

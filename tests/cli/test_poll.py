@@ -399,7 +399,7 @@ def test_whose_records_they_are_is_told_in_the_words_of_the_command_line(
         2,
         "",
         [
-            "enrichstatus: The answers are records of org_simulated, but --org says org_other: pass --org 'org_simulated'."
+            "enrichstatus: --store is opened for org_other, but the answers are records of org_simulated: name that organization."
         ],
     )
     assert not Path("o.csv").exists()
@@ -438,7 +438,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         ("tasks.csv", "-o", "./tasks.csv"),
         "--output would replace 'tasks.csv', which TASKS names",
     ),
-    "plain http": (("tasks.csv", "--url", "http://example.com"), "Use https, or pass --allow-http."),
+    "plain http": (("tasks.csv", "--url", "http://example.com"), "Use https, or pass --allow-http to send it"),
     "no address": (("tasks.csv", "--url", "nonsense"), "--url is an address such as"),
 }
 

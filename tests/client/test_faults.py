@@ -340,7 +340,7 @@ def test_a_connection_that_is_always_cut_is_a_service_error(serve: Serve, client
     assert caught.value.http_status in (None, 200)
 
 
-@pytest.mark.parametrize("name", [name for name in TRANSIENT if name != "500"])
+@pytest.mark.parametrize("name", [name for name in TRANSIENT if name not in ("429", "500")])
 def test_a_status_that_stays_is_a_service_error_that_tells_it(serve: Serve, client: MakeClient, name: str):
     """After the retries the error has the status, as a number and in its text."""
     server = serve(then=TRANSIENT[name])
@@ -1357,7 +1357,7 @@ def interrupted(url: str, tmp_path: Path, tasks: list[dict[str, str]], ready: Ca
         (bad.never, 2),
         (bad.trickling_headers, 2),
         (bad.trickling_body, 2),
-        (bad.failure(429, "LATER", headers={"Retry-After": "50"}), 2),
+        (bad.failure(503, "LATER", headers={"Retry-After": "50"}), 2),
     ],
     ids=["nothing answered", "never answered", "slow headers", "slow body", "between attempts"],
 )
@@ -1682,7 +1682,7 @@ def test_a_client_that_is_dropped_leaves_nothing_open(serve: Serve, tmp_path: Pa
 def test_a_lane_is_collected_without_its_client(serve: Serve):
     """What urllib3 keeps of a connection holds neither the session nor the pool, so that both can be collected."""
     from enrichstatus.sources.client.config import Bearer, parse_settings
-    from enrichstatus.sources.client.retry import Lane
+    from enrichstatus.sources.client.lane import Lane
 
     server = serve()
     settings = parse_settings(
@@ -1693,6 +1693,7 @@ def test_a_lane_is_collected_without_its_client(serve: Serve):
         retries=0,
         backoff=0,
         max_retry_after=1,
+        rate=None,
         allow_http=False,
         verify=None,
     )

@@ -103,6 +103,7 @@ def test_what_is_missing_skips_a_test_but_fails_it_in_ci(monkeypatch: pytest.Mon
         require()
 
 
+@pytest.mark.machine("browser")
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_server_ends_with_its_kernels_whatever_ends_the_tests(killed: bool, tmp_path: Path):
     """When the one who started a server is done with it, or is killed, then neither it nor a kernel of it is left."""

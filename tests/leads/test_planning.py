@@ -16,6 +16,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.simulation import SimulatedStore
+from tests.support.cases import cases
 from tests.support.factory import NOW, ORG, record, task, uid
 from tests.support.sources import MakeSource
 
@@ -130,7 +131,7 @@ def test_a_budget_buys_the_most_valuable_first(store: es.EnrichmentStore):
 def test_a_budget_is_never_exceeded_and_never_left_where_it_would_do(store: es.EnrichmentStore):
     """Against a loop over the tasks, one by one: the same are bought, whatever the prices, priorities and budget."""
     generator = random.Random(5)
-    for _ in range(40):
+    for _ in range(cases(15, 40)):
         fields = [generator.choice(["emails", "phones", "summary"]) for _ in range(30)]
         costs = {name: generator.choice([0, 0.1, 0.7, 1, 2.5, 10]) for name in ("emails", "phones", "summary")}
         scores = [generator.choice([None, 1, 2, 3, -4.5]) for _ in fields]
@@ -259,7 +260,7 @@ def test_a_field_named_like_a_column_of_the_summary():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(cases(3, 20)))
 def test_nothing_that_is_had_or_in_flight_is_bought(seed: int):
     """Through a random history of lists that overlap, triggering what the plan names buys no key that has data or is in flight."""
     bought, again, naive = history(seed)

@@ -22,14 +22,15 @@ from tests.support.serving import running
 MakeSource = Callable[..., es.Source]
 
 
-@pytest.fixture(params=["memory", "file", "unindexed", "snapshot", "parquet", "spark", "remote"])
+@pytest.fixture(params=["memory", "file", "snapshot", "parquet", "spark", "remote"])
 def make_source(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeSource]:
     """Make a source that holds the given records.
 
-    The store in memory, in a file reopened to read, without its index, and with a snapshot; the records where they lie in Parquet;
-    the records in a Spark cluster; and a client that asks a server.
+    Each answers in a way of its own: the store in memory through its index, as few tasks are; in a file that is opened again to read by
+    scanning it, as many are; and through a snapshot. The records are read where they lie in Parquet, or by a Spark cluster; and a client
+    asks a server.
     """
     with ExitStack() as stack:
 
@@ -49,7 +50,7 @@ def make_source(
                 store.close()
                 options |= {"read_only": True, "preload": request.param == "snapshot"}
                 store = stack.enter_context(es.EnrichmentStore(path, **options))
-            if request.param == "unindexed":  # the way that many tasks take
+            if request.param == "file":
                 monkeypatch.setattr(point_lookup, "FEW", -1)
             return store
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import duckdb
@@ -11,55 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from enrichstatus.errors import EnrichStatusError
 from enrichstatus.lookup import contract as wire
-from enrichstatus.lookup.tasks import create_vocabularies
 from enrichstatus.progress import Progress
 from enrichstatus.schema import SCHEMA
 
 #: With fewer batches nobody needs a progress bar.
 _MANY = 20
-
-
-class Tables:
-    """A database in memory with a cursor for each call, until it is closed; calls that have begun then still end."""
-
-    def __init__(self, fields: Sequence[str]):
-        self._con = duckdb.connect()
-        self._con.execute("set global TimeZone = 'UTC'")
-        create_vocabularies(self._con, fields)
-        self.closed = False
-        self._lock = threading.Lock()
-        #: the calls that are under way, and the owner until it closes
-        self._users = 1
-
-    @contextmanager
-    def cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Lend a call a cursor."""
-        with self._lock:
-            if self.closed:
-                raise EnrichStatusError("The client is closed; make it again with EnrichmentClient(…).")
-            self._users += 1
-            con = self._con.cursor()
-        try:
-            with con:
-                yield con
-        finally:
-            self._leave()
-
-    def close(self) -> None:
-        """Lend no more cursors."""
-        with self._lock:
-            before, self.closed = self.closed, True
-        if not before:
-            self._leave()
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._users -= 1
-            last = not self._users
-        if last:  # closed any earlier, the cursors of others would be closed with it
-            self._con.close()
 
 
 def bodies(con: duckdb.DuckDBPyConnection) -> list[str]:

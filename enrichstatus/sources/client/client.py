@@ -12,19 +12,28 @@ import duckdb
 import pyarrow as pa
 
 from enrichstatus import frames
-from enrichstatus.errors import LookupInterrupted, PartialLookupError, ServiceError
+from enrichstatus.errors import EnrichStatusError, LookupInterrupted, PartialLookupError, ServiceError
 from enrichstatus.frames import Kind, ListOrPath
-from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Columns, Errors, How, Instant, parse_fields, parse_limits
+from enrichstatus.lookup.arguments import (
+    MAX_PROCESSING_TIME,
+    Columns,
+    Errors,
+    How,
+    Instant,
+    parse_fields,
+    parse_instant,
+    parse_limits,
+)
 from enrichstatus.lookup.contract import tasks_of
 from enrichstatus.lookup.query import LOOKUP_SQL, PartialAnswer, look_up, timing_out
-from enrichstatus.lookup.tasks import check
+from enrichstatus.lookup.tasks import check, task_tables
 from enrichstatus.schema import FIELDS
 from enrichstatus.sources.client import batches
 from enrichstatus.sources.client import responses as replies
 from enrichstatus.sources.client.config import Bearer, parse_flag, parse_settings
 
 if TYPE_CHECKING:
-    from enrichstatus.sources.client.transport import Outcome
+    from enrichstatus.sources.client.transport import Outcome, Transport
 
 
 class EnrichmentClient:
@@ -40,14 +49,20 @@ class EnrichmentClient:
         Requests in flight at once.
     timeout : (float, float)
         Seconds to connect, and seconds for the whole answer of one attempt.
-    deadline : str, timedelta or seconds
-        Bound on a whole call, repetitions and waits included.
+    deadline : str, timedelta or seconds, optional
+        Bound on a whole call, repetitions and waits included. Unless given it is ten minutes, beyond the time that `rate` makes the
+        call's requests take.
     retries : int
-        How often a batch is repeated after a lost connection, an unreadable answer, or status 429, 500, 502, 503 or 504.
+        How often a batch is repeated after a lost connection, an unreadable answer, or status 500, 502, 503 or 504. A refusal for a
+        quota (429) is not counted: it is waited out until the deadline. Only with ``retries=0`` one that says when to come back is
+        raised at once, with the seconds as ``.retry_after``.
     backoff : float
         Seconds before the first repetition, twice as long before each further, up to 30 s, less up to a half at random.
     max_retry_after : str, timedelta or seconds
-        How long a ``Retry-After`` of the service is obeyed at most.
+        How long a ``Retry-After`` of the service is obeyed at most, or the ``RateLimit-Reset`` or ``X-RateLimit-Reset`` of a 429.
+    rate : str, optional
+        How many requests the client may make in any such time, ``"600/min"`` say; its threads share them. A copy in another process,
+        forked or unpickled, counts its own.
     allow_http : bool
         Send the token over plain http to another machine than this one.
     verify : str, optional
@@ -81,10 +96,11 @@ class EnrichmentClient:
         token: str | None = None,
         workers: int = 4,
         timeout: tuple[float, float] | float = (5, 30),
-        deadline: str | float | timedelta = "10min",
+        deadline: str | float | timedelta | None = None,
         retries: int = 5,
         backoff: float = 0.5,
         max_retry_after: str | float | timedelta = "60s",
+        rate: str | None = None,
         allow_http: bool = False,
         verify: str | os.PathLike[str] | bool | None = None,
         fields: Sequence[str] = FIELDS,
@@ -95,8 +111,6 @@ class EnrichmentClient:
         del token  # from here on nothing that shows the variables of a failed call can show it
         #: for a copy in another process, which has a token of its own
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "bearer")}
-        from enrichstatus.sources.client.transport import Transport  # HTTP, which a store never needs
-
         parse_flag("progress", progress, optional=True)
         settings = parse_settings(
             base_url,
@@ -106,17 +120,26 @@ class EnrichmentClient:
             retries=retries,
             backoff=backoff,
             max_retry_after=max_retry_after,
+            rate=rate,
             allow_http=allow_http,
             verify=verify,
         )
-        self.base_url, self._workers, self._progress = settings.address, settings.workers, progress
+        self.base_url, self._settings, self._bearer, self._progress = settings.address, settings, bearer, progress
         self.fields = parse_fields(fields)
         self._limits = parse_limits(max_processing_time, self.fields)
         bearer.check()
-        self._transport = Transport(settings, bearer)
-        # for a client that is dropped without having been closed
-        weakref.finalize(self, self._transport.close).atexit = False
-        self._tables = batches.Tables(self.fields)
+        #: by process: a forked child shares neither sockets nor locks with its parent
+        self._transports: dict[int, Transport] = {}
+        self._closed = False
+
+    @property
+    def max_processing_time(self) -> dict[str, timedelta]:
+        """By field, for how long a record may be pending before it is taken for a ``timeout``."""
+        return dict(self._limits)
+
+    def service_time(self) -> float | None:
+        """Give the seconds since 1970 by the service's clock; None until an answer has told its ``Date``."""
+        return self._transport().clock.now()
 
     def lookup(
         self,
@@ -155,12 +178,13 @@ class EnrichmentClient:
         LookupInterrupted
             Ctrl-C; it has ``.result`` and ``.failed`` too.
         """
-        limits = timing_out(self._limits, now, judged=now is not None)
-        with self._tables.cursor() as con:
+        transport = self._transport()
+        timing_out(self._limits, now)  # refuses what is no instant before anything is sent
+        with task_tables(self.fields) as con:
             return look_up(
                 con,
                 tasks,
-                lambda names, count: self._answer(con, limits, names),
+                lambda names, count: self._answer(con, transport, now, names),
                 columns=columns,
                 how=how,
                 errors=errors,
@@ -193,9 +217,10 @@ class EnrichmentClient:
             found.extend(objects)
             return records
 
-        with self._tables.cursor() as con:
+        transport = self._transport()
+        with task_tables(self.fields) as con:
             check(con, frames.read(tasks_of(body)))
-            outcome = self._ask(con, read)
+            outcome = self._request(con, transport, read)
         if outcome.interrupted:
             raise KeyboardInterrupt
         for error in outcome.failed.values():
@@ -204,8 +229,9 @@ class EnrichmentClient:
 
     def close(self) -> None:
         """Close the connections that are kept for the next call; calls that are under way in other threads still end."""
-        self._transport.close()
-        self._tables.close()
+        self._closed = True
+        for process, transport in self._transports.items():
+            _close(process, transport)
 
     def __enter__(self) -> EnrichmentClient:
         return self
@@ -214,16 +240,35 @@ class EnrichmentClient:
         self.close()
 
     def __repr__(self) -> str:
-        if "_tables" not in vars(self):
+        if "_closed" not in vars(self):
             return "EnrichmentClient(not made)"
-        return f"EnrichmentClient({self.base_url!r}, {'closed' if self._tables.closed else f'workers={self._workers}'})"
+        state = "closed" if self._closed else f"workers={self._settings.workers}"
+        return f"EnrichmentClient({self.base_url!r}, {state})"
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], EnrichmentClient], tuple[dict[str, Any]]]:
         return _again, (self._arguments,)
 
-    def _answer(self, con: duckdb.DuckDBPyConnection, limits: pa.Table, names: Sequence[str]) -> pa.Table:
-        """Have the checked tasks answered by the service, and ask the query of what it answered."""
-        outcome = self._ask(con, lambda content: replies.table(replies.parse(content)))
+    def _transport(self) -> Transport:
+        """Give this process's connections."""
+        from enrichstatus.sources.client.transport import Transport  # HTTP, which a store never needs
+
+        if self._closed:
+            raise EnrichStatusError("The client is closed; make it again with EnrichmentClient(…).")
+        process = os.getpid()
+        if process not in self._transports:
+            made = self._transports.setdefault(process, Transport(self._settings, self._bearer))
+            # for a client that is dropped without having been closed
+            weakref.finalize(self, _close, process, made).atexit = False
+        return self._transports[process]
+
+    def _answer(
+        self, con: duckdb.DuckDBPyConnection, transport: Transport, now: Instant, names: Sequence[str]
+    ) -> pa.Table:
+        """Have the checked tasks answered by the service, and run the query over what it answered."""
+        outcome = self._request(con, transport, lambda content: replies.table(replies.parse(content)))
+        newest = con.execute("select epoch(max(greatest(createdAt, updatedAt))) from received").fetchall()[0][0]
+        moment = transport.clock.instant(parse_instant(now), None if now is not None else newest)
+        limits = timing_out(self._limits, moment, judged=now is not None)
         con.register("reached", pa.table({"batch": pa.array(outcome.answered, pa.int64())}))
         con.register("records", con.sql("select * exclude batch from received where batch in (from reached)"))
         con.register("limits", limits)
@@ -233,14 +278,16 @@ class EnrichmentClient:
             self._give_up(con, outcome, table.to_arrow_table())
         return table.to_arrow_table()
 
-    def _ask(self, con: duckdb.DuckDBPyConnection, read: Callable[[bytes], pa.Table]) -> Outcome[pa.Table]:
+    def _request(
+        self, con: duckdb.DuckDBPyConnection, transport: Transport, read: Callable[[bytes], pa.Table]
+    ) -> Outcome[pa.Table]:
         """Post the distinct tasks of the table ``tasks`` in full batches; what was answered comes to stand in ``received``."""
         bodies = batches.bodies(con)
         with batches.progress(con, len(bodies), shown=self._progress) as advance:
-            outcome = self._transport.post(bodies, read, advance)
+            outcome = transport.post(bodies, read, advance)
         for place, entity in batches.receive(con, outcome.answered).items():
             del outcome.answered[place]
-            what = self._transport.hide(entity)[:60]
+            what = self._bearer.hide(entity)[:60]
             outcome.failed[place] = ServiceError(
                 f"The service answered with an enrichment of {what!r}, which its batch did not ask for.", 200
             )
@@ -263,6 +310,12 @@ class EnrichmentClient:
             return PartialLookupError(text, result, failed, causes)
 
         raise PartialAnswer(table, lost, error) from (causes[0] if causes else None)
+
+
+def _close(process: int, transport: Transport) -> None:
+    """Close the connections of this process; those of the one that it was forked from, whose locks may be held, are left alone."""
+    if process == os.getpid():
+        transport.close()
 
 
 def _again(arguments: dict[str, Any]) -> EnrichmentClient:

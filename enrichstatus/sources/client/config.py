@@ -1,8 +1,9 @@
-"""How a remote service is asked: its address, the token and the bounds, checked."""
+"""How requests are made to a remote service: its address, the token and the bounds, checked."""
 
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -18,19 +19,33 @@ if TYPE_CHECKING:
 
 #: A token shorter than this is no secret, and taken out of a text it would spoil it.
 _SECRET = 6
+#: Seconds for a call whose deadline is not given.
+_DEADLINE = 600.0
+
+
+@dataclass(frozen=True)
+class Rate:
+    """So many requests in so many seconds."""
+
+    requests: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.requests:,} in {self.seconds:g} s"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How one service is asked; durations in seconds."""
+    """How requests are made to one service; durations in seconds."""
 
     address: str
     connect: float
     read: float
-    deadline: float
+    deadline: float | None
     retries: int
     backoff: float
     max_retry_after: float
+    rate: Rate | None
     workers: int
     verify: bool | str
     loopback: bool
@@ -39,6 +54,12 @@ class Settings:
     def url(self) -> str:
         """Where batches are posted."""
         return self.address + wire.PATH
+
+    def time_for(self, requests: int) -> float:
+        """Give the bound on a call in seconds: unless given, ten minutes beyond what the rate makes so many requests take."""
+        if self.deadline is not None:
+            return self.deadline
+        return _DEADLINE + (requests / self.rate.requests * self.rate.seconds if self.rate else 0.0)
 
 
 class Bearer:
@@ -88,10 +109,11 @@ def parse_settings(
     retries: int,
     backoff: float,
     max_retry_after: object,
+    rate: object,
     allow_http: bool,
     verify: str | os.PathLike[str] | bool | None,
 ) -> Settings:
-    """Check how a service is to be asked."""
+    """Check how requests are to be made."""
     parse_flag("allow_http", allow_http)
     address, loopback = parse_address(base_url, allow_http=allow_http)
     connect, read = timeout if isinstance(timeout, (tuple, list)) and len(timeout) == 2 else (timeout, timeout)
@@ -99,14 +121,32 @@ def parse_settings(
         address=address,
         connect=parse_number("timeout", connect),
         read=parse_number("timeout", read),
-        deadline=parse_duration(deadline, "deadline").total_seconds(),
+        deadline=None if deadline is None else parse_duration(deadline, "deadline").total_seconds(),
         retries=int(parse_number("retries", retries, least=0, whole=True)),
         backoff=parse_number("backoff", backoff, least=0),
         max_retry_after=parse_duration(max_retry_after, "max_retry_after").total_seconds(),
+        rate=parse_rate(rate),
         workers=int(parse_number("workers", workers, least=1, whole=True)),
         verify=parse_verify(verify),
         loopback=loopback,
     )
+
+
+def parse_rate(value: object) -> Rate | None:
+    """Read a rate: requests in a time, such as ``"600/min"``; None is none."""
+    if value is None:
+        return None
+    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    seconds = float(found[2] or 1) * _UNITS[found[3].lower()] if found else 0.0
+    if not found or not int(found[1]) or not 0 < seconds < math.inf:
+        raise ValidationError(
+            f'takes requests in a time, such as "600/min", "10/s" or "5/2s"; not {value!r}.', argument="rate"
+        )
+    return Rate(int(found[1]), seconds)
+
+
+_UNITS = {"s": 1, "sec": 1, "second": 1, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86_400, "day": 86_400}
+_RATE = re.compile(rf"\s*([0-9]{{1,9}})\s*/\s*([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?)?\s*({'|'.join(_UNITS)})\s*", re.I)
 
 
 def parse_address(base_url: str | None, *, allow_http: bool) -> tuple[str, bool]:
@@ -129,7 +169,8 @@ def parse_address(base_url: str | None, *, allow_http: bool) -> tuple[str, bool]
         )
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValidationError(
-            "has no user, password, query or fragment; the token is given apart from it.", argument="base_url"
+            "has no user, password, query or fragment; the token goes in ENRICHSTATUS_TOKEN of the environment, or is given apart.",
+            argument="base_url",
         )
     loopback = _is_loopback(host)
     if parts.scheme == "http" and not loopback and not allow_http:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 import json
 import re
+import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -113,3 +114,24 @@ def _excerpt(content: bytes) -> str:
 
 def _kind(value: Any) -> str:
     return {dict: "an object", str: "text", type(None): "null", bool: "a truth value"}.get(type(value), "a number")
+
+
+def brief(reason: object) -> str:
+    """Cut an error of the libraries below to what a person can use."""
+    arguments: Sequence[object] = getattr(reason, "args", ())
+    if len(arguments) == 2 and isinstance(arguments[1], Exception):
+        reason = f"{str(arguments[0]).rstrip('.')}: {arguments[1]}"
+    text = re.sub(r"<[^<>]*>: |HTTPS?Connection(Pool)?\([^()]*\): ", "", plain(str(reason)))
+    return text[:300]
+
+
+def scrubbed(error: Exception) -> Exception:
+    """Take the token off an error of the libraries below: off the request that it carries, and the frames that it came through."""
+    request = getattr(error, "request", None)
+    if request is not None:
+        request.headers.pop("Authorization", None)
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)  # tools that show the variables of frames would show the header
+        link = link.__cause__ or link.__context__
+    return error

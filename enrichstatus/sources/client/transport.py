@@ -1,4 +1,4 @@
-"""Posts to the remote service: a few at once, repeated where that helps, none forever, and the token told to nobody else."""
+"""Posts to the remote service: a few at once, repeated where that helps, none forever, and the token shown to nobody else."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
-
-import requests
-from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
+from typing import Generic, TypeVar
 
 from enrichstatus.errors import EnrichStatusError, ServiceError, UnauthorizedError
+from enrichstatus.lookup.clocks import ServiceClock
 from enrichstatus.sources.client.config import Bearer, Settings
-from enrichstatus.sources.client.responses import Unreadable, error_of
-from enrichstatus.sources.client.retry import Lane, Retries, brief, scrubbed
+from enrichstatus.sources.client.lane import Lane
+from enrichstatus.sources.client.retry import Attempts, Passing, Quota
 
 T = TypeVar("T")
 
@@ -27,10 +25,6 @@ _log = logging.getLogger("enrichstatus.client")
 _GLANCE = 0.2
 #: Seconds that workers have to end when the call does.
 _PATIENCE = 1.0
-#: No answer to a batch is longer (in MiB, unpacked): it has 200 records of less than a KiB.
-_LONGEST = 16
-#: Bytes that are read at a time.
-_PIECE = 16384
 
 
 @dataclass
@@ -48,6 +42,8 @@ class Transport:
     def __init__(self, settings: Settings, bearer: Bearer):
         self.settings = settings
         self._bearer = bearer
+        self.clock = ServiceClock()
+        self._quota = Quota(settings.rate)
         self._idle: list[Lane] = []
         self._closed = False
         # to be taken again by who has it: the collector, which may come at any time, closes too
@@ -56,7 +52,8 @@ class Transport:
     def post(self, bodies: Sequence[str], read: Callable[[bytes], T], done: Callable[[int], object]) -> Outcome[T]:
         """Post every body, some at once; `read` turns an answer into a result, `done` is told the place of each that is answered."""
         outcome: Outcome[T] = Outcome()
-        call = _Call(time.monotonic() + self.settings.deadline, self.settings.workers)
+        time_left = self.settings.time_for(len(bodies))
+        call = _Call(time.monotonic() + time_left, self.settings.workers)
         ended: queue.SimpleQueue[int] = queue.SimpleQueue()
         todo = iter(enumerate(bodies))
         interrupted = False
@@ -79,9 +76,7 @@ class Transport:
         # a copy: a worker that does not end in time may still write into the other
         outcome = Outcome(dict(outcome.answered), dict(outcome.failed), interrupted)
         if not outcome.interrupted:
-            late = ServiceError(
-                f"{self.settings.url} did not answer within the deadline of {self.settings.deadline:g} s."
-            )
+            late = ServiceError(f"{self.settings.url} did not answer within the deadline of {time_left:g} s.")
             refused = next((error for error in outcome.failed.values() if isinstance(error, UnauthorizedError)), late)
             if rest := set(range(len(bodies))) - outcome.answered.keys() - outcome.failed.keys():
                 outcome.failed |= dict.fromkeys(rest, refused)
@@ -182,68 +177,31 @@ class Transport:
 
     def _answer(self, lane: Lane, body: str, read: Callable[[bytes], T], call: _Call) -> T:
         lane.line.heard = False
-        retries: Any = Retries.of(self.settings, call, lane.line)
+        attempts = Attempts(self.settings)
         while True:
-            lane.adapter.max_retries = retries
+            self._quota.begin(call)
             try:
-                # not read here: an answer that is cut off has to count among the repetitions
-                response = lane.session.post(
-                    self.settings.url,
-                    data=body.encode(),
-                    headers={"Content-Type": "application/json"},
-                    timeout=(self.settings.connect, self.settings.read),
-                    verify=self.settings.verify,  # of the session, the environment's bundle would go before it
-                    allow_redirects=False,
-                    stream=True,
-                )
-            except (OSError, HTTPError) as error:
-                lane.line.rest()
-                raise self._unreachable(error) from scrubbed(error)
-            with response:
-                retries = response.raw.retries
-                try:
-                    content = self._content(response)
-                    if response.status_code != 200:
-                        failure = error_of(response, content, self.settings.url, self._bearer.hide)
-                        if isinstance(failure, ServiceError):
-                            failure.retry_after = retries.asked_for(response.raw)
-                        raise failure
-                    return read(content)
-                except (requests.RequestException, HTTPError, Unreadable) as error:
-                    cause = scrubbed(error)
-                    try:
-                        retries = retries.increment("POST", self.settings.url, error=ProtocolError(brief(error)))
-                    except MaxRetryError as spent:
-                        raise self._unreachable(spent, response.status_code) from cause
-                finally:
-                    lane.line.rest()
-            retries.sleep()
-
-    def _content(self, response: requests.Response) -> bytes:
-        """Read an answer, but none without end: a small one can unpack to any length."""
-        content = bytearray()
-        for piece in response.iter_content(_PIECE):
-            content += piece
-            if len(content) > _LONGEST << 20:
-                if response.status_code != 200:
-                    break  # the status says it all
+                return lane.post(body, read, self.clock)
+            except Passing as trouble:
+                passing = trouble
+            finally:
+                self._quota.end()
+            pause = attempts.pause(passing)
+            if passing.status == 429 and passing.asked:
+                self._quota.hold(min(passing.asked, self.settings.max_retry_after))  # the others would be refused too
+            if pause is None:
+                raise passing.failure from passing.__cause__
+            if pause > call.remaining():
                 raise ServiceError(
-                    f"{self.settings.url} answered with more than {_LONGEST} MiB, which no answer to a batch is; what came "
-                    "was not read to its end. Is that the service?",
-                    response.status_code,
-                )
-        return bytes(content)
+                    f"The deadline leaves no time for another attempt after the last: {passing.failure}",
+                    passing.status,
+                    passing.asked,
+                ) from passing.__cause__
+            call.sleep(pause)
 
     def _note(self, what: str, error: Exception) -> None:
         # not a warning: what is raised tells it, and where nobody has set up logging a warning would be printed over the bar
         _log.info("%s: %s: %s", self.settings.url, what, self._bearer.hide(str(error)))
-
-    def _unreachable(self, error: Exception, status: int | None = None) -> ServiceError:
-        """Say in a line why there is no usable answer."""
-        inner = error.args[0] if isinstance(error, requests.RequestException) and error.args else error
-        reason = getattr(inner, "reason", None) or inner
-        answered = f"answered {status}, but it is of no use" if status else "gave no usable answer"
-        return ServiceError(f"{self.settings.url} {answered}: {self._bearer.hide(brief(reason))}", status)
 
 
 class _OutOfTime(EnrichStatusError):

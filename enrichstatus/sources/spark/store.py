@@ -26,9 +26,8 @@ from enrichstatus.lookup.arguments import (
 )
 from enrichstatus.lookup.contract import PREFIX, query_many
 from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up, refuse_taken
-from enrichstatus.lookup.tasks import COERCE, check, problems, task_names
+from enrichstatus.lookup.tasks import COERCE, check, problems, task_names, task_tables
 from enrichstatus.schema import COLUMNS, FIELDS, KEY, listed
-from enrichstatus.sources.client.batches import Tables
 from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
 from enrichstatus.sources.spark.session import check_session, is_spark, numbered, running
 from enrichstatus.sources.store.load import record_names
@@ -127,7 +126,6 @@ class SparkEnrichmentStore:
             names = record_names(records.columns, columns)
             self._found = listed(records.columns)
             self._records, self._names = numbered(records, names)
-        self._tables = Tables(self.fields)
 
     @property
     def max_processing_time(self) -> dict[str, timedelta]:
@@ -217,7 +215,7 @@ class SparkEnrichmentStore:
                 frame = self._spark.createDataFrame(checked)
                 return self._query(frame, question, org_id).select("position", *names).toArrow()
 
-        with self._tables.cursor() as con:
+        with task_tables(self.fields) as con:
             return look_up(con, tasks, answer, **options)
 
     def _lazy(
@@ -257,7 +255,7 @@ class SparkEnrichmentStore:
         kinds = bad.groupBy(*bad.columns).count().toArrow()
         if not kinds.num_rows:
             return
-        with self._tables.cursor() as con:
+        with task_tables(self.fields) as con:
             check(con, frames.read(kinds.drop_columns(["count"])), errors="coerce")
             found = problems(con)
         counts = kinds["count"].to_pandas()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,10 @@ class LoadReport:
     updated: int
     unchanged: int
     rejected: int
-    rejects: pd.DataFrame = field(repr=False)
+    rejects: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return f"LoadReport({self}{'; .rejects says why' if self.rejected else ''})"
 
     def __str__(self) -> str:
         return (
@@ -125,11 +128,12 @@ def _arrived(
         by_format.setdefault(files.format_of(path), []).append(path)
     parts = []
     for kind, paths in by_format.items():
-        relation = files.read(con, paths)
-        found = [name for name in relation.columns if name != files.FILE]
+        given = files.Files(paths)
+        relation = given.relation(con)
+        places = dict(zip(given.names, relation.columns, strict=False))
         names = {"file": files.FILE}
-        if found != files.NOTHING:
-            names |= record_names(found, columns)
+        if given.names or kind != "json":
+            names |= {ours: places[theirs] for ours, theirs in record_names(given.names, columns).items()}
         parts.append(pick(relation, names, objects=kind == "json"))
     return reduce(duckdb.DuckDBPyRelation.union, parts)
 
@@ -137,9 +141,10 @@ def _arrived(
 def record_names(found: list[str], columns: Mapping[str, str] | None) -> dict[str, str]:
     """Say under which names the columns of a record stand, ``{ours: theirs}``, those that it must have among them."""
     names = find(found, COLUMNS, columns)
-    spelled = {name.casefold() for ours in COLUMNS if ours not in names for name in (ours, snake(ours))}
+    exact = {name for ours in COLUMNS for name in (ours, snake(ours))} | set(names.values())
+    spelled = {name.casefold() for ours in COLUMNS for name in (ours, snake(ours))}
     # left aside, an orgid would make records of nobody's, and they would be the asking organization's
-    if alike := [name for name in found if str(name).casefold() in spelled]:
+    if alike := [name for name in found if str(name).casefold() in spelled and name not in exact]:
         raise ValidationError(
             f"The column {listed(alike)} is one of {listed(COLUMNS, limit=20)} but for upper and lower case; "
             'say which with columns={"theirs": "ours"}.'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import duckdb
@@ -22,7 +22,7 @@ from enrichstatus.lookup.query import LOOKUP_SQL, places, refuse_taken, taken
 from enrichstatus.lookup.requirements import judge
 from enrichstatus.lookup.tasks import bad_tasks, cast_tasks, keys_of, naming_leads, task_names, tasks_from_leads
 from enrichstatus.progress import Progress
-from enrichstatus.schema import PANDAS_TYPES, listed
+from enrichstatus.schema import PANDAS_TYPES
 
 #: Rows of one piece.
 PIECE = 1 << 17
@@ -50,9 +50,12 @@ class LookupReport:
 
     tasks: int
     rows: int
-    counts: pd.DataFrame = field(repr=False)
-    head: pd.DataFrame = field(repr=False)
+    counts: pd.DataFrame
+    head: pd.DataFrame
     files: list[str]
+
+    def __repr__(self) -> str:
+        return f"LookupReport({self})"
 
     def __str__(self) -> str:
         by_status = self.counts.groupby(self.counts["status"].fillna("no record"))["tasks"].sum()
@@ -73,11 +76,11 @@ class Leads(NamedTuple):
 class TaskFiles:
     """Tasks in files of one format, which can be read as often as one likes; or leads, read as tasks."""
 
-    paths: list[str]
+    given: files.Files
     leads: Leads | None = None
 
     @classmethod
-    def named(cls, tasks: Any, leads: Leads | None) -> TaskFiles:
+    def named(cls, tasks: Any, leads: Leads | None, **reading: Any) -> TaskFiles:
         """Find the files that a path, a glob, or a list of these names."""
         if not files.is_path(tasks):
             raise ValidationError(
@@ -85,31 +88,28 @@ class TaskFiles:
                 "a frame is looked up with lookup(), which gives one.",
                 argument="tasks",
             )
-        paths = files.expand(tasks)
-        if len(kinds := {files.format_of(path) for path in paths}) > 1:
-            raise ValidationError(f"Tasks are read from files of one format, not of {listed(sorted(kinds))} at once.")
-        return cls(paths, leads)
+        return cls(files.Files(tasks, **reading), leads)
+
+    @property
+    def paths(self) -> list[str]:
+        """Name the files."""
+        return self.given.paths
 
     def pieces(self, con: duckdb.DuckDBPyConnection, *, keys_only: bool = False) -> Iterator[Frame]:
         """Read some rows at a time, in order, with all of their columns or with those of the key; one piece at the least."""
+        names = self.given.columns
+        if keys_only and names:
+            found = [self.leads.entity_id] if self.leads else list(task_names(names).values())
+            names = [name for name in names if name in found] or names
         with files.reading():
-            relation = files.read(con, self.paths)
-            names = [name for name in relation.columns if name != files.FILE]
-            if names == files.NOTHING:
-                yield frames.piece(frames.read([]).arrow(["entityId", "entityType", "field"]), objects=True)
-                return
-            if keys_only:
-                found = [self.leads.entity_id] if self.leads else list(task_names(names).values())
-                names = [name for name in names if name in found] or names
-            reader = relation.select(*map(duckdb.ColumnExpression, names)).to_arrow_reader(PIECE)
+            reader = self.given.stream(con, names)
             yield self._piece(reader.schema.empty_table())
             for batch in reader:
                 yield self._piece(pa.Table.from_batches([batch]))
 
     def _piece(self, table: pa.Table) -> Frame:
-        if self.leads:
-            table = tasks_from_leads(table, **self.leads._asdict())
-        return frames.piece(table, objects=files.format_of(self.paths[0]) == "json")
+        frame = frames.piece(self.given, table)
+        return frames.read(tasks_from_leads(frame, **self.leads._asdict())) if self.leads else frame
 
     def refuse_bad(self, con: duckdb.DuckDBPyConnection) -> None:
         """Raise for the bad tasks of the relation ``given``, by their leads where they are made of some."""

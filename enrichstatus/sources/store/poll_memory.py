@@ -54,7 +54,7 @@ class Memory:
         """
         if strange := sorted(set(answers["orgId"].dropna()) - {self._org}):
             raise ValidationError(
-                f"is opened for {self._org}, but the answers are records of {listed(strange)}; open it for them.",
+                f"is opened for {self._org}, but the answers are records of {listed(strange)}: name that organization.",
                 argument="into",
             )
         found = answers["status"].notna()

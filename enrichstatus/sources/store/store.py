@@ -211,11 +211,11 @@ class EnrichmentStore(Embedded):
 
     def _headline(self) -> str:
         org = f", org_id={self.org_id!r}" if self.org_id else ""
-        return f"EnrichmentStore({self.path!r}{org}{', read_only=True' if self.read_only else ''})"
+        return f"{type(self).__name__}({self.path!r}{org}{', read_only=True' if self.read_only else ''})"
 
     def __repr__(self) -> str:
         if self._file is None:
-            return f"EnrichmentStore({self.path!r}, closed)"
+            return f"{type(self).__name__}({self.path!r}, closed)"
         return display.text(self._headline(), self._counts())
 
     def _repr_html_(self) -> str:
