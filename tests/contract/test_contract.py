@@ -475,7 +475,7 @@ def test_a_status_is_explained(make_source: MakeSource):
     assert answer["reason"].dtype == TEXT
     assert answer["reason"].tolist() == [
         *("data", "no_data", "no_data", "pending", "timed_out_here", "timed_out_there"),
-        *("failed", "failed", "data", "no_data", "failed", "no_record", "invalid"),
+        *("failed", "failed", "data", "no_data", "unknown", "no_record", "invalid"),
     ]
     assert answer.columns[-2:].tolist() == ["reason", "status"]
     known = source.lookup(tasks, columns="reason", errors="coerce", how="inner", now=NOW)
