@@ -6,8 +6,8 @@ import ast
 import importlib.metadata
 import os
 import re
-import shlex
 import rlcompleter
+import shlex
 import subprocess
 import sys
 from pathlib import Path
