@@ -133,6 +133,9 @@ class Embedded(Database, ABC):
         memory_limit: str | None = None,
         overwrite: bool = False,
         progress: bool | None = None,
+        encoding: str | None = None,
+        skip: int = 0,
+        bom: bool = False,
     ) -> LookupReport:
         """Look up tasks from files to files, in bounded memory: more of them than fit, in their order.
 
@@ -156,9 +159,13 @@ class Embedded(Database, ABC):
             How much memory the engine may take, ``"6GB"`` say; what does not fit waits on disk, beside a store's file or in the
             temporary folder (``TMPDIR``). Unless given, four fifths of the machine's. The pieces that pass through take some 0.5 GB more.
         overwrite : bool
-            Replace an output that exists: a file, or a folder that holds such parts only.
+            Replace an output that exists: a file, or a folder that holds only what a lookup wrote there.
         progress : bool, optional
             Show a progress bar; unless given, in a notebook or at a terminal.
+        encoding, skip
+            As for `tasks_from_leads`.
+        bom : bool
+            Write a CSV file for Excel: with a byte order mark, and text that Excel takes for a formula after an apostrophe.
 
         Returns
         -------
@@ -198,8 +205,8 @@ class Embedded(Database, ABC):
             raise ValidationError(
                 "fields= goes with entity_id=, the column of a lead list's ids; tasks have a field each."
             )
-        given = TaskFiles.named(tasks, leads)
-        target = Output(output, overwrite=overwrite)
+        given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip)
+        target = Output(output, overwrite=overwrite, bom=bom)
         target.refuse(given.paths, "tasks")
         target.refuse(self._read_files(), "records")
         with (

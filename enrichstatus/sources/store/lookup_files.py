@@ -139,7 +139,10 @@ def look_up_files(
     added = [prefix + name for name in names]
     # the tasks are read by another cursor, while this one asks or is asked
     with con.cursor() as beside:
-        count = _check(con, beside, tasks, added, errors)
+        start = next(tasks.pieces(beside))
+        refuse_taken(start, added)
+        output.check(start.assign(pa.table({})).schema)
+        count = _check(con, beside, tasks, errors)
         progress.reached(10)
         asked = [*names, *(name for name in ("status", "dataFound") if name not in names)]
         explained = "reason" in asked and how == "left"
@@ -201,11 +204,9 @@ def _check(
     con: duckdb.DuckDBPyConnection,
     beside: duckdb.DuckDBPyConnection,
     tasks: TaskFiles,
-    added: Sequence[str],
     errors: str,
 ) -> int:
     """Make the temporary table ``tasks``, as `tasks.check` does of a frame; gives the number of rows."""
-    refuse_taken(next(tasks.pieces(beside)), added)
     count = 0
     failed: list[BaseException] = []
 
