@@ -12,7 +12,7 @@ from enrichstatus.polling.background import Progress
 from enrichstatus.presentation import duration
 
 #: The picture's size, and the room beside and below its axes, in pixels: 10,000,000 tasks fit.
-_WIDTH, _HEIGHT = 380, 170
+_WIDTH, _HEIGHT = 360, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66, 10, 8, 22
 #: Lines and text of a picture that is shown on whatever it is shown on.
 _GREY = "#888888"
