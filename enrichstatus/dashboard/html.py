@@ -100,7 +100,7 @@ def trouble(progress: Progress) -> str:
         return ""
     why = escape(reason(error))
     if progress.phase == "failed":
-        then = "Asking again does not mend this by itself; Start tries once more."
+        then = "Asking again does not fix this by itself; Start tries once more."
     elif progress.phase in ("asking", "waiting"):
         then = "The poll goes on and asks again by itself; Ask now does so at once."
     else:

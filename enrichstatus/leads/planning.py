@@ -26,8 +26,8 @@ from enrichstatus.lookup.arguments import (
     parse_number,
     parse_prefix,
 )
-from enrichstatus.lookup.query import Source
-from enrichstatus.lookup.tasks import check, create_vocabularies, problems, taken_names
+from enrichstatus.lookup.query import Source, refuse_taken
+from enrichstatus.lookup.tasks import check, create_vocabularies, problems
 from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, listed
 
@@ -130,11 +130,7 @@ def plan(
     retried = _parse_retry(retry)
     frame = frames.read(tasks)
     parse_prefix(prefix)
-    if taken := taken_names(frame, [prefix + name for name in _ADDED]):
-        raise ValidationError(
-            f"The tasks already have the column {listed(taken)}, which the plan would overwrite. Pass prefix= "
-            '(prefix="plan_", say) to name the new ones apart, or drop the old.'
-        )
+    refuse_taken(frame, [prefix + name for name in _ADDED], "plan_")
     value = priorities(frame, priority)
     with duckdb.connect() as con:
         create_vocabularies(con, fields)
@@ -150,7 +146,9 @@ def plan(
         )
         used = {name for (name,) in con.execute("select distinct field::varchar from tasks").fetchall()}
         if most is not None and (unpriced := sorted(used - set(prices))):
-            raise ValidationError(f"budget= needs the price of {listed(unpriced)}: name it in costs=.")
+            raise ValidationError(
+                f"needs the price of {listed(unpriced)}, which the costs do not have.", argument="budget"
+            )
         asked = None if now is None else moment  # a service judges by its own clock, unless told otherwise
         found = source.lookup(keys, columns=("reason", "createdAt", "updatedAt"), errors="coerce", now=asked)
         reason: Codes = pc.index_in(found["reason"], pa.array(_WORDS)).to_numpy()

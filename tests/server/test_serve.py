@@ -218,7 +218,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "failed tasks in place of the answered": ((*REMOTE, "-o", "o.csv", "--failed", "o.csv"), "--failed would replace"),
     "failed tasks in no format": ((*REMOTE, "-o", "o.csv", "--failed", "f.txt"), "no known ending"),
     "an address that is none": (("lookup", "tasks.csv", "--url", "nonsense"), ": --url is an address such as"),
-    "plain http": (("lookup", "tasks.csv", "--url", "http://example.com"), "Use https, or pass --allow-http."),
+    "plain http": (("lookup", "tasks.csv", "--url", "http://example.com"), "Use https, or pass --allow-http to send it"),
     "a token in the address": (("lookup", "tasks.csv", "--url", "https://u:p@example.com"), "goes in ENRICHSTATUS_TOKEN"),
 }  # fmt: skip
 
@@ -317,7 +317,10 @@ def test_bad_leads_of_a_simulation_are_counted_as_leads(capsys: pytest.CaptureFi
     assert "3 bad leads: row 3: lead_id is missing; row 4: lead_id 'jane@cedar-labs.example' is not a UUID" in err
     Path("bad.csv").write_text(f"entityId,field\nx,emails\n{uid(0)},emails\n")
     code, _, err = run(capsys, "serve", "--simulate", "--tasks", "bad.csv")
-    assert (code, err) == (2, "enrichstatus: 1 bad task: row 0: entityId 'x' is not a UUID. Fix them.\n")
+    assert (code, err) == (
+        2,
+        "enrichstatus: 1 bad task: row 0: entityId 'x' is not a UUID. Nothing was triggered. Fix them.\n",
+    )
 
 
 class Picky:
