@@ -136,7 +136,7 @@ class Enrichment:
         except ValidationError as error:
             if error.problems is None:
                 raise
-            remedy = 'Mend them, or pass errors="coerce" to give them a null status.'
+            remedy = 'Fix them, or pass errors="coerce" to give them a null status.'
             raise bad_rows(error.problems, entity_id, len(parse_fields(fields)), remedy) from None
         return status
 

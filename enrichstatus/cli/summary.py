@@ -9,14 +9,23 @@ from itertools import accumulate
 import pandas as pd
 import pyarrow as pa
 
+from enrichstatus.frames import to_pandas
 from enrichstatus.outcomes import ENDED, LABELS, outcome
 from enrichstatus.presentation import bar, label, share
 from enrichstatus.schema import KEY, PANDAS_TYPES
 
+#: So many rows are shown.
+_HEAD = 8
 
-def tally(status: pd.DataFrame, *, prefix: str = "") -> pd.DataFrame:
+
+def head(table: pa.Table) -> pd.DataFrame:
+    """Take the rows to show."""
+    return to_pandas(table.slice(0, _HEAD))
+
+
+def tally(status: pa.Table, *, prefix: str = "") -> pd.DataFrame:
     """Count looked-up tasks by ``field``, ``status`` and ``dataFound``, which stand under `prefix`; their number is in ``tasks``."""
-    given = status[["field", prefix + "status", prefix + "dataFound"]].set_axis(
+    given = to_pandas(status.select(["field", prefix + "status", prefix + "dataFound"])).set_axis(
         ["field", "status", "dataFound"], axis=1
     )
     text = PANDAS_TYPES[pa.string()]  # the same, whatever the data: a column of nulls is no column of numbers
@@ -60,7 +69,7 @@ def rows(
     added: Sequence[str],
     prefix: str = "",
     width: int = 100,
-    most: int = 8,
+    most: int = _HEAD,
     total: int | None = None,
 ) -> str:
     """Lay out the first rows, of `total`, with the columns there is room for: the answer first, then the caller's own, then the rest."""

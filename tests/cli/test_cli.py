@@ -346,8 +346,7 @@ def test_an_output_never_replaces_what_is_read(
     Path("records2.ndjson").write_text(json.dumps(record(9)) + "\n")
     Path("link.json").symlink_to("records.json")
     Path("hard.json").hardlink_to("records.json")
-    Path("lists").mkdir()
-    es.EnrichmentStore(org_id="org_1").lookup_to("tasks.csv", "lists/part-00000.parquet")
+    es.EnrichmentStore(org_id="org_1").lookup_to("tasks.csv", "lists/")
     before = {path: path.read_bytes() for path in Path().rglob("*.*")}
     tasks = "lists/*.parquet" if output == "lists" else "tasks*.csv"
     records = ("--records", "records*.*json", "--org", "org_1")

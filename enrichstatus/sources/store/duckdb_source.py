@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from enrichstatus.errors import InternalError, StoreError, ValidationError
+from enrichstatus.errors import InternalError, OrganizationWarning, StoreError, ValidationError
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Kind, ListOrPath
@@ -50,8 +51,9 @@ class Embedded(Database, ABC):
         read_only: bool = False,
         preload: bool = False,
     ):
-        parse_org(org_id)
-        self.org_id = org_id
+        self.org_id = None if org_id is None else parse_org(org_id)
+        #: organizations that are known to have records
+        self._known: set[str] = set()
         wanted = None if fields is None else parse_fields(fields)
         super().__init__(path, fields=wanted, read_only=read_only, preload=preload)
         try:
@@ -114,7 +116,20 @@ class Embedded(Database, ABC):
             The store is closed, or its file cannot be read.
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
-        return self._look_up(tasks, question, columns=columns, how=how, errors=errors, prefix=prefix)
+        options: dict[str, Any] = {"columns": columns, "how": how, "errors": errors, "prefix": prefix}
+        with self._cursor() as con:
+            answered = 0
+
+            def answer(names: tuple[str, ...], count: int) -> pa.Table:
+                nonlocal answered
+                table = self._answer(con, question, count, names)
+                answered = table.num_rows
+                return table
+
+            status = look_up(con, tasks, answer, **options)
+            if not answered:
+                self._warn_of_strangers(con, question)
+            return status
 
     def lookup_to(
         self,
@@ -134,6 +149,9 @@ class Embedded(Database, ABC):
         memory_limit: str | None = None,
         overwrite: bool = False,
         progress: bool | None = None,
+        encoding: str | None = None,
+        skip: int = 0,
+        bom: bool = False,
     ) -> LookupReport:
         """Look up tasks from files to files, in bounded memory: more of them than fit, in their order.
 
@@ -157,9 +175,13 @@ class Embedded(Database, ABC):
             How much memory the engine may take, ``"6GB"`` say; what does not fit waits on disk, beside a store's file or in the
             temporary folder (``TMPDIR``). Unless given, four fifths of the machine's. The pieces that pass through take some 0.5 GB more.
         overwrite : bool
-            Replace an output that exists: a file, or a folder that holds such parts only.
+            Replace an output that exists: a file, or a folder that holds only what a lookup wrote there.
         progress : bool, optional
             Show a progress bar; unless given, in a notebook or at a terminal.
+        encoding, skip
+            As for `tasks_from_leads`.
+        bom : bool
+            Write a CSV file for Excel: with a byte order mark, and text that Excel takes for a formula after an apostrophe.
 
         Returns
         -------
@@ -193,15 +215,14 @@ class Embedded(Database, ABC):
         choice("errors", errors, ("raise", "coerce"))
         if require is not None:
             check_required(require)
-        asking = self.org_id if org_id is None else org_id
-        question = asker(asking, self._limits, now)
+        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         leads = None if entity_id is None else Leads(entity_id, parse_fields(fields or self.fields), entity_type)
         if leads is None and fields is not None:
             raise ValidationError(
                 "fields= goes with entity_id=, the column of a lead list's ids; tasks have a field each."
             )
-        given = TaskFiles.named(tasks, leads)
-        target = Output(output, overwrite=overwrite)
+        given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip)
+        target = Output(output, overwrite=overwrite, bom=bom)
         target.refuse(given.paths, "tasks")
         target.refuse(self._read_files(), "records")
         with (
@@ -212,8 +233,8 @@ class Embedded(Database, ABC):
             con.register("question", question)
             # a table: the engine tells no progress of what scans Arrow
             con.execute("create temp table asker as from question")
-            self._register(con, str(asking))
-            return look_up_files(
+            self._register(con, question["orgId"][0].as_py())
+            report = look_up_files(
                 con,
                 given,
                 target,
@@ -225,6 +246,9 @@ class Embedded(Database, ABC):
                 progress=shown,
                 answered=self._check_unchanged,
             )
+            if report.counts["status"].isna().all():
+                self._warn_of_strangers(con, question)
+            return report
 
     def records(self, columns: Columns = COLUMNS, *, org_id: str | None = None) -> pa.Table:
         """Give all records of an organization as they were loaded, in no particular order.
@@ -323,6 +347,23 @@ class Embedded(Database, ABC):
         con.register("asker", question)
         self._register(con, question["orgId"][0].as_py())
         return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
+
+    def _warn_of_strangers(self, con: duckdb.DuckDBPyConnection, question: pa.Table) -> None:
+        """Warn where nothing was found because there are records, but none of the organization; said where it is looked up."""
+        org_id = question["orgId"][0].as_py()
+        if org_id not in self._known and self._holds(con):
+            if self._holds(con, org_id):
+                self._known.add(org_id)
+                return
+            warnings.warn(
+                f"There are records here, but none of the organization {org_id!r}. Is it spelled as where the records come from?",
+                OrganizationWarning,
+                stacklevel=3,
+            )
+
+    @abstractmethod
+    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None) -> bool:
+        """Whether there is a record, of an organization or of any."""
 
     def _read_files(self) -> Sequence[str]:
         """Name the files that the records lie in, beside a store's own."""

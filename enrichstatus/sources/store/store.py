@@ -91,7 +91,7 @@ class EnrichmentStore(Embedded):
         *,
         org_id: str | None = None,
         errors: Errors = "raise",
-        columns: Mapping[str, str] | None = None,
+        columns: Mapping[str, str | None] | None = None,
     ) -> LoadReport:
         """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
 
@@ -123,8 +123,7 @@ class EnrichmentStore(Embedded):
         """
         if self.read_only:
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
-        parse_org(org_id)
-        org_id = self.org_id if org_id is None else org_id
+        org_id = self.org_id if org_id is None else parse_org(org_id)
         with self._writing() as con:
             return load(con, records, org_id=org_id, errors=errors, columns=columns)
 
@@ -136,7 +135,7 @@ class EnrichmentStore(Embedded):
         max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
         fields: Sequence[str] | None = None,
         since: Instant = None,
-        columns: Mapping[str, str] | None = None,
+        columns: Mapping[str, str | None] | None = None,
         errors: Literal["raise", "reject"] = "raise",
     ) -> Scan:
         """Ask records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
@@ -203,6 +202,10 @@ class EnrichmentStore(Embedded):
 
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         return con.sql("from enrichments where orgId = $org_id", params={"org_id": org_id})
+
+    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None) -> bool:
+        text = "select exists(from enrichments where orgId = coalesce($org_id, orgId))"
+        return bool(con.execute(text, {"org_id": org_id}).fetchall()[0][0])
 
     def _counts(self) -> pd.DataFrame:
         """Records by organization, field and status as recorded; only its own for a store opened for an organization."""
