@@ -219,7 +219,7 @@ class Scan(Embedded):
             if told is None:
                 raise
             raise ValidationError(
-                f'{told[1].rstrip(".")}. Fix it, or pass errors="reject" to scan() to leave such records out.'
+                f"{told[1].rstrip('.')}. Fix it.", instead=("errors", "reject", "leave such records out")
             ) from error
 
 
