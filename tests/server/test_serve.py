@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -31,6 +30,7 @@ from enrichstatus.server.openapi import TRIGGER_PATH
 from enrichstatus.server.tokens import read_tokens
 from tests.support.factory import NOW, ORG, record, task, uid
 from tests.support.serving import PATH, running
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -324,10 +324,11 @@ def test_bad_leads_of_a_simulation_are_counted_as_leads(capsys: pytest.CaptureFi
 
 
 class Picky:
-    """A service that does not answer the batch of one entity: it refuses it, or keeps it waiting."""
+    """A service that does not answer the batch of one entity: it refuses it, or keeps it waiting; `seen` gets a word for each batch."""
 
-    def __init__(self, app: Any, entity: str, *, wait: bool = False):
+    def __init__(self, app: Any, entity: str, *, wait: bool = False, seen: list[str] | None = None):
         self.app, self.entity, self.wait = app, entity, wait
+        self.seen = [] if seen is None else seen
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -343,9 +344,11 @@ class Picky:
                 return {"type": "http.request", "body": body, "more_body": False}
 
             await self.app(scope, again, send)
+            self.seen.append("answered")
             return
         if self.wait:
-            await asyncio.sleep(3)
+            self.seen.append("waits")
+            await receive()  # until the client is gone
         answer = b'{"error": {"code": "VALIDATION_ERROR", "message": "Not this one."}}'
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 400, "headers": headers})
@@ -411,14 +414,16 @@ def test_leads_that_were_not_answered_keep_their_columns(capsys: pytest.CaptureF
 def test_a_lookup_that_is_interrupted_keeps_what_was_answered(folder: Path, keep: bool):
     """Ctrl-C is exit code 130 and one line; with ``--failed`` both files are written, else none."""
     files = ["-o", "o.csv", *(["--failed", "f.csv"] if keep else [])]
-    with picky(wait=True) as url:
+    seen: list[str] = []
+    with picky(wait=True, seen=seen) as url:
         process = subprocess.Popen(
             [sys.executable, "-m", "enrichstatus", "lookup", "tasks.csv", "--url", url, *files],
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
-        time.sleep(2.5)
+        until(lambda: sorted(seen) == ["answered", "answered", "waits"])
+        time.sleep(0.5)  # for the client to read what was answered, of which nothing tells
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
