@@ -101,13 +101,14 @@ class EnrichmentStore(Embedded):
         Parameters
         ----------
         records : path, glob, list of paths, DataFrame, Arrow table, DuckDB relation or list of dicts
-            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too; wire names or snake_case.
+            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too; wire names, in any case or in snake_case. Folders such as
+            ``orgId=org_1/`` say what the records in them have in common, as text.
         org_id : str, optional
             The organization of records that carry none; the store's unless given.
         errors : {"raise", "reject"}
             What bad rows do: ``raise`` loads nothing and names them, ``reject`` loads the others and reports them.
         columns : mapping, optional
-            Columns under other names, ``{"theirs": "ours"}``.
+            Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
 
         Returns
         -------
@@ -155,7 +156,7 @@ class EnrichmentStore(Embedded):
             Leave out records created before this instant. Files in folders by an earlier ``day=``, ``date=`` or ``dt=`` (ISO, by the
             day of creation, change or export) are not read.
         columns : mapping, optional
-            Columns under other names, ``{"theirs": "ours"}``.
+            Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
         errors : {"raise", "reject"}
             What bad records of the asking organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
 
