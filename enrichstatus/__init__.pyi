@@ -29,10 +29,10 @@ from enrichstatus.polling.schedules import Ask as Ask
 from enrichstatus.polling.schedules import Backoff as Backoff
 from enrichstatus.polling.update import Update as Update
 from enrichstatus.reports.coverage import coverage as coverage
-from enrichstatus.reports.coverage import diff as diff
+from enrichstatus.reports.diff import diff as diff
 from enrichstatus.reports.report import Report as Report
 from enrichstatus.reports.timing import timing as timing
-from enrichstatus.reports.timing import waste as waste
+from enrichstatus.reports.waste import waste as waste
 from enrichstatus.sources.client.client import EnrichmentClient as EnrichmentClient
 from enrichstatus.sources.spark.store import SparkEnrichmentStore as SparkEnrichmentStore
 from enrichstatus.sources.store.load import LoadReport as LoadReport

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -40,6 +41,11 @@ class Enrichment:
 
     def __init__(self, leads: pd.DataFrame):
         self._leads = leads
+
+    def __repr__(self) -> str:
+        return (
+            f"Enrichment of {len(self._leads):,} leads: .status(), .plan() and .coverage() take a source and entity_id="
+        )
 
     def status(
         self,
@@ -78,10 +84,26 @@ class Enrichment:
         entity_id: str,
         fields: Sequence[str] | str = FIELDS,
         entity_type: str = "person",
-        **options: Any,
+        costs: Mapping[str, float] | None = None,
+        budget: float | None = None,
+        priority: str | None = None,
+        retry: Sequence[str] | str = ("timeout", "failed"),
+        stale_after: str | float | timedelta | None = None,
+        now: Instant = None,
+        prefix: str = "",
     ) -> Plan:
-        """Plan what to buy for the list; `options` and what is raised are those of `enrichstatus.plan`."""
-        return plan(source, self._tasks(entity_id, fields, entity_type), **options)
+        """Plan what to buy for the list: the first arguments are those of `status`, the others and the errors of `enrichstatus.plan`."""
+        return plan(
+            source,
+            self._tasks(entity_id, fields, entity_type),
+            costs=costs,
+            budget=budget,
+            priority=priority,
+            retry=retry,
+            stale_after=stale_after,
+            now=now,
+            prefix=prefix,
+        )
 
     def coverage(
         self,
@@ -114,7 +136,7 @@ class Enrichment:
         except ValidationError as error:
             if error.problems is None:
                 raise
-            remedy = 'Mend them, or pass errors="coerce" to give them a null status.'
+            remedy = 'Fix them, or pass errors="coerce" to give them a null status.'
             raise bad_rows(error.problems, entity_id, len(parse_fields(fields)), remedy) from None
         return status
 

@@ -78,8 +78,8 @@ class Frame(Named, Protocol):
         """The caller's own frame with columns added (or replaced), as the caller's kind."""
 
 
-def read(data: Any) -> Frame:
-    """Read anything tabular: see the module's first line for the kinds."""
+def read(data: Any, *, encoding: str | None = None, skip: int = 0) -> Frame:
+    """Read anything tabular: see the module's first line for the kinds; the options are those of files."""
     if isinstance(data, (_Pandas, _Polars, _Arrow)):
         return data
     if isinstance(data, pd.DataFrame):
@@ -92,7 +92,9 @@ def read(data: Any) -> Frame:
     if type(data).__module__.partition(".")[0] == "polars" and hasattr(data, "lazy"):
         return _Polars(data)
     if files.is_path(data):
-        return of_files(files.Files(data), _to_pandas)
+        return of_files(files.Files(data, encoding=encoding, skip=skip), to_pandas)
+    if encoding is not None or skip:
+        raise ValidationError("encoding= and skip= say how files are read; this is none.")
     if isinstance(data, (list, tuple)):
         if strangers := set(map(type, data)) - {dict}:
             raise ValidationError(
@@ -138,7 +140,7 @@ def piece(given: files.Files, table: pa.Table, restore: Callable[[pa.Table], Any
     return _Arrow(table, restore or _unchanged, objects=objects, twice=twice)
 
 
-def _to_pandas(table: pa.Table) -> pd.DataFrame:
+def to_pandas(table: pa.Table) -> pd.DataFrame:
     """Make a frame of a file's rows; whole numbers stay whole beside nulls."""
     frame: pd.DataFrame = table.to_pandas(types_mapper=PANDAS_TYPES.get)
     for name, column in zip(table.column_names, table.columns, strict=True):

@@ -1,11 +1,20 @@
 """What can become of a task: one word, one label and one colour each, and what each outcome means for counting and buying.
 
 ``lookup.sql`` decides which outcome a task has (its column ``reason``); whoever counts, draws or plans reads this table.
+
+A task has *ended* when it has a record and that is not pending: with data or without, failed, timed out, or with a status that
+nobody knows. A task without a record has not ended, as there is nothing that could; a poll stops waiting for one after
+``missing_after``. A share "with data" is of the tasks that have ended.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 
 class Outcome(NamedTuple):
@@ -13,33 +22,75 @@ class Outcome(NamedTuple):
 
     #: The word in the column ``reason``.
     word: str
-    #: What a person reads.
+    #: What a person reads. The two timeouts share theirs, as they share the status.
     label: str
-    #: Its colour on a light page, and on a dark one: Okabe and Ito's, which the colour-blind tell apart.
+    #: Its colour on a light page, and on a dark one: after Okabe and Ito, whose colours the colour-blind tell apart.
     light: str
     dark: str
-    #: Whether nothing more will come of it: it is not pending, and there is, or was, a record to wait for.
+    #: Whether it has ended.
     ended: bool
-    #: Whether a share "with data" counts it among the tasks that have ended.
-    counted: bool
-    #: Whether a plan buys it again unless it is told otherwise.
+    #: Whether a plan buys it, or buys it again, unless it is told otherwise.
     bought: bool
+
+    @property
+    def counted(self) -> bool:
+        """Whether a share "with data" counts it: of all that have ended, and of nothing else."""
+        return self.ended
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended in vain, so that buying it again may help."""
+        return self.ended and self.bought
 
 
 #: In the order in which they are drawn and listed.
 OUTCOMES: dict[str, Outcome] = {
     outcome.word: outcome
     for outcome in (
-        #       word              label                   light      dark       ended  counted bought
-        Outcome("data", "with data", "#009E73", "#2BC499", True, True, False),
-        Outcome("no_data", "no data", "#56B4E9", "#56B4E9", True, True, False),
-        Outcome("failed", "failed", "#D55E00", "#F07B2B", True, True, True),
-        Outcome("timed_out_here", "timeout", "#E69F00", "#F0B429", True, True, True),
-        Outcome("timed_out_there", "timeout (service)", "#B87C00", "#C98F1C", True, True, True),
-        Outcome("unknown", "unknown status", "#CC79A7", "#DB92BB", True, True, False),
-        Outcome("pending", "pending", "#BFBFBF", "#6E6E6E", False, False, False),
-        Outcome("unanswered", "unanswered", "#0072B2", "#4C9FD4", False, False, False),
-        Outcome("no_record", "no record", "#8C8C8C", "#A6A6A6", False, False, True),
-        Outcome("invalid", "bad row", "#F0E442", "#F0E442", False, False, False),
+        #       word               label             light      dark       ended  bought
+        Outcome("data", "with data", "#009E73", "#1FBF8F", True, False),
+        Outcome("no_data", "no data", "#56B4E9", "#6CC0F0", True, False),
+        Outcome("failed", "failed", "#C84E00", "#EE6C1F", True, True),
+        Outcome("timed_out_here", "timeout", "#E69F00", "#F2B21B", True, True),
+        Outcome("timed_out_there", "timeout", "#E69F00", "#F2B21B", True, True),
+        Outcome("unknown", "unknown status", "#B65F90", "#E29CC4", True, False),
+        Outcome("pending", "pending", "#C9C9C9", "#565656", False, False),
+        Outcome("unanswered", "unanswered", "#0067A0", "#3F8FDC", False, False),
+        Outcome("no_record", "no record", "#808080", "#A8A8A8", False, True),
+        Outcome("invalid", "bad row", "#202020", "#F2F2F2", False, False),
     )
 }
+#: The labels, each once, with one of its outcomes.
+LABELS: dict[str, Outcome] = {outcome.label: outcome for outcome in OUTCOMES.values()}
+ENDED = tuple(label for label, outcome in LABELS.items() if outcome.ended)
+
+_STATUSES = {None: "no_record", "pending": "pending", "unanswered": "unanswered", "timeout": "timed_out_there"}
+
+
+def outcome(status: str | None, found: bool | None) -> Outcome:
+    """Give the outcome of a task by its ``status`` and ``dataFound``, as ``lookup.sql`` decides it.
+
+    These two do not tell whose timeout it was, nor a bad row from one without a record.
+    """
+    if status in (*_STATUSES, "failed"):
+        word = _STATUSES.get(status, "failed")
+    elif found:
+        word = "data"
+    else:
+        word = "no_data" if status == "finished" or found is not None else "unknown"
+    return OUTCOMES[word]
+
+
+def places(status: pa.ChunkedArray, found: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """Give of each task the place of its label in `LABELS`, by its ``status`` (text) and ``dataFound`` (boolean)."""
+    encoded = status.combine_chunks().dictionary_encode("encode")
+    order = list(LABELS)
+    # a few statuses, not tasks
+    table = [
+        [order.index(outcome(word, data).label) for data in (None, False, True)]
+        for word in encoded.dictionary.to_pylist()
+    ]
+    column = pc.fill_null(pc.add(found.cast(pa.int8()), pa.scalar(1, pa.int8())), 0).to_numpy()
+    rows = encoded.indices.to_numpy(zero_copy_only=False)
+    found_places: npt.NDArray[np.int64] = np.array(table, np.int64).reshape(-1, 3)[rows, column]
+    return found_places

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -13,7 +16,7 @@ from enrichstatus.errors import ValidationError
 
 _INSTANT = pa.timestamp("us", "UTC")
 
-#: A record as answers carry it, in the order of the wire contract. ``load.sql`` says the same in the engine's own, narrower types.
+#: A record as answers carry it, in the order of the wire contract. ``cast_record.sql`` says the same in DuckDB's own, narrower types.
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -32,10 +35,9 @@ SCHEMA = pa.schema(
     ]
 )
 COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
-#: What a lookup says of a task beyond its record: why its data is there or not, the record's age, and in how many seconds it counts as
-#: timed out if it stays pending.
+#: What a lookup says of a task beyond its record: its outcome (`outcomes.OUTCOMES`), the record's age, and in how many seconds it
+#: counts as timed out if it stays pending.
 EXPLANATION = pa.schema([("reason", pa.string()), ("age", pa.float64()), ("expiresIn", pa.float64())])
-REASONS = ("no_record", "pending", "timed_out_here", "timed_out_there", "failed", "no_data", "data", "invalid")
 #: What makes two enrichments the same one, within an organization.
 KEY: tuple[str, ...] = ("entityId", "entityType", "field")
 
@@ -54,31 +56,98 @@ def snake(name: str) -> str:
     return re.sub("[A-Z]", lambda capital: "_" + capital[0].lower(), name)
 
 
-def find(found: Iterable[str], wanted: Iterable[str], renames: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Say under which name each wanted column stands: ``{ours: theirs}``, without those that do not.
+def fold(name: object) -> str:
+    """Reduce a column's name to what tells it apart: without outer white space, byte order mark, case and snake_case."""
+    return re.sub(r"^[\s\ufeff]+|[\s\ufeff]+$|(?<=[^_])_(?=[^_])", "", str(name)).casefold()
 
-    A column is found under the name given in `renames` (``{theirs: ours}``), else its wire name, else in snake_case.
+
+def find(found: Sequence[Any], wanted: Iterable[str]) -> dict[str, Any]:
+    """Find each wanted column: ``{ours: theirs}``, without those that do not stand there.
+
+    The wire name itself goes first; else it is the one that folds to the same.
     """
-    found = list(found)
+    names: dict[str, Any] = {}
+    for ours, theirs in _spellings(found, wanted).items():
+        if ours in theirs:
+            names[ours] = ours
+        elif len(theirs) > 1:
+            raise ValidationError(f"The columns {listed(theirs)} could all be {ours}; rename or drop all but one.")
+        else:
+            names[ours] = theirs[0]
+    _refuse_twice(found, names.values())
+    return names
+
+
+def record_names(found: Sequence[Any], renames: Mapping[str, str | None] | None = None) -> dict[str, list[Any]]:
+    """Find the columns of a record, ``{ours: [theirs, …]}``: all that fold to one name or were renamed to it.
+
+    `renames` is ``{theirs: ours}``, where None says that a column is something else. What looks like another name of the organization
+    is found under `STRAY`, where there is an organization too; where there is none, it would make the records the asking
+    organization's, and is refused.
+    """
+    renames = _parse_renames(found, renames)
+    free = [name for name in found if name not in renames]
+    names = _spellings(free, COLUMNS)
+    for ours in COLUMNS:
+        if theirs := [name for name, wanted in renames.items() if wanted == ours]:
+            names[ours] = theirs + (names.get(ours, []) if ours == "orgId" else [])
+    _refuse_twice(found, chain.from_iterable(names.values()))
+    if missing := [name for name in REQUIRED if name not in names]:
+        raise ValidationError(
+            f"Records need the column {listed(missing)}; found {listed(found)}. "
+            'Under another name it is read with columns={"theirs": "ours"}.'
+        )
+    used = set(chain.from_iterable(names.values()))
+    alike = [name for name in free if name not in used and _ORGANIZATION.fullmatch(re.sub(r"[\W_]+", "", str(name)))]
+    if alike and "orgId" not in names:
+        raise ValidationError(
+            f"The column {listed(alike)} looks like the organization, and there is no orgId. Say which it is: "
+            f'columns={{"{alike[0]}": "orgId"}}, or columns={{"{alike[0]}": None}} if it is something else.'
+        )
+    return names | ({STRAY: alike} if alike else {})
+
+
+#: Under this `record_names` finds what looks like the organization, beside an orgId.
+STRAY = "stray"
+#: Without these a record says nothing.
+REQUIRED = ("createdAt", "entityId", "field", "status")
+_ORGANIZATION = re.compile(
+    "(?i)(org|organi[sz]ation|workspace|tenant|account)s?(id|ids|uid|uuid|guid|key|code|name|slug|ref|identifier)?"
+)
+
+
+def _parse_renames(found: Sequence[Any], renames: Mapping[str, str | None] | None) -> dict[Any, str | None]:
+    """Give what the columns (or folders) that are there are renamed to."""
     if not isinstance(renames, Mapping | None):
-        raise ValidationError(f'columns= takes a mapping, {{"theirs": "ours"}}, not {type(renames).__name__}.')
-    renamed = {ours: theirs for theirs, ours in (renames or {}).items()}
-    absent = [theirs for theirs in renamed.values() if theirs not in found]
-    strange = [ours for ours in renamed if ours not in COLUMNS]
+        raise ValidationError(
+            f'takes a mapping, {{"theirs": "ours"}}, not {type(renames).__name__}.', argument="columns"
+        )
+    given = dict(renames or {})
+    renames = {name: given[key] for name in found for key in (name, str(name)) if key in given}
+    absent = [theirs for theirs in given if theirs not in {*renames, *map(str, renames)}]
+    strange = [ours for ours in given.values() if ours not in (*COLUMNS, None)]
     if absent or strange:
         raise ValidationError(
-            f"columns= renames {', '.join(absent or strange)}, "
-            + (f"but the input has {listed(found)}." if absent else f"but the names to give are {listed(COLUMNS)}.")
+            f"renames {listed(absent or strange)}, "
+            + (
+                f"but the input has {listed(found)}." if absent else f"but the names to give are {listed(COLUMNS, 20)}."
+            ),
+            argument="columns",
         )
-    spellings = {ours: (renamed[ours],) if ours in renamed else (ours, snake(ours)) for ours in wanted}
-    names = {
-        ours: next(name for name in spelled if name in found)
-        for ours, spelled in spellings.items()
-        if any(name in found for name in spelled)
-    }
-    if twice := [name for name in names.values() if found.count(name) > 1]:
+    return renames
+
+
+def _spellings(found: Iterable[Any], wanted: Iterable[str]) -> dict[str, list[Any]]:
+    folded: dict[str, dict[Any, None]] = {}
+    for name in found:
+        folded.setdefault(fold(name), {})[name] = None
+    return {ours: list(folded[fold(ours)]) for ours in wanted if fold(ours) in folded}
+
+
+def _refuse_twice(found: Sequence[Any], names: Iterable[Any]) -> None:
+    counts = Counter(found)
+    if twice := [name for name in names if counts[name] > 1]:
         raise ValidationError(f"There are two columns named {listed(twice)}; rename or drop one.")
-    return names
 
 
 def listed(names: Iterable[object], limit: int = 12) -> str:

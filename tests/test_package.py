@@ -11,9 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import enrichstatus as es
+from enrichstatus.simulation import SimulatedStore
+from tests.support.factory import task
 
 ROOT = Path(__file__).parents[1]
 
@@ -79,6 +82,37 @@ def test_the_accessor_is_there_whichever_is_imported_first(imports: str):
     code = f"import sys\n{imports}\nprint({hooks}, {checked})"
     ran = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert ran.stdout.startswith("[] plan The enrichment of a lead list"), ran.stderr
+
+
+def test_every_public_object_says_what_it_is(tmp_path: Path):
+    """In a terminal nothing shows as an address in memory: a store, a report, a plan and the accessor say what they hold."""
+    leads = pd.read_csv(ROOT / "data" / "leads.csv")
+    records = ROOT / "data" / "enrichments.json"
+    with es.EnrichmentStore(org_id="org_acme") as store, SimulatedStore([task()]) as service:
+        tasks = es.tasks_from_leads(leads[:20], entity_id="lead_id", fields="emails")
+        status = store.lookup(tasks)
+        loaded = store.load([records, ROOT / "data" / "bad_records.json"], errors="reject")
+        written = store.lookup_to(
+            ROOT / "data" / "leads.csv", tmp_path / "o.csv", entity_id="lead_id", fields=["emails"]
+        )
+        *_, update = es.poll(store, tasks, schedule=[0])
+        shown = {
+            "EnrichmentStore(':memory:', org_id='org_acme')\n3,832 records of org_acme\n": store,
+            "SimulatedStore(':memory:', org_id='org_simulated')\n": service,
+            "LoadReport(5,173 read: 5,162 inserted, 0 updated, 6 unchanged, 5 rejected; .rejects says why)": loaded,
+            "LookupReport(2,000 tasks read, 2,000 rows written to ": written,
+            "Update(20 of 20 ended": update,
+            "Plan of 20 tasks: ": es.plan(store, tasks),
+            "No task has ended; 20 without a record left out": es.coverage(status),
+            "Enrichment of 2,000 leads: .status(), .plan() and .coverage() take a source": leads.enrichment,
+            "EnrichmentClient('https://api.example.com'": es.EnrichmentClient("https://api.example.com", token="x"),
+            "Dashboard(ready: 0 of 20 ended": es.Dashboard(store, tasks),
+            "Backoff(1, 2, 60, jitter=0.1)": es.Backoff(),
+            "Adaptive(650, maximum=60, jitter=0.1)": es.Adaptive(),
+            "Ask(after=3": es.Ask(3),
+        }  # fmt: skip
+        for text, what in shown.items():
+            assert repr(what).startswith(text)
 
 
 def test_tests_share_what_is_in_support_and_nothing_else():

@@ -36,6 +36,7 @@ from enrichstatus.errors import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 def add(commands: Any) -> None:
@@ -129,6 +130,9 @@ def _filed(
             require=required or None,
             memory_limit=options.memory_limit,
             overwrite=True,
+            encoding=options.encoding,
+            skip=options.skip,
+            bom=bool(options.bom),
             **settings,
             **(leads if wanted else {}),
         )
@@ -161,7 +165,7 @@ def _framed(
     except (PartialLookupError, LookupInterrupted) as error:
         raise _in_part(options, error, extra) from None
     kept = _kept(options, status)
-    told(summary.tally(kept, prefix=options.prefix), kept)
+    told(summary.tally(kept, prefix=options.prefix), summary.head(kept))
     if required:
         try:
             require(status, **required, prefix=options.prefix)
@@ -170,13 +174,13 @@ def _framed(
                 f"{error} Nothing was written." if options.output else str(error), error.figures
             ) from None
     if options.output:
-        write(kept.drop(columns=extra), options.output)
+        write(kept.drop_columns(extra), options.output, options)
     return len(kept)
 
 
-def _kept(options: argparse.Namespace, status: pd.DataFrame) -> pd.DataFrame:
+def _kept(options: argparse.Namespace, status: pa.Table) -> pa.Table:
     """Leave out tasks without a record, where --how says so."""
-    return status if options.how == "left" else status[status[options.prefix + "status"].notna()]
+    return status if options.how == "left" else status.filter(status[options.prefix + "status"].is_valid())
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -215,8 +219,8 @@ def _in_part(
     cause = str(error.causes[0]).rstrip(".") if isinstance(error, PartialLookupError) else ""
     if options.failed:
         # first the rest: answered rows without it would pass for all
-        write(error.failed, options.failed)
-        write(_kept(options, error.result).drop(columns=extra), options.output)
+        write(error.failed, options.failed, options)
+        write(_kept(options, error.result).drop_columns(extra), options.output, options)
         text += f": {cause}. " if cause else ". "
         text += f"The answered rows are in {options.output}, the others in {options.failed}"
     else:

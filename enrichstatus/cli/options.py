@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.errors import StoreError, StoreLockedError, UnauthorizedError, ValidationError
@@ -14,7 +12,7 @@ from enrichstatus.errors import StoreError, StoreLockedError, UnauthorizedError,
 if TYPE_CHECKING:
     from datetime import datetime
 
-    import pandas as pd
+    import pyarrow as pa
 
     from enrichstatus.sources.client.client import EnrichmentClient
     from enrichstatus.sources.store.scan import Scan
@@ -36,6 +34,19 @@ def add_tasks(command: Any) -> None:
     command.add_argument("--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID")
     command.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields to look up (default: all)")
     command.add_argument("--entity-type", metavar="TYPE", help="with --entity-id: person (default) or company")
+    add_reading(command)
+
+
+def add_reading(command: Any) -> None:
+    """Declare how files of text are read."""
+    command.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="how files are encoded, e.g. cp1252 (default: UTF-8, or as their byte order mark says)",
+    )
+    command.add_argument(
+        "--skip", type=int, default=0, metavar="LINES", help="leave out so many lines above the header of CSV files"
+    )
 
 
 def add_source(command: Any) -> None:
@@ -108,6 +119,13 @@ def add_prefix(command: Any, columns: str) -> None:
 def add_output(command: Any) -> None:
     """Declare where the rows are written."""
     command.add_argument("-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson")
+    command.add_argument(
+        "--excel-csv",
+        dest="bom",
+        action="store_true",
+        default=None,
+        help="with -o FILE.csv: write for Excel, with a byte order mark and formulas as text",
+    )
 
 
 def spelling(options: argparse.Namespace) -> dict[str, str]:
@@ -207,20 +225,30 @@ def fields(options: argparse.Namespace, known: Sequence[str]) -> Sequence[str]:
 @contextmanager
 def asked_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[Any]:
     """Give the tasks, or those made of a lead list; what is found to be bad in them meanwhile is told by its place there."""
+    import pyarrow as pa
+
+    from enrichstatus import frames
+    from enrichstatus.files.read import Files
+    from enrichstatus.files.write import check_writable
+
     wanted = fields(options, known)
-    tasks = options.tasks
+    # an Arrow table goes in and comes out: pandas would change columns on the way
+    tasks: Any = frames.of_files(Files(options.tasks, encoding=options.encoding, skip=options.skip))
     if wanted:
         from enrichstatus.lookup.tasks import tasks_from_leads
 
         tasks = tasks_from_leads(
             tasks, entity_id=options.entity_id, fields=wanted, entity_type=options.entity_type or "person"
         )
+    for path in (getattr(options, name, None) for name in ("output", "failed")):
+        if path and not path.endswith(".html"):
+            check_writable(frames.read(tasks).assign(pa.table({})).schema, path, bom=bool(options.bom))
     try:
         yield tasks
     except ValidationError as error:
         if error.problems is None or not wanted:
             raise
-        remedy = "Mend them, or pass --errors coerce to give them no status."
+        remedy = "Fix them, or pass --errors coerce to give them no status."
         from enrichstatus.lookup.tasks import bad_rows
 
         raise bad_rows(error.problems, options.entity_id, len(wanted), remedy) from None
@@ -288,6 +316,8 @@ def check_outputs(options: argparse.Namespace, **outputs: Sequence[str]) -> None
     from enrichstatus.files import write as writing
 
     spelled = spelling(options)
+    if getattr(options, "output", None) is None and "bom" in spelled:
+        refuse_stray(options, ["bom"], "-o FILE.csv")
     outputs = {name: endings for name, endings in outputs.items() if getattr(options, name) is not None}
     known: dict[str, str] = {}
     for name in spelled.keys() & {"tasks", "records", "store", "into"} if outputs else ():
@@ -300,27 +330,15 @@ def check_outputs(options: argparse.Namespace, **outputs: Sequence[str]) -> None
             writing.writable(path, endings)
         else:
             writing.Output(path, overwrite=True)  # a folder too
-        for other, option in known.items():
-            if _same(path, other):
-                raise ValidationError(
-                    f"{spelled[name]} would replace {other!r}, which {option} names. Name another file."
-                )
+        if other := writing.replaced(path, known):
+            raise ValidationError(
+                f"{spelled[name]} would replace {other!r}, which {known[other]} names. Name another file."
+            )
         known[path] = spelled[name]
 
 
-def _same(output: str, other: str) -> bool:
-    """Whether two paths lead to one file, or the first to a folder that holds the other."""
-    if os.path.exists(output) and os.path.exists(other):
-        return (
-            os.path.samefile(output, other) or Path(os.path.realpath(output)) in Path(os.path.realpath(other)).parents
-        )
-    return os.path.realpath(output) == os.path.realpath(other)
-
-
-def write(frame: pd.DataFrame, path: str) -> None:
+def write(table: pa.Table, path: str, options: argparse.Namespace) -> None:
     """Write rows to a file, in the format that its ending names."""
-    import pyarrow as pa
-
     from enrichstatus.files import write as writing
 
-    writing.write(pa.Table.from_pandas(frame, preserve_index=False), path)
+    writing.write(table, path, bom=bool(options.bom))

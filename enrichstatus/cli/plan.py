@@ -79,14 +79,15 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             prefix=options.prefix,
         )
     if options.output:
-        write(planned.frame, options.output)
+        write(planned.frame, options.output, options)
     bodies = planned.to_trigger() if options.requests else []
     if options.requests:
         writing.write_text("".join(json.dumps(body) + "\n" for body in bodies), options.requests)
     say(f"{planned}\n")
     added = [options.prefix + name for name in ("action", "reason", "cost")]
     width = shutil.get_terminal_size((100, 24)).columns
-    say(summary.rows(planned.frame, added=added, prefix=options.prefix, width=width) if len(planned) else "0 rows")
+    head, count = summary.head(planned.frame), len(planned)
+    say(summary.rows(head, added=added, prefix=options.prefix, width=width, total=count) if count else "0 rows")
     written = [f"{len(planned):,} rows are in {options.output}"] if options.output else []
     written += [f"{len(bodies):,} requests in {options.requests}"] if options.requests else []
     if written:

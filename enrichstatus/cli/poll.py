@@ -220,7 +220,7 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
 
     frame = update.frame
     if options.output:
-        write(frame, options.output)
+        write(frame, options.output, options)
     say(
         f"{update.ended:,} of {update.total:,} tasks have ended, answered by {options.base_url} "
         f"with {cost(update)} in {duration(update.elapsed)}\n"
@@ -229,7 +229,11 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
     added = [options.prefix + name for name in ("status", "dataFound")]
     say(
         summary.report(
-            summary.tally(frame, prefix=options.prefix), frame, added=added, prefix=options.prefix, width=width
+            summary.tally(frame, prefix=options.prefix),
+            summary.head(frame),
+            added=added,
+            prefix=options.prefix,
+            width=width,
         )
     )
     if options.output:

@@ -105,7 +105,8 @@ def _of_list(options: argparse.Namespace, status: pd.DataFrame) -> list[_Section
 
 def _of_history(source: Any, costs: dict[str, float] | None, now: Any) -> list[_Section]:
     """Report on all records, where they can be had: of a service only what was looked up is known."""
-    from enrichstatus.reports.timing import timing, waste
+    from enrichstatus.reports.timing import timing
+    from enrichstatus.reports.waste import waste
 
     if not hasattr(source, "records"):
         return []

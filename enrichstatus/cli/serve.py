@@ -169,7 +169,7 @@ def _simulated(options: argparse.Namespace) -> SimulatedStore:
             raise
         from enrichstatus.lookup.tasks import bad_rows
 
-        raise bad_rows(error.problems, options.entity_id, len(triggered), "Mend them.") from None
+        raise bad_rows(error.problems, options.entity_id, len(triggered), "Fix them.") from None
 
 
 def _simulated_app(store: SimulatedStore, options: argparse.Namespace) -> Starlette:

@@ -9,15 +9,23 @@ from itertools import accumulate
 import pandas as pd
 import pyarrow as pa
 
+from enrichstatus.frames import to_pandas
+from enrichstatus.outcomes import ENDED, LABELS, outcome
 from enrichstatus.presentation import bar, label, share
-from enrichstatus.schema import KEY, PANDAS_TYPES, STATUSES
+from enrichstatus.schema import KEY, PANDAS_TYPES
 
-_NO_RECORD = "no record"
+#: So many rows are shown.
+_HEAD = 8
 
 
-def tally(status: pd.DataFrame, *, prefix: str = "") -> pd.DataFrame:
+def head(table: pa.Table) -> pd.DataFrame:
+    """Take the rows to show."""
+    return to_pandas(table.slice(0, _HEAD))
+
+
+def tally(status: pa.Table, *, prefix: str = "") -> pd.DataFrame:
     """Count looked-up tasks by ``field``, ``status`` and ``dataFound``, which stand under `prefix`; their number is in ``tasks``."""
-    given = status[["field", prefix + "status", prefix + "dataFound"]].set_axis(
+    given = to_pandas(status.select(["field", prefix + "status", prefix + "dataFound"])).set_axis(
         ["field", "status", "dataFound"], axis=1
     )
     text = PANDAS_TYPES[pa.string()]  # the same, whatever the data: a column of nulls is no column of numbers
@@ -28,7 +36,7 @@ def tally(status: pd.DataFrame, *, prefix: str = "") -> pd.DataFrame:
 def report(
     counts: pd.DataFrame, head: pd.DataFrame, *, added: Sequence[str], prefix: str = "", width: int = 100
 ) -> str:
-    """Lay out looked-up tasks for a terminal: by field the statuses and the share that has data, then the first rows.
+    """Lay out looked-up tasks for a terminal: what became of them, with the share of the ended that has data, then the first rows.
 
     `counts` are those of `tally`; `head` has some rows at the least, and `added` are the answer's columns to show of it.
     """
@@ -36,18 +44,23 @@ def report(
     if not total:
         return "0 rows"
     field = counts["field"].fillna("?").astype(str)
-    status = counts["status"].fillna(_NO_RECORD).astype(str)
-    table = pd.crosstab(field, status, values=counts["tasks"], aggfunc="sum").fillna(0).astype("int64")
-    statuses = [name for name in STATUSES if name in table.columns]
-    statuses += [name for name in table.columns if name not in (*STATUSES, _NO_RECORD)]
-    table = table[[*statuses, *(name for name in (_NO_RECORD,) if name in table.columns)]]
-    table.insert(0, "tasks", table.sum(axis=1))
-    shown = table.map("{:,}".format)
-    found = counts["tasks"].where(counts["dataFound"].fillna(value=False), 0)
-    parts = found.groupby(field).sum() / table["tasks"]
-    shown["with data"] = parts.map(lambda part: f"{share(part):>7} {bar(part)}")
+    # a few combinations, not tasks
+    labels = [
+        outcome(None if pd.isna(status) else status, None if pd.isna(found) else found).label
+        for status, found in zip(counts["status"], counts["dataFound"], strict=True)
+    ]
+    table = pd.crosstab(field, pd.Series(labels), values=counts["tasks"], aggfunc="sum").fillna(0).astype("int64")
+    table = table.reindex(columns=list(LABELS), fill_value=0)
+    ended = table[list(ENDED)].sum(axis=1)
+    shares = table["with data"] / ended.where(ended > 0)
+    shown = table.loc[:, table.any()].map("{:,}".format)
+    shown.insert(0, "tasks", table.sum(axis=1).map("{:,}".format))
+    shown["ended"] = ended.map("{:,}".format)
+    shown["with data, of ended"] = shares.map(lambda part: f"{share(part):>7} {bar(0 if pd.isna(part) else part)}")
     first = rows(head, added=added, prefix=prefix, width=width, total=total)
-    return f"{shown.rename_axis(index=None, columns=None).to_string()}\n\n{first}"
+    # two spaces apart: the heads have spaces of their own
+    spans = {name: max(len(str(name)), int(shown[name].str.len().max())) + 1 for name in shown}
+    return f"{shown.rename_axis(index=None, columns=None).to_string(col_space=spans)}\n\n{first}"
 
 
 def rows(
@@ -56,7 +69,7 @@ def rows(
     added: Sequence[str],
     prefix: str = "",
     width: int = 100,
-    most: int = 8,
+    most: int = _HEAD,
     total: int | None = None,
 ) -> str:
     """Lay out the first rows, of `total`, with the columns there is room for: the answer first, then the caller's own, then the rest."""

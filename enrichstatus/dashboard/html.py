@@ -11,23 +11,18 @@ import numpy as np
 import pandas as pd
 
 from enrichstatus.dashboard.chart import picture
+from enrichstatus.outcomes import ENDED, LABELS, outcome
 from enrichstatus.polling.background import Progress
+from enrichstatus.polling.tracker import NO_RECORD
 from enrichstatus.polling.update import Update, cost, reason
 from enrichstatus.presentation import duration, html_table, share, short
 from enrichstatus.schema import KEY
 
-#: What can have become of a task, in the order in which it is drawn, in colours that the colour-blind tell apart (Okabe and Ito).
-_COLOURS = {
-    "with data": "#009E73",
-    "no data": "#56B4E9",
-    "failed": "#D55E00",
-    "timeout": "#E69F00",
-    "no record": "#CC79A7",
-    "bad row": "#F0E442",
-    "pending": "rgba(128,128,128,.35)",
-}
-#: A status that the contract does not have.
-_OTHER = "#0072B2"
+
+def _name(label: str) -> str:
+    """Give the class of an outcome's colour."""
+    return "es-" + label.replace(" ", "-")
+
 
 # Without the style sheet, and without pictures drawn in the page: that is what is left of a saved notebook where it is not trusted.
 _BAR = "display:flex;height:20px;border-radius:4px;overflow:hidden;margin:6px 0 4px"
@@ -38,7 +33,7 @@ STYLE = """
 color:var(--jp-ui-font-color1,inherit)}
 .enrichstatus .soft{opacity:.72}
 .enrichstatus .big{font-size:15px;font-weight:600}
-.enrichstatus .trouble{border-left:3px solid #D55E00;padding:2px 8px;margin:4px 0}
+.enrichstatus .trouble{border-left:3px solid #C84E00;padding:2px 8px;margin:4px 0}
 .enrichstatus .side{display:flex;flex-wrap:wrap;gap:8px 20px;align-items:flex-start}
 .enrichstatus table{border-collapse:collapse;margin:6px 0;font-variant-numeric:tabular-nums;font-size:13px}
 .enrichstatus th,.enrichstatus td{padding:2px 8px;text-align:right;font-weight:400;border:0;background:none;color:inherit}
@@ -48,8 +43,12 @@ color:var(--jp-ui-font-color1,inherit)}
 .enrichstatus .latest{font-size:12px}
 .enrichstatus .latest td{text-align:left;padding:1px 6px}
 .enrichstatus ul{list-style:none;margin:0;padding:0}
-.enrichstatus summary{cursor:pointer}
 """
+# on a dark page of JupyterLab or VS Code; what is inline is for a light one, and for where no style sheet is
+STYLE += "".join(
+    f"[data-jp-theme-light=false] .{_name(label)},.vscode-dark .{_name(label)}{{background:{outcome.dark}!important}}\n"
+    for label, outcome in LABELS.items()
+)
 
 
 def phase(progress: Progress) -> str:
@@ -114,13 +113,13 @@ def bar(update: Update) -> str:
     parts = _parts(update)
     whole = max(update.total, 1)
     spans = "".join(
-        f'<span style="width:{100 * count / whole:.3f}%;height:20px;background:{_colour(name)}" title="{escape(name)}: {count:,}"></span>'
+        f'<span class="{_name(name)}" style="width:{100 * count / whole:.3f}%;height:20px;background:{LABELS[name].light}"'
+        f' title="{escape(name)}: {count:,}"></span>'
         for name, count in parts.items()
         if count
     )
     legend = "".join(
-        f'<span style="margin-right:14px;white-space:nowrap">{_mark(name)}{escape(name)} <b>{count:,}</b>'
-        f' <span class="soft">{share(count / whole)}</span></span>'
+        f'<span style="margin-right:14px;white-space:nowrap">{_mark(name)}{escape(name)} <b>{count:,}</b></span>'
         for name, count in parts.items()
         if count or name in ("with data", "pending")
     )
@@ -133,18 +132,20 @@ def bar(update: Update) -> str:
 
 
 def table(update: Update) -> str:
-    """Lay out tasks by field and by what became of them, each number with its share of the field."""
-    counts = _by_status(update.counts)
+    """Lay out tasks by field and by what became of them, with the share that has data of those that ended."""
+    counts = _by_outcome(update)
     if counts.empty:
         return ""
     if len(counts) > 1:
         counts.loc["all"] = counts.sum()
-    shown = counts[[name for name in counts.columns if counts[name].any() or name in ("with data", "pending")]]
-    tasks = counts.sum(axis=1)
-    shares = shown.div(tasks.clip(lower=1), axis=0)
-    cells = shown.map("{:,}".format)
-    cells = cells.where(shown == 0, cells + " · " + shares.map(share))
-    cells.insert(0, "tasks", tasks.map("{:,}".format))
+    ended = counts[list(ENDED)].sum(axis=1)
+    with_data = counts["with data"] / ended.where(ended > 0)
+    cells = counts[[name for name in counts if counts[name].any() or name in ("with data", "pending")]].map(
+        "{:,}".format
+    )
+    cells.insert(0, "tasks", counts.sum(axis=1).map("{:,}".format))
+    cells["with data, of ended"] = with_data.map(share)
+    shares = with_data.fillna(0).to_frame("with data, of ended")
     return html_table(cells, shares=shares, caption="tasks by field, and what became of them")
 
 
@@ -182,32 +183,32 @@ def frame(inner: str, *, extra: str = "", style: str = "") -> str:
     return f'<style>{STYLE}{style}</style><div class="enrichstatus {extra}">{inner}</div>'
 
 
-def _by_status(counts: pd.DataFrame) -> pd.DataFrame:
-    """Give counts by what can have become of a task: a finished one came with data or without."""
-    finished = counts["finished"]
-    data = np.minimum(counts["with data"], finished)
-    told = counts.drop(columns=["tasks", "ended", "finished", "with data"])
-    told.insert(0, "with data", data)
-    told.insert(1, "no data", finished - data)
-    rank = {name: place for place, name in enumerate(_COLOURS)}
-    # one that nobody knows stands before those that are still to come
-    return told[sorted(told.columns, key=lambda name: rank.get(str(name), rank["bad row"]))]
+def _by_outcome(update: Update) -> pd.DataFrame:
+    """Count tasks by field (rows) and by what can have become of them (columns)."""
+    state = update.state
+    good = state.places[state.places >= 0]
+    words, found = len(state.vocabulary), state.found[good].astype(int) + 1
+    size = words * 3
+    counts = np.bincount(
+        (state.field[good] * words + state.status[good]) * 3 + found, minlength=len(state.fields) * size
+    )
+    labels = [
+        outcome(None if code == NO_RECORD else word, data).label
+        for code, word in enumerate(state.vocabulary)
+        for data in (None, False, True)
+    ]
+    table = pd.DataFrame(counts.reshape(-1, size).T, index=labels, columns=list(state.fields)).groupby(level=0).sum()
+    return table.reindex(list(LABELS), fill_value=0).T.astype("int64")
 
 
 def _parts(update: Update) -> dict[str, int]:
-    sums = _by_status(update.counts).sum()
-    parts = {str(name): int(count) for name, count in sums.items()}
-    pending = parts.pop("pending")
-    # a row that cannot be asked has neither field nor status
-    return {**parts, "bad row": update.total - pending - sum(parts.values()), "pending": pending}
+    sums = {str(name): int(count) for name, count in _by_outcome(update).sum().items()}
+    # a row that cannot be requested has neither field nor status
+    return sums | {"bad row": update.total - sum(sums.values())}
 
 
-def _colour(name: str) -> str:
-    return _COLOURS.get(name, _OTHER)
-
-
-def _mark(name: str) -> str:
-    return f'<i style="{_MARK};background:{_colour(name)}"></i>'
+def _mark(label: str) -> str:
+    return f'<i class="{_name(label)}" style="{_MARK};background:{LABELS[label].light}"></i>'
 
 
 def _change(row: dict[str, Any], names: Sequence[str]) -> list[str]:
@@ -218,8 +219,6 @@ def _change(row: dict[str, Any], names: Sequence[str]) -> list[str]:
         name for name, value in row.items() if name not in names and isinstance(value, str) and value != row["entityId"]
     ]
     own = [name for name in own if name not in KEY][:2] or ["entityId"]
-    became = "no record" if pd.isna(status) else status
-    if status == "finished":
-        became = "with data" if found is not pd.NA and found else "no data"
+    became = outcome(None if pd.isna(status) else status, None if pd.isna(found) else found).label
     told = [escape(short(str(row[name]))) for name in own]
     return [*told, escape(str(row["field"])), _mark(became) + escape(became)]

@@ -39,9 +39,12 @@ _FORMATS = {
 #: Rows of one batch.
 BATCH = 1 << 17
 
-_PARQUET_SQL = "select * from read_parquet($files, union_by_name = true, filename = '__enrichstatus_file__')"
+# what the names of folders mean is not for a reader to say
+_PARQUET_SQL = """
+select * from read_parquet($files, union_by_name = true, filename = '__enrichstatus_file__', hive_partitioning = false)
+"""
 _JSON_SQL = """
-select json, __enrichstatus_file__ from read_json_objects($files, filename = '__enrichstatus_file__')
+select json, __enrichstatus_file__ from read_json_objects($files, filename = '__enrichstatus_file__', hive_partitioning = false)
 """
 # The members of all objects, and whether Python has to look at a file: values that are not objects, a member that stands twice, and
 # perhaps a comma too many, which DuckDB overlooks
@@ -51,7 +54,7 @@ with objects as (
         json_keys(json) as members,
         json_type(json) <> 'OBJECT' or len(members) <> list_unique(members) or regexp_matches(json, ',\s*[}\]]') as odd,
         row_number() over () as place
-    from read_json_objects($file)
+    from read_json_objects($file, hive_partitioning = false)
 ), members as (
     select unnest(if(len(members) > 0, members, [null])) as member, place, odd from objects
 )
@@ -195,7 +198,7 @@ class Files:
             for file in self._csv:
                 for batch in file.batches():
                     found = dict(zip(_counted(file.names), batch.columns, strict=True)) | {
-                        FILE: pa.repeat(file.path, len(batch))
+                        (FILE, 0): pa.repeat(file.path, len(batch))
                     }
                     absent = pa.nulls(len(batch), pa.string())
                     yield pa.record_batch([found.get(place, absent) for place in places], schema=schema)

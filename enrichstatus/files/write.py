@@ -1,23 +1,26 @@
-"""Files out: CSV, TSV, JSON, NDJSON and Parquet; whole, or piece by piece. What is written appears whole, or not at all."""
+"""Files out: CSV, TSV, JSON, NDJSON and Parquet; whole, or not at all, and never in place of what is read."""
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from enrichstatus.errors import EnrichStatusError, ValidationError
 from enrichstatus.files.read import PathLike
-from enrichstatus.schema import PANDAS_TYPES, listed, timestamps
+from enrichstatus.schema import PANDAS_TYPES, listed
 
 #: Takes the next piece of what is written; all pieces are of one schema.
 Write: TypeAlias = Callable[[pa.Table], None]
@@ -32,9 +35,27 @@ def writable(path: PathLike, endings: Sequence[str] = ENDINGS) -> Path:
         raise ValidationError(f"{str(target)!r} has no known ending to write; expected {listed(endings)}.")
     if target.is_dir() or not target.absolute().parent.is_dir():
         raise ValidationError(
-            f"{str(target)!r} cannot be written: {'it is' if target.is_dir() else 'there is no such'} folder."
+            f"{str(target)!r} cannot be written: {'it is a' if target.is_dir() else 'there is no such'} folder."
         )
     return target
+
+
+def replaced(output: PathLike, read: Iterable[PathLike]) -> str | None:
+    """Find among files that are read one that an output would replace: it is the same file, by whatever name, or lies in the folder."""
+    target = Path(output).expanduser().resolve()
+    for path in read:
+        place = Path(path).expanduser().resolve()
+        if target in (place, *place.parents) or _same(target, place):
+            return os.fspath(path)
+    return None
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file or folder; of a hard link too. No file is opened: that would end the locks on a store."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -104,64 +125,154 @@ def write_text(text: str, path: PathLike) -> None:
         part.write_text(text, encoding="utf-8", errors="replace")
 
 
-def write(table: pa.Table, path: PathLike) -> None:
+def write(table: pa.Table, path: PathLike, *, bom: bool = False) -> None:
     """Write a table in the format its ending names; the file appears whole or not at all. Instants in text are the wire's."""
     target = writable(path)
-    with replacing(target) as part, pieces(part, target.suffix, table.schema) as put:
+    check_writable(table.schema, target, bom=bom)
+    with replacing(target) as part, part.open("wb") as file, pieces(file, target.suffix, table.schema, bom=bom) as put:
         put(table)
 
 
+def check_writable(schema: pa.Schema, path: PathLike, *, bom: bool = False) -> None:
+    """Check before the work that a format can hold the columns: each is tried without rows, and nothing is written."""
+    ending = Path(path).suffix
+    if bom and ending not in _CSV:
+        raise ValidationError(f"bom= is for CSV files, {listed(_CSV)}, not {str(path)!r}.")
+    for field in schema:
+        twice = ending not in (*_CSV, ".parquet") and schema.names.count(field.name) > 1
+        lost = ending != ".parquet" and _has_no_text(field.type, nested=ending not in _CSV)
+        try:
+            one = pa.schema([field])
+            with pieces(io.BytesIO(), ending, one) as put:
+                put(one.empty_table())
+        except (pa.ArrowException, duckdb.Error, TypeError):
+            lost = True
+        if twice or lost:
+            raise ValidationError(
+                f"{str(path)!r} cannot be written: {ending} cannot hold the column {field.name!r}, which "
+                + ("is there twice. " if twice else f"is {field.type}. ")
+                + "Drop, rename or convert the column, or name another format"
+                + (", e.g. .parquet." if ending != ".parquet" else ".")
+            )
+
+
+def _has_no_text(kind: pa.DataType, *, nested: bool) -> bool:
+    """Whether a format of text cannot hold values of a type; `nested` are held by JSON."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return not isinstance(kind, pa.UuidType) and _has_no_text(kind.storage_type, nested=nested)
+    if pa.types.is_nested(kind):
+        return not nested or any(_has_no_text(kind.field(n).type, nested=nested) for n in range(kind.num_fields))
+    return pa.types.is_duration(kind) or pa.types.is_interval(kind) or "binary" in str(kind)
+
+
+_CSV = (".csv", ".tsv")
+
+
 @contextmanager
-def pieces(path: Path, ending: str, schema: pa.Schema) -> Iterator[Write]:
-    """Write a file piece by piece, in the format that an ending names."""
+def pieces(file: Any, ending: str, schema: pa.Schema, *, bom: bool = False) -> Iterator[Write]:
+    """Write a file that is open piece by piece, in the format that an ending names."""
     if ending == ".parquet":
-        with pq.ParquetWriter(path, _for_pandas(schema)) as parquet:
-            yield parquet.write_table
-    elif ending in (".csv", ".tsv"):
+        with pq.ParquetWriter(file, _for_pandas(schema)) as parquet:
+            yield lambda table: parquet.write_table(table.cast(schema))
+    elif ending in _CSV:
         options = pacsv.WriteOptions(quoting_style="needed", delimiter="\t" if ending == ".tsv" else ",")
-        with pacsv.CSVWriter(path, _told(schema.empty_table()).schema, write_options=options) as csv:
-            yield lambda table: csv.write_table(_told(table))
+        if bom:
+            file.write(codecs.BOM_UTF8)
+        with pacsv.CSVWriter(file, _plain(schema.empty_table(), bom=bom).schema, write_options=options) as csv:
+            yield lambda table: csv.write_table(_plain(table, bom=bom))
     else:
-        with path.open("w", encoding="utf-8") as file:
-            array = ending == ".json"
-            between = "[" if array else ""
+        begin, between, end = (b"[", b",", b"]") if ending == ".json" else (b"", b"", b"")
+        with duckdb.connect() as con:
 
             def put(table: pa.Table) -> None:
-                nonlocal between
-                if len(table):
-                    frame = _told(table).to_pandas(types_mapper=PANDAS_TYPES.get)
-                    objects = frame.to_json(orient="records", lines=not array, force_ascii=False)
-                    file.write(between + (objects[1:-1] if array else objects))
-                    between = "," if array else ""
+                nonlocal begin
+                for batch in _objects(con, table, "" if between else "\n").to_batches():
+                    if len(batch):
+                        file.write(begin + between.join(batch.column(0).cast(pa.binary()).to_pylist()))
+                        begin = between
 
             yield put
-            file.write(("[" if between == "[" else "") + "]" if array else "")
+        file.write((b"[" if begin == b"[" else b"") + end)
+
+
+def _objects(con: duckdb.DuckDBPyConnection, table: pa.Table, line_end: str) -> pa.Table:
+    """Make a JSON object of each row; what is not a number in JSON is null."""
+    if not table.num_columns:
+        return pa.table({"json": ["{}" + line_end] * len(table)})
+    columns = []
+    for column in _plain(table).columns:
+        if pa.types.is_floating(column.type):
+            column = (
+                column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
+            )  # DuckDB has no narrower one
+            column = pc.if_else(pc.is_finite(column), column, None)
+        columns.append(column.cast(pa.string()) if pa.types.is_decimal256(column.type) else column)
+    # numbers for names: DuckDB does not tell names apart that differ in case alone
+    numbered = con.from_arrow(pa.table(columns, names=list(map(str, range(len(columns))))))
+    members = [
+        (duckdb.ConstantExpression(name), duckdb.ColumnExpression(str(n))) for n, name in enumerate(table.column_names)
+    ]
+    row = duckdb.FunctionExpression("json_object", *(part for member in members for part in member)).cast("VARCHAR")
+    return numbered.select(
+        duckdb.FunctionExpression("concat", row, duckdb.ConstantExpression(line_end))
+    ).to_arrow_table()
 
 
 def _for_pandas(schema: pa.Schema) -> pa.Schema:
     """Note for pandas which types ours are there, unless a frame of its own has noted them."""
     if b"pandas" in (schema.metadata or {}):
         return schema
-    frame = schema.empty_table().to_pandas(types_mapper=PANDAS_TYPES.get)
-    return schema.with_metadata(pa.Schema.from_pandas(frame, preserve_index=False).metadata)
+    with suppress(pa.ArrowException, ValueError, TypeError):  # what pandas has no type for is not noted
+        frame = schema.empty_table().to_pandas(types_mapper=PANDAS_TYPES.get)
+        return schema.with_metadata(pa.Schema.from_pandas(frame, preserve_index=False).metadata)
+    return schema
 
 
-def _told(table: pa.Table) -> pa.Table:
-    """Turn instants into the wire's text."""
-    for place, column in enumerate(table.schema):
+def _plain(table: pa.Table, *, bom: bool = False) -> pa.Table:
+    """Turn what text has no type for into text: instants as on the wire, times without a zone without one, UUIDs; for Excel, formulas."""
+    columns = []
+    for column in table.columns:
         if pa.types.is_timestamp(column.type):
-            table = table.set_column(place, column.name, timestamps(table.column(place)))
+            column = _instants(column)
         elif isinstance(column.type, pa.UuidType):
-            uuids = table.select([place]).rename_columns(["uuid"])
             with duckdb.connect() as con:
-                text = con.from_arrow(uuids).select(duckdb.ColumnExpression("uuid").cast("VARCHAR")).to_arrow_table()
-            table = table.set_column(place, column.name, text.column(0))
-    return table
+                uuids = con.from_arrow(pa.table({"uuid": column}))
+                column = uuids.select(duckdb.ColumnExpression("uuid").cast("VARCHAR")).to_arrow_table().column(0)
+        elif pa.types.is_string_view(column.type) or pa.types.is_dictionary(column.type):
+            column = column.cast(pa.string())
+        if bom and (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            column = _as_text(column)
+        columns.append(column)
+    names = _as_text(pa.array(table.column_names, pa.string())).to_pylist() if bom else table.column_names
+    return pa.table(columns, names=names)
+
+
+def _as_text(column: Any) -> Any:
+    """Put an apostrophe before what Excel takes for a formula; numbers below zero are numbers."""
+    formula = pc.match_substring_regex(column, r"^[=+@\t\r-]")
+    number = pc.match_substring_regex(column, r"^-\d+([.,]\d+)*([eE][+-]?\d+)?$")
+    return pc.if_else(pc.and_not(formula, number), pc.binary_join_element_wise("'", column, ""), column)
+
+
+def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write instants as the wire has them, ``2025-01-13T10:30:00.000Z``, with all of their digits; without a zone there is no Z."""
+    zone, unit = column.type.tz, column.type.unit
+    if zone:
+        unit = "ms" if unit == "s" else unit
+        column = column.cast(pa.timestamp(unit, "UTC")).cast(pa.timestamp(unit))
+    try:
+        text = column.cast(pa.timestamp("ms") if unit in ("us", "ns") else column.type).cast(pa.string())
+    except pa.ArrowInvalid:  # more than milliseconds
+        text = pc.replace_substring_regex(column.cast(pa.string()), r"^(.*\.\d{3}(?:\d{3})*?)(?:000)+$", r"\1")
+    text = pc.replace_substring(text, " ", "T")
+    return pc.binary_join_element_wise(text, "Z", "") if zone else text
 
 
 #: Rows of one file, where a folder of files is written.
 PART_ROWS = 1 << 21
 _PART = "part-{:05d}.parquet"
+#: In a folder that was written here: the names of its files.
+_MARKER = ".enrichstatus"
 
 
 class Output:
@@ -172,10 +283,12 @@ class Output:
     path : path
         A file, of which the ending names the format; or a folder: one that exists, or a name that ends with a slash.
     overwrite : bool
-        Replace what is there: a file, or a folder that holds nothing but what was written here.
+        Replace what is there: a file, or a folder that was written here and holds nothing else.
+    bom : bool
+        Write CSV for Excel: with a byte order mark, and formulas as text.
     """
 
-    def __init__(self, path: PathLike, *, overwrite: bool = False):
+    def __init__(self, path: PathLike, *, overwrite: bool = False, bom: bool = False):
         text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
         if not text or "\0" in text:
             raise ValidationError(f"The output is the path of a file or a folder, not {path!r}.")
@@ -190,23 +303,33 @@ class Output:
             if self._folder and self.path.exists() and not self.path.is_dir():
                 raise ValidationError(f"{str(self.path)!r} cannot be written: it is a file.")
             there = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path] if self.path.exists() else []
+            marker = self.path / _MARKER
+            ours = (
+                {_MARKER, *marker.read_text(encoding="utf-8").split()} if self._folder and marker.is_file() else set()
+            )
         except OSError as error:
             raise ValidationError(f"{str(self.path)!r} cannot be written: {error.strerror}.") from error
         if there and not overwrite:
             what = f"{str(self.path)!r} {'is not empty' if self._folder else 'is there already'}"
             raise ValidationError(f"{what}; name another place, or pass overwrite=True to replace it.")
-        if self._folder and (strange := [file.name for file in there if not file.match("part-*.parquet")]):
-            raise ValidationError(f"{str(self.path)!r} is not replaced: it holds {listed(strange, limit=3)} too.")
+        if self._folder and (strange := [file.name for file in there if file.name not in ours]):
+            raise ValidationError(
+                f"{str(self.path)!r} is not replaced: {listed(strange, limit=3)} in it was not written by a lookup."
+            )
         self._overwrite = overwrite
+        self._bom = bom
         self._made = 0
+
+    def check(self, schema: pa.Schema) -> None:
+        """Refuse columns that the format cannot hold, before the work."""
+        check_writable(schema, "folder.parquet" if self._folder else self.path, bom=self._bom)
 
     def refuse(self, paths: Sequence[PathLike], what: str) -> None:
         """Refuse to write over files that are read, or into their folder's place."""
-        for path in map(os.path.realpath, paths):
-            if self.path == Path(path) or (self._folder and self.path in Path(path).parents):
-                raise ValidationError(
-                    f"{str(self.path)!r} holds the {what}, which it would replace; name another place."
-                )
+        if found := replaced(self.path, paths):
+            raise ValidationError(
+                f"{str(self.path)!r} would replace {found!r}, which holds the {what}; name another place."
+            )
 
     def files(self) -> list[str]:
         """Name the files that were made, in their order."""
@@ -230,10 +353,13 @@ class Output:
                 nonlocal put, rows
                 if put is None or (self._folder and rows >= PART_ROWS):
                     stack.close()
-                    file = part / _PART.format(self._made) if self._folder else part
-                    put = stack.enter_context(pieces(file, ending, table.schema))
+                    file = stack.enter_context((part / _PART.format(self._made) if self._folder else part).open("wb"))
+                    put = stack.enter_context(pieces(file, ending, table.schema, bom=self._bom))
                     self._made, rows = self._made + 1, 0
                 put(table)
                 rows += len(table)
 
             yield write
+            stack.close()
+            if self._folder:
+                (part / _MARKER).write_text("\n".join(Path(name).name for name in self.files()), encoding="utf-8")

@@ -28,21 +28,31 @@ from enrichstatus.lookup.arguments import (
 )
 from enrichstatus.lookup.query import Source
 from enrichstatus.lookup.tasks import check, create_vocabularies, problems, taken_names
-from enrichstatus.schema import ENTITY_TYPES, FIELDS, REASONS, listed
+from enrichstatus.outcomes import OUTCOMES
+from enrichstatus.schema import ENTITY_TYPES, FIELDS, listed
 
 _HAVE, _NO_DATA, _IN_FLIGHT, _RETRY, _TRIGGER, _OVER_BUDGET, _DUPLICATE, _INVALID = range(len(ACTIONS))
-#: For each reason of a lookup what is to be done, and why, with the day of the record's making or of its end.
-_RULES = {
-    "no_record": (_TRIGGER, "never bought"),
-    "pending": (_IN_FLIGHT, "bought on {made}, still pending"),
-    "timed_out_here": (_RETRY, "bought on {made}, still pending after its time"),
-    "timed_out_there": (_RETRY, "bought on {made}, timed out"),
-    "failed": (_RETRY, "failed on {ended}"),
-    "no_data": (_NO_DATA, "finished without data on {ended}"),
-    "data": (_HAVE, "data found on {ended}"),
-    "invalid": (_INVALID, "no task"),
+#: For each outcome why a task is bought or not, with the day of the record's making or of its end.
+_WHY = {
+    "data": "data found on {ended}",
+    "no_data": "finished without data on {ended}",
+    "failed": "failed on {ended}",
+    "timed_out_here": "bought on {made}, still pending after its time",
+    "timed_out_there": "bought on {made}, timed out",
+    "unknown": "ended on {ended} with a status that is unknown",
+    "pending": "bought on {made}, still pending",
+    "unanswered": "not answered",
+    "no_record": "never bought",
+    "invalid": "no task",
 }
-_CODES = {name: code for code, name in enumerate(REASONS)}
+_LEFT_ALONE = {"data": _HAVE, "pending": _IN_FLIGHT, "unanswered": _IN_FLIGHT, "invalid": _INVALID}
+#: What is done with a task of each outcome: bought for the first time, bought again, or left alone.
+_ACTIONS = {
+    word: (_RETRY if outcome.ended else _TRIGGER) if outcome.bought else _LEFT_ALONE.get(word, _NO_DATA)
+    for word, outcome in OUTCOMES.items()
+}
+_WORDS = tuple(OUTCOMES)
+_CODES = {name: code for code, name in enumerate(_WORDS)}
 _RETRIED = {"timeout": ("timed_out_here", "timed_out_there"), "failed": ("failed",)}
 #: What is said besides.
 _REMARKS = ("", ", which is stale", ", and retry= leaves that alone", ", but beyond the budget")
@@ -143,11 +153,11 @@ def plan(
             raise ValidationError(f"budget= needs the price of {listed(unpriced)}: name it in costs=.")
         asked = None if now is None else moment  # a service judges by its own clock, unless told otherwise
         found = source.lookup(keys, columns=("reason", "createdAt", "updatedAt"), errors="coerce", now=asked)
-        reason: Codes = pc.index_in(found["reason"], pa.array(REASONS)).to_numpy()
+        reason: Codes = pc.index_in(found["reason"], pa.array(_WORDS)).to_numpy()
         made, ended = (found[name].to_numpy() for name in ("createdAt", "updatedAt"))
         ended = np.where(np.isnat(ended), made, ended)
 
-        action = np.array([_RULES[name][0] for name in REASONS])[reason]
+        action = np.array(list(_ACTIONS.values()))[reason]
         remark = np.zeros(len(frame), dtype=np.int64)
         left = (action == _RETRY) & ~np.isin(reason, [_CODES[name] for name in retried])
         action[left], remark[left] = _NO_DATA, _LEFT
@@ -203,13 +213,13 @@ def _mistaken(
 def _words(reason: Codes, made: Instants, ended: Instants, remark: Codes) -> pa.Array:
     """Say why, in words: few are different, and only these are written."""
     days = [np.where(np.isnat(when), 0, when.astype("datetime64[D]").astype(np.int64)) for when in (made, ended)]
-    uses = np.array(["{made}" in _RULES[name][1] for name in REASONS])[reason]
+    uses = np.array(["{made}" in _WHY[name] for name in _WORDS])[reason]
     day = np.where(uses, *days)
-    codes, few = pd.factorize((day * len(REASONS) + reason) * len(_REMARKS) + remark)
-    day, reason, remark = few // len(_REMARKS) // len(REASONS), few // len(_REMARKS) % len(REASONS), few % len(_REMARKS)
+    codes, few = pd.factorize((day * len(_WORDS) + reason) * len(_REMARKS) + remark)
+    day, reason, remark = few // len(_REMARKS) // len(_WORDS), few // len(_REMARKS) % len(_WORDS), few % len(_REMARKS)
     dates = day.astype("datetime64[D]").astype(str)
     texts = [
-        _RULES[REASONS[code]][1].format(made=date, ended=date) + _REMARKS[more]
+        _WHY[_WORDS[code]].format(made=date, ended=date) + _REMARKS[more]
         for code, date, more in zip(reason, dates, remark, strict=True)  # a few combinations, not tasks
     ]
     return pa.DictionaryArray.from_arrays(codes, pa.array(texts, pa.string())).cast(pa.string())

@@ -61,10 +61,10 @@ def parse_prefix(prefix: object) -> str:
 
 
 def parse_org(org_id: str | None) -> str:
-    """Check that an organization is text; None is none."""
+    """Read an organization: text, of which outer white space is no part; none is empty."""
     if not isinstance(org_id, (str, type(None))):
-        raise ValidationError(f"org_id= is text, not {type(org_id).__name__}.")
-    return org_id or ""
+        raise ValidationError(f"is text, not {type(org_id).__name__}.", argument="org_id")
+    return (org_id or "").strip().strip("\ufeff").strip()
 
 
 def choice(name: str, value: object, allowed: Sequence[str]) -> None:

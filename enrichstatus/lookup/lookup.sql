@@ -80,6 +80,7 @@ select
     newest.orgId,
     newest.globalEnrichmentId,
     newest.creditTransactionId,
+    -- the words are those of outcomes.py
     case
         when newest.status = 'pending' and newest.createdAt < asker.pendingSince then 'timed_out_here'
         when newest.status = 'pending' then 'pending'
@@ -87,7 +88,7 @@ select
         when newest.status = 'failed' then 'failed'
         when newest.dataFound then 'data'
         when newest.status = 'finished' or not newest.dataFound then 'no_data'
-        else 'failed'
+        else 'unknown'
     end as reason,
     (epoch_us(asker.now) - epoch_us(newest.createdAt)) / 1e6 as age,
     case when newest.status = 'pending' then greatest(

@@ -122,7 +122,8 @@ class PartialAnswer(Exception):
 
 def asker(org_id: str | None, limits: Mapping[str, timedelta], now: Instant) -> pa.Table:
     """Make the relation ``asker`` of the query: who asks, when, and by field since when a record that is pending has timed out."""
-    if org_id is None or not parse_org(org_id).strip():
+    org_id = parse_org(org_id)
+    if not org_id:
         raise ValidationError("Organization ID is missing")
     table = timing_out(limits, now)
     return table.add_column(0, "orgId", pa.repeat(pa.scalar(org_id, pa.string()), len(table)))

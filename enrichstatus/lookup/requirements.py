@@ -12,12 +12,10 @@ import pyarrow.compute as pc
 from enrichstatus import frames
 from enrichstatus.errors import RequirementError, ValidationError
 from enrichstatus.lookup.arguments import parse_number
+from enrichstatus.outcomes import outcome
 from enrichstatus.schema import listed
 
 F = TypeVar("F")
-
-#: Statuses of what ended in vain.
-_FAILED = ("failed", "timeout")
 
 
 def require(
@@ -100,8 +98,10 @@ def judge(
 ) -> None:
     """Raise `RequirementError` where the numbers of ``tasks`` by ``status`` do not reach what is required."""
     count = pc.sum(counts["tasks"]).as_py() or 0
-    done = pc.sum(counts["tasks"].filter(pc.not_equal(counts["status"], "pending"))).as_py() or 0
-    vain = pc.sum(counts["tasks"].filter(pc.is_in(counts["status"], pa.array(_FAILED)))).as_py() or 0
+    # a few statuses, not tasks; whether there is data matters to neither share
+    became = [outcome(status, None) for status in counts["status"].to_pylist()]
+    done = pc.sum(counts["tasks"].filter(pa.array([one.ended for one in became], pa.bool_()))).as_py() or 0
+    vain = pc.sum(counts["tasks"].filter(pa.array([one.failed for one in became], pa.bool_()))).as_py() or 0
     figures = {"tasks": count, "ended": done / count if count else 1.0, "failed": vain / count if count else 0.0}
     short = []
     if tasks is not None and count < tasks:

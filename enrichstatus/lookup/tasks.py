@@ -41,6 +41,8 @@ def tasks_from_leads(
     entity_id: str,
     fields: Sequence[str] | str = FIELDS,
     entity_type: str = "person",
+    encoding: str | None = None,
+    skip: int = 0,
 ) -> Kind:
     """Turn a lead list, one row a lead, into tasks, one row a lead and field.
 
@@ -54,6 +56,10 @@ def tasks_from_leads(
         The fields to ask for, `k` of them: of ``emails``, ``phones`` and ``summary``, unless the store was made with others.
     entity_type : str
         What the leads are: ``person`` or ``company``.
+    encoding : str, optional
+        How a file is encoded, ``cp1252`` say, unless it is UTF-8 or begins with a byte order mark.
+    skip : int
+        Lines above the header of a CSV file, which are left out.
 
     Returns
     -------
@@ -77,7 +83,7 @@ def tasks_from_leads(
     names = parse_fields(fields)
     if entity_type not in ENTITY_TYPES:
         raise ValidationError(f"entity_type= is one of {listed(ENTITY_TYPES)}, not {entity_type!r}.")
-    frame = frames.read(leads)
+    frame = frames.read(leads, encoding=encoding, skip=skip)
     if entity_id not in frame.columns:
         raise ValidationError(f"entity_id= names the column {entity_id!r}, but the leads have {listed(frame.columns)}.")
     if frame.columns.count(entity_id) > 1:
@@ -147,7 +153,7 @@ def cast_tasks(con: duckdb.DuckDBPyConnection) -> int:
 def bad_tasks(con: duckdb.DuckDBPyConnection) -> ValidationError:
     """Name the bad tasks of the relation ``given``."""
     return ValidationError.of_rows(
-        "tasks", problems(con), 'Mend them, or pass errors="coerce" to give them a null status.'
+        "tasks", problems(con), 'Fix them, or pass errors="coerce" to give them a null status.'
     )
 
 

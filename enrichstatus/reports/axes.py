@@ -44,7 +44,7 @@ def axes_for(ax: Axes | None, lines: int, title: str, left: int, *, legend: int 
         figure, ax = pyplot.subplots(figsize=(_WIDTH, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
         if to_rgba(figure.get_facecolor())[3] < 1:
             # see-through, the text would be read on a page whose colour nobody here knows
-            figure.set_facecolor("black" if sum(to_rgba(ink())[:3]) > 1.5 else "white")
+            figure.set_facecolor("black" if is_dark() else "white")
     aside = f"\n(the {which} only; {left:,} more left out)" if left else ""
     ax.set_title(unformatted(title) + aside, loc="left", fontsize="large", pad=8 + 17 * legend)
     return ax
@@ -81,6 +81,11 @@ def unformatted(value: str) -> str:
 def ink() -> str:
     """Give the colour in which text is written, whatever the style: it reads on the figure."""
     return str(mpl.rcParams["text.color"])
+
+
+def is_dark() -> bool:
+    """Report whether text is light, and so the figure dark."""
+    return sum(to_rgba(ink())[:3]) > 1.5
 
 
 def legend(ax: Axes, *, above: bool = True) -> None:

@@ -14,7 +14,6 @@ with states as (
 
 select
     states.*,
-    not states.pending and not states.timedOut as ended,
     (epoch_us(states.updatedAt) - epoch_us(states.createdAt)) / 1e6 as took,
     -- of what is pending or has timed out it is known that it takes longer; clocks that disagree are taken for at once
     case

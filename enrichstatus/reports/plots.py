@@ -14,7 +14,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, Perce
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.lookup.arguments import parse_number
-from enrichstatus.presentation import duration, number
+from enrichstatus.outcomes import LABELS
+from enrichstatus.presentation import duration, number, share
 from enrichstatus.reports.axes import (
     EDGE,
     GREY,
@@ -22,6 +23,7 @@ from enrichstatus.reports.axes import (
     axes_for,
     done,
     ink,
+    is_dark,
     largest,
     legend,
     name_groups,
@@ -30,24 +32,21 @@ from enrichstatus.reports.axes import (
 )
 from enrichstatus.reports.axes import unformatted as plain
 
-# Okabe and Ito's colours
+# Okabe and Ito's colours, for what is not an outcome
 _BLUE, _SKY, _GREEN, _ORANGE, _RED, _PINK = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
 _LINES = (_BLUE, _ORANGE, _GREEN, _RED, _SKY, _PINK, GREY)
-_OUTCOMES = {
-    "with data": _GREEN,
-    "no data": _SKY,
-    "failed": _RED,
-    "timeout": _ORANGE,
-    "pending": "#F0E442",
-    "no record": "#BBBBBB",
-}
-#: How the credits of `waste` are named and painted.
+#: How the credits of `waste` are named and hatched, and in which colour where they are not those of one outcome.
 _CREDITS = {
-    "useful": ("brought data", _GREEN, ""),
-    "open": ("still pending", "#BBBBBB", ""),
-    "for nothing": ("brought nothing", _ORANGE, "//"),
-    "again": ("bought again", _RED, "xx"),
+    "useful": ("with data", "", None),
+    "open": ("pending", "", None),
+    "for nothing": ("brought nothing", "//", "#9A6324"),
+    "again": ("bought again", "xx", "#882255"),
 }
+
+
+def _colour(label: str) -> str:
+    """Give an outcome's colour, on a light figure or a dark one."""
+    return LABELS[label].dark if is_dark() else LABELS[label].light
 
 
 class Asked(NamedTuple):
@@ -86,20 +85,20 @@ def draw(
 def _coverage(asked: Asked) -> Axes:
     frame, by, details, ax, title, most = asked
     rows, left = largest(frame, "tasks", most)
-    ax = axes_for(ax, len(rows), title or f"Share of tasks with data{told(by)}", left)
-    y, share = np.arange(len(rows)), rows["share"].fillna(0).to_numpy()
+    ax = axes_for(ax, len(rows), title or f"Share with data of the tasks that have ended{told(by)}", left)
+    y, shares = np.arange(len(rows)), rows["share"].fillna(0).to_numpy()
     small = rows["small"].to_numpy(bool)
-    bars = ax.barh(y, share, color=_BLUE, height=0.66)
+    bars = ax.barh(y, shares, color=_BLUE, height=0.66)
     for bar in np.array(bars.patches, dtype=object)[small]:
         bar.set(facecolor=to_rgba(_BLUE, 0.25), edgecolor=_BLUE, hatch="///", linewidth=0.8)
     some = rows["share"].notna().to_numpy()
     ends = rows.loc[some, ["low", "high"]].to_numpy()
-    reach = np.abs(ends - share[some, None]).T
-    ax.errorbar(share[some], y[some], xerr=reach, fmt="none", ecolor=ink(), elinewidth=1.2, capsize=3)
+    reach = np.abs(ends - shares[some, None]).T
+    ax.errorbar(shares[some], y[some], xerr=reach, fmt="none", ecolor=ink(), elinewidth=1.2, capsize=3)
     for place, (part, ended, mark, high) in enumerate(
         zip(rows["share"], rows["ended"], small, rows["high"].fillna(0), strict=True)
     ):
-        said = "nothing has ended" if pd.isna(part) else f"{100 * part:.0f} %"
+        said = "nothing has ended" if pd.isna(part) else share(part)
         said += f"  n = {ended:,}" if mark and ended else ""
         ax.annotate(said, (high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
     name_groups(ax, rows, by)
@@ -120,16 +119,18 @@ def _status(asked: Asked) -> Axes:
     shares = parts.div(rows["tasks"].clip(lower=1), axis=0)
     start = np.zeros(len(rows))
     for name in [name for name in parts.columns if parts[name].any()]:
-        ax.barh(np.arange(len(rows)), shares[name], left=start, height=0.66, label=name, color=_OUTCOMES[name], **EDGE)
+        ax.barh(np.arange(len(rows)), shares[name], left=start, height=0.66, label=name, color=_colour(name), **EDGE)
         start = start + shares[name].to_numpy()
-    for place, tasks in enumerate(rows["tasks"]):
-        ax.annotate(f"{tasks:,}", (1, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
+    for place, (tasks, part) in enumerate(zip(rows["tasks"], rows["share"], strict=True)):
+        said = f"{tasks:,}" if pd.isna(part) else f"{tasks:,}; {share(part)}"
+        ax.annotate(said, (1, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
     name_groups(ax, rows, by)
-    ax.set_xlim(0, 1.14)
-    ax.set_xticks(np.linspace(0, 1, 6))
-    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    ax.set_xlabel("of the tasks; their number beside the bar")
+    # a share is of what has ended, which is not the whole bar
+    ax.set_xlim(0, 1.24)
+    ax.set_xticks([])
+    ax.set_xlabel("a bar is all tasks; beside it their number, and the share with data of those that have ended")
     legend(ax)
+    ax.spines["bottom"].set_visible(False)
     return done(ax, "x")
 
 
@@ -217,7 +218,8 @@ def _waste(asked: Asked) -> Axes:
     ax = axes_for(ax, lines, title or f"What the credits bought{told(by)}", left, legend=1, which=which)
     parts = details["credits"].reset_index(drop=True).loc[rows.index]
     start = np.zeros(len(rows))
-    for name, (said, colour, hatch) in _CREDITS.items():
+    for name, (said, hatch, own) in _CREDITS.items():
+        colour = own or _colour(said)
         amounts = parts[name].to_numpy()
         total = f"{said} ({number(float(amounts.sum()))})"
         if amounts.any() and period:

@@ -35,7 +35,7 @@ class Report:
     by : tuple of str
         The columns that name a row.
     units : mapping
-        How a column is to be read: ``share``, ``seconds``, ``credits`` or ``flag``; the others are counts or words.
+        How a column is to be read: ``share``, ``share of ended``, ``seconds``, ``credits`` or ``flag``; the others are counts or words.
     details : mapping
         What the picture needs beyond the table.
 
@@ -46,8 +46,8 @@ class Report:
     >>> report = es.coverage(status)
     >>> report
     1 of 1 ended tasks has data (100.0 %)
-    field   tasks  no record  pending  ended  with data    share     low     high  small
-    emails      1          0        0      1          1  100.0 %  20.7 %  100.0 %  yes
+    field   tasks  no record  pending  ended  with data  share of ended     low     high  small
+    emails      1          0        0      1          1         100.0 %  20.7 %  100.0 %  yes
     >>> report.frame["share"].tolist()
     [1.0]
     """
@@ -108,7 +108,7 @@ class Report:
         """Lay out the same for a notebook, light or dark."""
         columns = self._columns()
         cells = pd.concat([cells for _, cells, _ in columns], axis=1, keys=[name for name, _, _ in columns])
-        shares = self.frame.head(_MOST).filter(regex="^share").fillna(0)
+        shares = self.frame.head(_MOST).filter(regex="^share").fillna(0).rename(columns={"share": "share of ended"})
         table = html_table(cells, shares=shares, left=[name for name, _, number in columns if not number], index=False)
         more = "".join(f"<div style='opacity:.7'>{escape(line)}</div>" for line in self._more())
         return f"<div><b>{escape(plain(self.headline))}</b>{table}{more}</div>"
@@ -120,11 +120,16 @@ class Report:
     def _columns(self) -> list[tuple[str, pd.Series[str], bool]]:
         """Give the first rows as text that neither a terminal obeys nor anybody has to count digits of, column by column."""
         head = self.frame.head(_MOST).reset_index(drop=True)
-        words = {"share": share, "seconds": duration, "credits": number, "flag": _flag}
+        words = {"share": share, "share of ended": share, "seconds": duration, "credits": number, "flag": _flag}
         numbers = set(head.select_dtypes("number").columns)
         numbers -= set(self.by)
         how = {name: words.get(self.units.get(name, ""), number if name in numbers else label) for name in head.columns}
-        return [(plain(name), head[name].map(how[name]).astype(object), name in numbers) for name in head.columns]
+        # whatever is a share says of what
+        heads = {name: "share of ended" for name, unit in self.units.items() if unit == "share of ended"}
+        return [
+            (plain(heads.get(name, name)), head[name].map(how[name]).astype(object), name in numbers)
+            for name in head.columns
+        ]
 
 
 def _flag(value: bool) -> str:

@@ -1,8 +1,8 @@
-"""What the records of an organization tell of the past: how long enrichments took, and what the money bought."""
+"""How long enrichments take, by the records of an organization, those that are still pending included."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError
-from enrichstatus.leads.prices import parse_costs
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import timing_out
 from enrichstatus.lookup.tasks import to_pandas
-from enrichstatus.presentation import number
+from enrichstatus.presentation import share
 from enrichstatus.reports.groups import By, Segments, parse_by, segment
 from enrichstatus.reports.report import Report
-from enrichstatus.schema import COLUMNS, KEY, listed
+from enrichstatus.schema import COLUMNS, listed
 from enrichstatus.survival import SURVIVAL_SQL
 
 if TYPE_CHECKING:
@@ -29,11 +28,9 @@ if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore
 
 JUDGED_SQL = Path(__file__).with_name("judged.sql").read_text(encoding="utf-8")
-WASTE_SQL = Path(__file__).with_name("waste.sql").read_text(encoding="utf-8")
 
 _PERIODS = ("day", "week", "month")
 _TIMING = ("records", "ended", "pending", "timed out", "share timed out", "median", "p90")
-_WASTE = ("bought", "spent", "bought again", "nothing", "late", "wasted", "share wasted")
 #: A share that is still pending is a product of many, of which the last digits are noise.
 _NOISE = 1e-12
 #: Groups whose curve is kept for the picture, and the points of each.
@@ -41,7 +38,7 @@ _CURVES, _POINTS = 30, 500
 
 
 def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = None, now: Instant = None) -> Report:
-    """Say how long enrichments take, those included that have not ended yet: by field, by week, by who triggered them.
+    """Report how long enrichments take, those included that have not ended yet: by field, by week, by who triggered them.
 
     Parameters
     ----------
@@ -52,7 +49,7 @@ def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = Non
     org_id : str, optional
         Whose records; the store's unless given.
     now : datetime or str, optional
-        The instant at which a pending record's age is judged (without a zone: UTC); the clock's unless given.
+        The instant at which a pending record's age is evaluated (without a zone: UTC); the clock's unless given.
 
     Returns
     -------
@@ -61,7 +58,7 @@ def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = Non
         those ``pending``, those that ``timed out`` (by the service, or by the store's maximum processing time), their share of those
         that ended, and the ``median`` and ``p90`` of the seconds from ``createdAt`` to ``updatedAt``, by Kaplan and Meier's estimate:
         of a pending record it is known that it takes longer than its age, and of one that timed out that it takes longer than
-        the maximum processing time. They are null where too few have ended to tell.
+        the maximum processing time. They are null where too few have ended.
 
     Raises
     ------
@@ -81,17 +78,14 @@ def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = Non
     field   records  ended  pending  timed out  share timed out  median   p90
     emails        1      1        0          0            0.0 %    56 s  56 s
     """
-    names, limits = parse_by(by), _limits(store)
-    table, segments = _read(store, names, ("field", "createdAt", "updatedAt", "status"), org_id, taken=_TIMING)
+    names, limits = parse_by(by), limits_of(store)
+    table, segments = read_history(store, names, ("field", "createdAt", "updatedAt", "status"), org_id, taken=_TIMING)
     with duckdb.connect() as con:
         con.register("limits", timing_out(limits, now))
         con.register("history", table)
         con.execute("create temp table judged as " + JUDGED_SQL)
-        counts = _filled(to_pandas(con.sql(_COUNTS_SQL)), segments)
-        # what ended at an unknown time tells nothing of how long it took
-        con.execute(
-            "create temp view evidence as select segment as field, seconds, ended from judged where seconds is not null"
-        )
+        counts = filled(to_pandas(con.sql(_COUNTS_SQL)), segments)
+        con.execute(_EVIDENCE_SQL)
         curves = to_pandas(con.sql(SURVIVAL_SQL)).rename(columns={"field": "segment"})
     counts["share timed out"] = counts["timed out"] / counts["ended"].where(counts["ended"] > 0)
     counts["median"], counts["p90"] = _reached(curves, 0.5, segments), _reached(curves, 0.1, segments)
@@ -99,7 +93,7 @@ def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = Non
     report = segments.report(counts, "records")
     largest = report.nlargest(_CURVES, "records", keep="first").sort_index()
     ended, late, pending = (int(counts[name].sum()) for name in ("ended", "timed out", "pending"))
-    rate = f"{100 * late / ended:.1f} %" if ended else "–"
+    rate = share(late / ended if ended else None)
     count = len(table)
     headline = (
         f"Of {count:,} record{'' if count == 1 else 's'} {ended:,} {'has' if ended == 1 else 'have'} ended, "
@@ -134,97 +128,17 @@ group by segment
 order by segment
 """
 
-
-def waste(
-    store: EnrichmentStore,
-    by: By = "week",
-    *,
-    costs: Mapping[str, float] | None = None,
-    org_id: str | None = None,
-    now: Instant = None,
-) -> Report:
-    """Say what the money bought: keys bought more than once, credits spent on nothing, answers that came too late.
-
-    Parameters
-    ----------
-    store : EnrichmentStore
-        Where the records are.
-    by : str, sequence of str or None
-        ``day``, ``week`` (its Monday) or ``month`` of ``createdAt`` in UTC, ``createdBy`` (who triggered) or any other columns of a
-        record; None for all in one row.
-    costs : mapping, optional
-        Credits for one task of a field; a field that is not named costs nothing. Unless given, each costs 1.
-    org_id : str, optional
-        Whose records; the store's unless given.
-    now : datetime or str, optional
-        The instant at which the timeout rule is judged (without a zone: UTC); the clock's unless given.
-
-    Returns
-    -------
-    Report
-        ``.frame`` has the columns of `by`, and for each group the records ``bought`` (those that carry a ``creditTransactionId``; all,
-        where none does), the credits ``spent`` on them, how many of them were ``bought again`` (their key had been bought before), how
-        many ended with ``nothing`` (no data, failures and timeouts among them), how many brought data ``late`` (after the store's
-        maximum processing time), the credits ``wasted`` on what was bought again or for nothing, and their share.
-
-    Raises
-    ------
-    ValidationError
-        No organization, a price for an unknown field or that is no amount, or another argument that is unusable.
-    StoreError
-        The store is closed, or its file cannot be read.
-
-    Examples
-    --------
-    >>> import enrichstatus as es
-    >>> store = es.EnrichmentStore(org_id="org_1")
-    >>> lead = {"entityId": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "field": "phones", "status": "finished"}
-    >>> _ = store.load([
-    ...     {**lead, "createdAt": "2026-11-16T08:00:00Z", "dataFound": True, "creditTransactionId": "t1"},
-    ...     {**lead, "createdAt": "2026-11-17T08:00:00Z", "dataFound": True, "creditTransactionId": "t2"},
-    ... ])
-    >>> es.waste(store, costs={"phones": 10})
-    10 of 20 credits wasted (50.0 %): 1 of 2 bought again, 0 brought nothing; 0 came late
-    week        bought  spent  bought again  nothing  late  wasted  share wasted
-    2026-11-16       2     20             1        0     0      10        50.0 %
-    """
-    names, limits = parse_by(by), _limits(store)
-    prices = dict.fromkeys(limits, 1.0 if costs is None else 0.0) | parse_costs(costs, tuple(limits))
-    needed = (*KEY, "id", "createdAt", "updatedAt", "status", "dataFound", "creditTransactionId")
-    table, segments = _read(store, names, needed, org_id, taken=_WASTE, bought=True)
-    unpaid = table.num_rows > 0 and table["creditTransactionId"].null_count == table.num_rows
-    asker = timing_out(limits, now)
-    with duckdb.connect() as con:
-        con.register("limits", asker.append_column("price", pa.array(prices.values(), pa.float64())))
-        con.register("history", table)
-        con.execute("create temp table judged as " + JUDGED_SQL)
-        counts = _filled(to_pandas(con.sql(WASTE_SQL)), segments)
-    counts["share wasted"] = counts["wasted"] / counts["spent"].where(counts["spent"] > 0)
-    report = segments.report(counts, "bought")
-    headline = _wasted(counts) if len(counts) else "Nothing was bought"
-    if unpaid:
-        headline += " (no record has a creditTransactionId, so all count as bought)"
-    return Report(
-        report[[*names, *_WASTE]],
-        headline,
-        "waste",
-        names,
-        {"spent": "credits", "wasted": "credits", "share wasted": "share"},
-        {"credits": report[["useful", "open", "for nothing", "again"]]},
-    )
+# of a timeout it is known only that it takes longer; what ended at an unknown time says nothing of how long it took
+_EVIDENCE_SQL = """
+create temp view evidence as
+select segment as field, seconds, not pending and not timedOut as ended
+from judged
+where seconds is not null
+"""
 
 
-def _wasted(counts: pd.DataFrame) -> str:
-    total = counts.drop(columns="segment").sum()
-    share = f" ({100 * total['wasted'] / total['spent']:.1f} %)" if total["spent"] else ""
-    return (
-        f"{number(total['wasted'])} of {number(total['spent'])} credits wasted{share}: {total['bought again']:,.0f} of "
-        f"{total['bought']:,.0f} bought again, {total['nothing']:,.0f} brought nothing; {total['late']:,.0f} came late"
-    )
-
-
-def _limits(store: EnrichmentStore) -> dict[str, timedelta]:
-    """Give the maximum processing times of what is a store indeed."""
+def limits_of(store: EnrichmentStore) -> dict[str, timedelta]:
+    """Give the maximum processing times of a store, and refuse anything else."""
     if not hasattr(store, "records"):
         raise ValidationError(
             f"The records themselves are needed, which an EnrichmentStore has, not {type(store).__name__}: "
@@ -233,7 +147,7 @@ def _limits(store: EnrichmentStore) -> dict[str, timedelta]:
     return store.max_processing_time
 
 
-def _read(
+def read_history(
     store: EnrichmentStore,
     names: Sequence[str],
     needed: Sequence[str],
@@ -242,7 +156,7 @@ def _read(
     taken: Sequence[str],
     bought: bool = False,
 ) -> tuple[pa.Table, Segments]:
-    """Take the records with what is needed of them and the number of their segment."""
+    """Read the records with the columns that are needed and the number of their segment."""
     if strange := [name for name in names if name not in (*COLUMNS, *_PERIODS)]:
         raise ValidationError(f"by= takes {listed((*_PERIODS, *COLUMNS), limit=20)}; not {listed(strange)}.")
     columns = dict.fromkeys([*needed, *(name for name in names if name in COLUMNS)])
@@ -259,7 +173,7 @@ def _period(instants: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
     return pc.floor_temporal(instants.cast(pa.timestamp("us")), unit=unit)
 
 
-def _filled(counts: pd.DataFrame, segments: Segments) -> pd.DataFrame:
+def filled(counts: pd.DataFrame, segments: Segments) -> pd.DataFrame:
     """Check that there is a row for each segment: they come from the same records."""
     assert len(counts) == len(segments)
     return counts

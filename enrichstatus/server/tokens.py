@@ -14,13 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from enrichstatus.errors import UnauthorizedError, ValidationError
+from enrichstatus.lookup.arguments import parse_org
 
 _HEAD = "# Tokens of the enrichstatus endpoint: digests only. Made by: enrichstatus token new --org ORG --tokens FILE\n"
 
 
 def new_token(path: str | os.PathLike[str], org_id: str) -> str:
     """Make a token for an organization, add its digest to the file (made where there is none), and give the token."""
-    if not org_id.strip():
+    org_id = parse_org(org_id)
+    if not org_id:
         raise ValidationError("A token is for an organization; name it.")
     file = Path(path)
     token = "es_" + secrets.token_urlsafe(32)
@@ -112,7 +114,8 @@ def organization(tokens: Mapping[str, str | None], authorization: str | None) ->
     matches = [known for known in tokens if hmac.compare_digest(known, digest)]
     if not matches:
         raise UnauthorizedError("The token is not known.")
-    return tokens[matches[0]]
+    org_id = tokens[matches[0]]
+    return None if org_id is None else parse_org(org_id)
 
 
 def _digest(token: str) -> str:

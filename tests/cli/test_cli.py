@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,13 +63,14 @@ LEADS = (
 
 @pytest.mark.usefixtures("folder")
 def test_lookup_prints_a_summary_and_the_first_rows(capsys: pytest.CaptureFixture[str]):
-    """Rows by field and status, the share with data, and the first rows."""
+    """Rows by field and by what became of them, the share with data of those that ended, and the first rows."""
     code, out, err = run(capsys, *LOOKUP)
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "5 tasks of org_1, evaluated at 2026-11-16 09:00:00 UTC"
-    assert lines[2].split() == ["tasks", "finished", "timeout", "no", "record", "with", "data"]
-    assert lines[3].split() == ["emails", "5", "2", "1", "2", "20.0", "%", "██░░░░░░░░"]
+    heads = ["tasks", "with data", "no data", "timeout", "no record", "ended", "with data, of ended"]
+    assert re.split(r" {2,}", lines[2].strip()) == heads
+    assert lines[3].split() == ["emails", "5", "1", "1", "1", "2", "3", "33.3", "%", "███░░░░░░░"]
     assert lines[6].split() == [uid(0), "emails", "finished", "True"]
     assert lines[8].split() == [uid(2), "emails", "timeout", "–"]
 
@@ -344,8 +346,7 @@ def test_an_output_never_replaces_what_is_read(
     Path("records2.ndjson").write_text(json.dumps(record(9)) + "\n")
     Path("link.json").symlink_to("records.json")
     Path("hard.json").hardlink_to("records.json")
-    Path("lists").mkdir()
-    es.EnrichmentStore(org_id="org_1").lookup_to("tasks.csv", "lists/part-00000.parquet")
+    es.EnrichmentStore(org_id="org_1").lookup_to("tasks.csv", "lists/")
     before = {path: path.read_bytes() for path in Path().rglob("*.*")}
     tasks = "lists/*.parquet" if output == "lists" else "tasks*.csv"
     records = ("--records", "records*.*json", "--org", "org_1")

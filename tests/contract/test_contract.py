@@ -363,24 +363,11 @@ def test_a_relation_keeps_its_types_and_its_connection(make_source: MakeSource):
 
 def test_columns_of_one_name_that_are_none_of_ours_are_left_alone(make_source: MakeSource):
     """A frame may have a name twice, as long as it is not the key's."""
-    frame = pd.DataFrame([[uid(0), "emails", 1, 2]], columns=["entityId", "field", "x", "x"])
-    assert make_source([record(0)]).lookup(frame, now=NOW).columns.tolist() == [
-        "entityId",
-        "field",
-        "x",
-        "x",
-        "status",
-        "dataFound",
-    ]
-    table = pa.table([[uid(0)], ["emails"], [1], [2]], names=["entityId", "field", "x", "x"])
-    assert make_source([record(0)]).lookup(table, now=NOW).column_names == [
-        "entityId",
-        "field",
-        "x",
-        "x",
-        "status",
-        "dataFound",
-    ]
+    names = ["entityId", "field", "x", "x"]
+    source = make_source([record(0)])
+    frame = source.lookup(pd.DataFrame([[uid(0), "emails", 1, 2]], columns=names), now=NOW)
+    table = source.lookup(pa.table([[uid(0)], ["emails"], [1], [2]], names=names), now=NOW)
+    assert list(frame.columns) == table.column_names == [*names, "status", "dataFound"]
 
 
 def test_unusual_columns_are_understood(make_source: MakeSource):
@@ -488,7 +475,7 @@ def test_a_status_is_explained(make_source: MakeSource):
     assert answer["reason"].dtype == TEXT
     assert answer["reason"].tolist() == [
         *("data", "no_data", "no_data", "pending", "timed_out_here", "timed_out_there"),
-        *("failed", "failed", "data", "no_data", "failed", "no_record", "invalid"),
+        *("failed", "failed", "data", "no_data", "unknown", "no_record", "invalid"),
     ]
     assert answer.columns[-2:].tolist() == ["reason", "status"]
     known = source.lookup(tasks, columns="reason", errors="coerce", how="inner", now=NOW)

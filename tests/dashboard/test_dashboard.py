@@ -20,6 +20,7 @@ from enrichstatus.dashboard import html as drawing
 from enrichstatus.errors import PollInterrupted, ServiceError, ValidationError
 from enrichstatus.polling import background as watching
 from enrichstatus.polling.background import Watch
+from enrichstatus.presentation import share
 from tests.support.factory import uid
 from tests.support.polled import NEVER, Clock, Service, numbered
 from tests.support.waiting import threads, until
@@ -370,10 +371,11 @@ def test_the_bar_and_the_table_say_what_the_counts_say():
     table = re.sub("</?bdi>", "", drawing.table(update))
     rows = re.findall(r'<tr><th scope="row"[^>]*>(\w+)</th>(.*?)</tr>', table)
     heads = re.findall(r'<th scope="col"[^>]*>([^<]+)</th>', table)
-    cells = {
-        field: dict(zip(heads, [int(value) for value in re.findall(r"<td[^>]*>(\d+)", row)], strict=True))
-        for field, row in rows
-    }
+    cells = {field: dict(zip(heads, re.findall(r"<td[^>]*>([^<]+)", row), strict=True)) for field, row in rows}
+    ended = {field: int(update.counts.loc[field, "ended"]) for field in ("emails", "phones")} | {"all": update.ended}
+    for field, of in ended.items():
+        assert cells[field].pop("with data, of ended") == share(int(cells[field]["with data"]) / of)
+    cells = {field: {name: int(cell) for name, cell in row.items()} for field, row in cells.items()}
     assert cells["all"] == {"tasks": 80, **told}
     for field in ("emails", "phones"):
         own = update.counts.loc[field]
@@ -425,12 +427,12 @@ def test_of_one_field_there_is_no_row_of_all():
     assert ">all<" not in drawing.table(watch.progress.update)
 
 
-def test_a_status_that_nobody_knows_is_drawn_as_it_is_called():
-    """A word of a later version of the service has ended, and has its own part of the bar."""
+def test_a_status_that_nobody_knows_has_a_part_of_its_own():
+    """A word of a later version of the service has ended, and is no failure."""
     watch, html = drawn(Anyone("verified"), numbered(0, 1, (2, "emails")))
     assert watch.progress.update.ended == 3
-    assert 'title="verified: 3"' in html
-    assert "><bdi>verified</bdi></th>" in html
+    assert 'title="unknown status: 3"' in html
+    assert "><bdi>unknown status</bdi></th>" in html
 
 
 def test_bad_rows_are_told_apart(make: Make):

@@ -58,10 +58,16 @@ def test_coverage_counts_what_has_ended():
 
 
 def test_what_became_of_tasks_is_told_apart():
-    """Each task has one outcome; a status that is not the contract's is a failure, unless it says that no data was found."""
-    outcomes = es.coverage(ROWS, by="source").details["outcomes"]
-    names = ["with data", "no data", "failed", "timeout", "pending", "no record"]
-    assert outcomes[names].to_numpy().tolist() == [[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0]]
+    """Each task has one outcome; a status that is not the contract's is unknown, unless it says whether data was found."""
+    rows = [*ROWS, row("cancelled", None, source="Fair"), row("unanswered", None, source="Fair")]
+    outcomes = es.coverage(rows, by="source").details["outcomes"]
+    names = ["with data", "no data", "failed", "timeout", "unknown status", "pending", "unanswered", "no record"]
+    assert outcomes[names].to_numpy().tolist() == [
+        [1, 1, 1, 1, 0, 1, 0, 1],
+        [0, 0, 0, 0, 1, 1, 1, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+    ]
+    assert es.coverage(rows, by=None).frame["ended"].tolist() == [7]
 
 
 @pytest.mark.parametrize("ended", [1, 2, 7, 30, 400])
@@ -150,8 +156,8 @@ def test_any_column_can_be_told_apart():
         ([row(share="x")], {"by": "share"}, "by= names share, which the report has a column for; rename yours"),
         ([row(7)], {}, "holds int64, not the text of a status"),
         ([row(found="perhaps")], {}, "must hold true, false or null"),
-        ([row()], {"small": -1}, "small= takes"),
-        ([row()], {"small": 2.5}, "small= takes"),
+        ([row()], {"small": -1}, "small= is a whole number"),
+        ([row()], {"small": 2.5}, "small= is a whole number"),
         ([row()], {"prefix": None}, "prefix= takes"),
         (42, {}, "Expected a DataFrame"),
         (

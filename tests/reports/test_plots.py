@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import enrichstatus as es
+from enrichstatus.presentation import share
 from tests.support.factory import NOW, ORG, record, task, uid
 
 mpl.use("Agg")
@@ -149,20 +150,22 @@ def test_a_bar_has_its_interval_and_a_small_one_its_number():
     shown = np.array([segment[:, 0] for segment in lines.get_segments()])
     np.testing.assert_allclose(shown, report.frame.loc[:1, ["low", "high"]])
     written = texts(ax)
-    assert "67 %\n" in written
-    assert "100 %  n = 3" in written
+    assert "66.7 %\n" in written
+    assert "100.0 %  n = 3" in written
     assert "nothing has ended" in written
     assert "fewer than 30" in written
 
 
 def test_outcomes_fill_the_bar():
-    """By status each bar is whole, and its number of tasks stands beside it."""
+    """By status each bar is whole, and beside it stand its number of tasks and the share with data of those that ended."""
     with filled() as store:
         status = store.lookup([task(n, field) for n in range(40) for field in ("emails", "phones")], now=NOW)
-    ax = es.coverage(status).plot(kind="status")
+    report = es.coverage(status)
+    ax = report.plot(kind="status")
     widths = np.array([[bar.get_width() for bar in bars] for bars in ax.containers])
     np.testing.assert_allclose(widths.sum(axis=0), 1)
-    assert "\n40\n40\n" in texts(ax)
+    emails, phones = (f"40; {share(part)}" for part in report.frame["share"])
+    assert f"\n{emails}\n{phones}\n" in texts(ax)
     assert {"with data", "no data", "failed", "timeout", "no record"} <= set(texts(ax).split("\n"))
 
 

@@ -317,7 +317,7 @@ def test_bad_leads_of_a_simulation_are_counted_as_leads(capsys: pytest.CaptureFi
     assert "3 bad leads: row 3: lead_id is missing; row 4: lead_id 'jane@cedar-labs.example' is not a UUID" in err
     Path("bad.csv").write_text(f"entityId,field\nx,emails\n{uid(0)},emails\n")
     code, _, err = run(capsys, "serve", "--simulate", "--tasks", "bad.csv")
-    assert (code, err) == (2, "enrichstatus: 1 bad task: row 0: entityId 'x' is not a UUID. Mend them.\n")
+    assert (code, err) == (2, "enrichstatus: 1 bad task: row 0: entityId 'x' is not a UUID. Fix them.\n")
 
 
 class Picky:

@@ -221,7 +221,7 @@ def test_a_bad_record_fails_the_lookup_or_is_left_out(spark: SparkSession):
     """By default the error names column and value; a source that rejects answers as if the record were not there."""
     for name, (value, message) in BAD.items():
         records = [record(0), record(1, **{name: value})]
-        with pytest.raises(es.ValidationError, match=rf"^A bad record: {re.escape(message)}\. Mend it.*reject"):
+        with pytest.raises(es.ValidationError, match=rf"^A bad record: {re.escape(message)}\. Fix it.*reject"):
             source_of(spark, records).lookup([task(0)], now=NOW)
     records = [record(0), *(record(1, **{name: value}) for name, (value, _) in BAD.items())]
     answer = source_of(spark, records, errors="reject").lookup([task(0), task(1)], now=NOW)

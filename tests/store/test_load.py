@@ -404,11 +404,11 @@ def test_a_quote_that_nothing_closes_swallows_no_rows(tmp_path: Path, store: es.
     assert store.load(path, org_id=ORG).inserted == 3
 
 
-def test_columns_that_differ_in_case_alone_are_refused(tmp_path: Path, store: es.EnrichmentStore):
+def test_columns_that_differ_in_case_alone_and_disagree_are_refused(tmp_path: Path, store: es.EnrichmentStore):
     """Which of ID and id is meant is not guessed, in one file or over several."""
     frame = pd.DataFrame([record(0)])
     frame.assign(ID="x").to_csv(tmp_path / "a.csv", index=False)
-    with pytest.raises(es.ValidationError, match="The column ID is one of id,"):
+    with pytest.raises(es.ValidationError, match=r"row 0 of .*: id '.*, x' stands there more than once, and differs"):
         store.load(tmp_path / "a.csv")
 
 
@@ -464,3 +464,90 @@ def test_comment_signs_and_blank_looking_cells_lose_no_rows(tmp_path: Path, stor
     )
     assert store.load(tmp_path / "r.csv").inserted == 30
     assert store.lookup([task(7)], columns="error", now=NOW)["error"][0] == '#1, "quoted"\nsecond line'
+
+
+SPELLINGS = ["orgid", "ORG_ID", "Org_Id", " orgId ", "\ufefforgId", "org_id"]
+
+
+def _renamed(given: dict[str, Any], **names: str) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in given.items()}
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS)
+@pytest.mark.parametrize(
+    "kind", [list, pd.DataFrame, pl.DataFrame, pa.Table.from_pylist], ids=lambda kind: kind.__name__
+)
+def test_names_are_folded_in_every_kind_of_frame(kind: Any, spelled: str, store: es.EnrichmentStore):
+    """Records whose organization is spelled in two ways in one input each keep theirs, and no value is lost."""
+    mixed = [record(0), _renamed(record(1, orgId="rival"), orgId=spelled)]
+    columns = {name: None for one in mixed for name in one}
+    store.load(kind([columns | one for one in mixed]))
+    assert store.lookup([task(0), task(1)], now=NOW)["status"].notna().tolist() == [True, False]
+    assert store.lookup([task(0), task(1)], org_id="rival", now=NOW)["status"].notna().tolist() == [False, True]
+
+
+def test_columns_that_fold_to_one_name_are_one_or_refused_by_row(store: es.EnrichmentStore):
+    """Where they never disagree they are coalesced; where they do, the rows are named, but no other organization."""
+    store.load([_renamed(record(0), dataFound="data_found"), record(1) | {"DataFound": True}])
+    assert store.lookup([task(0), task(1)], now=NOW)["dataFound"].tolist() == [True, True]
+    with pytest.raises(
+        es.ValidationError, match="row 1: status 'finished, failed' stands there more than once"
+    ) as caught:
+        store.load([record(0), record(1) | {"Status": "failed"}])
+    assert caught.value.problems is not None
+    assert caught.value.problems["row"].tolist() == [1]
+    with pytest.raises(es.ValidationError, match="row 0: orgId stands there more than once, and differs") as caught:
+        store.load([record(0) | {"org_id": "rival"}])
+    assert "rival" not in str(caught.value)
+    twice = pa.table([*(pa.array([value]) for value in record(0).values()), pa.array(["rival"])], [*record(0), "orgId"])
+    with pytest.raises(es.ValidationError, match="two columns named orgId"):
+        store.load(twice)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "organizationId",
+        "organisation_id",
+        "ORGANIZATION",
+        "org",
+        "workspaceId",
+        "tenant_id",
+        "Account ID",
+        "organization-uuid",
+    ],
+)
+def test_what_looks_like_the_organization_is_not_left_aside(name: str, store: es.EnrichmentStore):
+    """Without an orgId it is refused with the remedy, in one record among others too; the remedy works either way."""
+    other = _renamed(record(1, orgId="rival"), orgId=name)
+    with pytest.raises(
+        es.ValidationError, match=rf"columns={{\"{name}\": \"orgId\"}}, or columns={{\"{name}\": None}}"
+    ):
+        store.load([other])
+    with pytest.raises(es.ValidationError, match=f"row 1: orgId is missing, but {name} looks like it") as caught:
+        store.load([record(0), other])
+    assert "rival" not in str(caught.value)
+    assert store.load([record(0), other], columns={name: "orgId"}).inserted == 2
+    assert store.lookup([task(1)], now=NOW)["status"].isna().all()
+    assert store.load([record(0), other], columns={name: None}).inserted == 1
+    assert store.lookup([task(1)], now=NOW)["status"].notna().all()
+
+
+def test_statuses_of_the_contract_are_known_in_any_case(store: es.EnrichmentStore):
+    """Those words are known in any case and with outer white space; any other is kept as it came."""
+    spelled = ["PENDING", " Finished\n", "TimeOut", "failed\t", "In_Progress"]
+    store.load([record(n, status=word, dataFound=None) for n, word in enumerate(spelled)])
+    found = store.lookup([task(n) for n in range(5)], now="2026-11-16T08:00:01Z")
+    assert found["status"].tolist() == ["pending", "finished", "timeout", "failed", "In_Progress"]
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\n", "\u00a0", "\u3000", "\ufeff", " \r\n"])
+def test_outer_white_space_is_no_part_of_an_organization(space: str):
+    """Neither of the one that asks, nor of a record's, nor of load's org_id=."""
+    with es.EnrichmentStore(org_id=f"{space}{ORG}{space}") as store:
+        store.load([record(0, orgId=f"{ORG}{space}"), record(1, orgId=f"{space}{ORG}")])
+        store.load([{name: value for name, value in record(2).items() if name != "orgId"}], org_id=f"{ORG}{space}")
+        tasks = [task(n) for n in range(3)]
+        assert store.lookup(tasks, now=NOW)["status"].notna().all()
+        assert store.lookup(tasks, org_id=f"{ORG}{space}", now=NOW)["status"].notna().all()
+        assert len(store.query({"tasks": tasks}, org_id=f"{space}{ORG}")) == 3

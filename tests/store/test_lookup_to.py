@@ -110,7 +110,7 @@ def test_many_files_go_to_a_folder_in_the_order_of_the_tasks(source: es.Enrichme
         write(tasks().iloc[part * 50 : part * 50 + 50], tmp_path / "tasks" / f"{part}.parquet")
     report = source.lookup_to(str(tmp_path / "tasks" / "*.parquet"), f"{tmp_path}/out/", now=NOW)
     assert [Path(file).name for file in report.files] == [f"part-{n:05d}.parquet" for n in range(len(report.files))]
-    assert sorted(os.listdir(tmp_path / "out")) == [Path(file).name for file in report.files]
+    assert sorted(os.listdir(tmp_path / "out")) == [".enrichstatus", *(Path(file).name for file in report.files)]
     assert len(report.files) == 4
     pd.testing.assert_frame_equal(read(report.files), source.lookup(tasks(), now=NOW).astype(read(report.files).dtypes))
     assert f"200 tasks read, 200 rows written to 4 files, from {report.files[0]} on" in str(report)
@@ -182,7 +182,7 @@ def test_what_exists_is_not_overwritten_unless_told(source: es.EnrichmentStore, 
     source.lookup_to(write(tasks(10), tmp_path / "few.parquet"), folder, overwrite=True, now=NOW)
     assert len(read(folder / "part-00000.parquet")) == 10
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(es.ValidationError, match=r"is not replaced: it holds notes\.txt too"):
+    with pytest.raises(es.ValidationError, match=r"is not replaced: notes\.txt in it was not written by a lookup"):
         source.lookup_to(path, folder, overwrite=True)
     assert sorted(os.listdir(tmp_path)) == ["few.parquet", "o.csv", "out", "tasks.parquet"]
 
@@ -299,13 +299,27 @@ def test_threads_write_their_own_files(source: es.EnrichmentStore, tmp_path: Pat
 
 def test_what_is_read_is_not_written_over(source: es.EnrichmentStore, tmp_path: Path):
     """An output that is the tasks' file or the records', or the folder of either, is refused, overwrite=True or not."""
-    (tmp_path / "in").mkdir()
-    path = write(tasks(), tmp_path / "in" / "part-1.parquet")
+    path = Path(source.lookup_to(write(tasks(), tmp_path / "tasks.parquet"), f"{tmp_path}/in/", now=NOW).files[0])
     pq.write_table(source.records(), tmp_path / "records.parquet")
     with es.EnrichmentStore.scan(tmp_path / "records.parquet", org_id=ORG) as scanned:
         for output in (path, path.parent, tmp_path / "records.parquet"):
-            with pytest.raises(es.ValidationError, match=r"holds the (tasks|records), which it would replace"):
+            with pytest.raises(es.ValidationError, match=r"would replace .*, which holds the (tasks|records)"):
                 scanned.lookup_to(path, output, overwrite=True)
+
+
+def test_a_folder_of_somebody_else_is_kept_whatever_its_files_are_called(source: es.EnrichmentStore, tmp_path: Path):
+    """Only what the marker of a lookup names is replaced: parts of Spark, and a part that was added to ours, are not."""
+    path, folder = write(tasks(), tmp_path / "tasks.parquet"), tmp_path / "out"
+    folder.mkdir()
+    (folder / "part-00000.parquet").write_bytes(path.read_bytes())
+    with pytest.raises(es.ValidationError, match=r"part-00000\.parquet in it was not written by a lookup"):
+        source.lookup_to(path, folder, now=NOW, overwrite=True)
+    (folder / "part-00000.parquet").unlink()
+    for _ in range(2):
+        source.lookup_to(path, folder, now=NOW, overwrite=True)
+    (folder / "part-00001.parquet").write_bytes(path.read_bytes())
+    with pytest.raises(es.ValidationError, match=r"part-00001\.parquet in it was not written by a lookup"):
+        source.lookup_to(path, folder, now=NOW, overwrite=True)
 
 
 @pytest.mark.usefixtures("small_pieces")

@@ -7,6 +7,7 @@ import pickle
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import duckdb
 import pandas as pd
@@ -91,20 +92,55 @@ def test_files_of_other_organizations_are_not_read(tmp_path: Path, opened: list[
         assert statuses(source, task(1), org_id="org_2") == [None]
 
 
-@pytest.mark.parametrize("name", ["orgid", "ORGID", "OrgId", "org_ID"])
+@pytest.mark.parametrize("name", ["orgid", "ORGID", "OrgId", "org_ID", " org_id", "\ufefforgId"])
 def test_an_organization_spelled_otherwise_is_nobody_elses(tmp_path: Path, name: str):
-    """A folder or a column that is orgId but for its case would make every record the asker's: it is refused, until it is renamed."""
+    """A folder or a column that folds to orgId is the organization, in a scan as in a load, and no record becomes the asker's."""
     folder = written(tmp_path / f"{name}=org_2" / "r.parquet", record(0), drop=("orgId",))
-    table = pq.read_table(folder).append_column(name, pa.array(["org_2"]))
-    pq.write_table(table.drop_columns([c for c in table.column_names if c == "id"]), tmp_path / "column.parquet")
-    for path in (folder, tmp_path / "column.parquet"):
-        with pytest.raises(es.ValidationError, match=f"column {name} is one of .* but for upper and lower case"):
-            es.EnrichmentStore.scan(path, org_id=ORG)
-        with pytest.raises(es.ValidationError, match="but for upper and lower case"):
-            es.EnrichmentStore(org_id=ORG).load(path)
-        with es.EnrichmentStore.scan(path, org_id=ORG, columns={name: "orgId"}) as source:
-            assert statuses(source, task(0)) == [None]
-            assert statuses(source, task(0), org_id="org_2") == ["finished"]
+    table = pq.read_table(folder, partitioning=None).append_column(name, pa.array(["org_2"]))
+    column = tmp_path / "column.parquet"
+    pq.write_table(table, column)
+    for path in (folder, column):
+        loaded = es.EnrichmentStore(org_id=ORG)
+        loaded.load(path)
+        with es.EnrichmentStore.scan(path, org_id=ORG) as scanned:
+            for source in (loaded, scanned):
+                assert statuses(source, task(0)) == [None]
+                assert statuses(source, task(0), org_id="org_2") == ["finished"]
+
+
+@pytest.mark.parametrize("folder", ["0x1F", "007", "1e3", "a b", "null", "2026-11-01"])
+def test_a_folder_of_an_organization_binds_as_text_in_every_format(tmp_path: Path, folder: str):
+    """orgId=0x1F is not 31, whatever lies in it; and a record that disagrees with its folder is refused."""
+    place = tmp_path / f"orgId={quote(folder)}"
+    nameless = pd.DataFrame([record(0)]).drop(columns="orgId")
+    wrong = pd.DataFrame([record(0)])
+    for ending, write in WRITERS.items():
+        place.mkdir(exist_ok=True)
+        write(nameless, place / f"r{ending}")
+        write(wrong, tmp_path / f"orgId={quote(folder)}" / f"wrong{ending}")
+        store = es.EnrichmentStore(org_id=ORG)
+        store.load(place / f"r{ending}")
+        assert statuses(store, task(0)) == [None]
+        assert statuses(store, task(0), org_id=folder) == ["finished"]
+        with pytest.raises(es.ValidationError, match="orgId stands there more than once, and differs") as caught:
+            store.load(place / f"wrong{ending}")
+        assert ORG not in str(caught.value)
+    with es.EnrichmentStore.scan(place / "r.parquet", org_id=ORG) as source:
+        assert statuses(source, task(0)) == [None]
+        assert statuses(source, task(0), org_id=folder) == ["finished"]
+    with (
+        es.EnrichmentStore.scan(place / "wrong.parquet", org_id=folder) as source,
+        pytest.raises(es.ValidationError, match="orgId stands there more than once, and differs"),
+    ):
+        statuses(source, task(0))
+
+
+WRITERS: dict[str, Any] = {
+    ".csv": lambda frame, path: frame.to_csv(path, index=False),
+    ".json": lambda frame, path: frame.to_json(path, orient="records"),
+    ".ndjson": lambda frame, path: frame.to_json(path, orient="records", lines=True),
+    ".parquet": lambda frame, path: frame.to_parquet(path),
+}
 
 
 def test_folders_tell_the_same_however_a_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -186,15 +222,15 @@ def test_columns_under_other_names(tmp_path: Path):
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "entityId": ({"entityId": "nonsense"}, "entityId 'nonsense', which is not a UUID"),
-    "no entityId": ({"entityId": None}, "entityId null, which is not a UUID"),
-    "field": ({"field": "fax"}, "field 'fax', which is not one of emails, phones, summary"),
-    "entityType": ({"entityType": "robot"}, "entityType 'robot', which is not one of person, company"),
-    "createdAt": ({"createdAt": "yesterday"}, "createdAt 'yesterday', which is not an ISO 8601 timestamp"),
-    "no createdAt": ({"createdAt": None}, "createdAt null"),
-    "updatedAt": ({"updatedAt": "soon"}, "updatedAt 'soon'"),
-    "status": ({"status": " "}, "status null"),
-    "id": ({"id": "17"}, "id '17', which is not a UUID"),
+    "entityId": ({"entityId": "nonsense"}, "entityId 'nonsense' is not a UUID"),
+    "no entityId": ({"entityId": None}, "entityId is missing"),
+    "field": ({"field": "fax"}, "field 'fax' is not one of emails, phones, summary"),
+    "entityType": ({"entityType": "robot"}, "entityType 'robot' is not one of person, company"),
+    "createdAt": ({"createdAt": "yesterday"}, "createdAt 'yesterday' is not an ISO 8601 timestamp"),
+    "no createdAt": ({"createdAt": None}, "createdAt is missing"),
+    "updatedAt": ({"updatedAt": "soon"}, "updatedAt 'soon' is not an ISO 8601 timestamp"),
+    "status": ({"status": " "}, "status is missing"),
+    "id": ({"id": "17"}, "id '17' is not a UUID"),
 }
 
 

@@ -20,6 +20,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS, SCHEMA
+from tests.support.cases import cases
 from tests.support.factory import NOW, ORG, record, task, uid
 
 
@@ -280,7 +281,7 @@ def test_two_stores_on_one_file_in_one_process_load_at_once(tmp_path: Path):
 @pytest.mark.slow
 def test_threads_that_look_up_while_one_loads_see_before_or_after():
     """32 threads looking up while one loads: each answer is that of one moment, never of half a load."""
-    versions = 12
+    versions = cases(6, 12)
     tasks = pd.DataFrame([task(n) for n in range(150)])
     with es.EnrichmentStore(org_id=ORG) as store:
         store.load([record(n, status="v00") for n in range(150)])

@@ -1,20 +1,23 @@
-"""How Spark reads keys and records: its words for what ``keys.sql`` and ``load.sql`` say in DuckDB's.
+"""How Spark reads keys and records: its words for what ``keys.sql`` and ``cast_record.sql`` say in DuckDB's.
 
 Texts are put together of constants and of column names that are ours; values are bound (`ARGUMENTS` and the caller's).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from enrichstatus.schema import COLUMNS, ENTITY_TYPES, KEY, listed
+from enrichstatus.schema import COLUMNS, ENTITY_TYPES, KEY, STATUSES, STRAY, listed
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-#: What Unicode calls a space, which is what DuckDB's trim() takes away.
-_SPACES = " \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+#: Outer white space.
+_SPACES = (
+    "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\ufeff\u00a0\u1680"
+    "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+)
 _OUTER = r"[\t\n\f\r\p{Z}]*"
 #: Bound, because a brace in the text of a query would stand for a relation. ``$`` would let a line's end follow, ``\z`` does not.
 ARGUMENTS: Mapping[str, Any] = {
@@ -53,19 +56,27 @@ def with_keys(spark: SparkSession, given: DataFrame, names: Mapping[str, str], f
 def records_of(
     spark: SparkSession,
     given: DataFrame,
-    names: Mapping[str, str],
+    names: Mapping[str, Sequence[str]],
     fields: tuple[str, ...],
     *,
     org_id: str,
     own: str | None,
+    stray: str,
     reject: bool,
 ) -> DataFrame:
     """Read the records of one organization, lazily and in one pass; a bad one raises when it is met, or has a key that none has.
 
-    `names` says what the columns are called in `given` (``{ours: theirs}``); `own` is the organization of records without one.
+    `names` says what the columns are called in `given` (see `record_names`); `own` is the organization of records without one, and
+    `stray` names the columns that look like it.
     """
     types = dict(given.dtypes)
-    column = {ours: _given(names.get(ours), types, ours) for ours in COLUMNS}
+    column = {ours: _given(names.get(ours, ()), types, ours) for ours in COLUMNS}
+    clashes = [_clash(ours, names[ours]) for ours in COLUMNS if len(names.get(ours, ())) > 1]
+    if STRAY in names:
+        clashes.append(
+            f"case when {_first(names.get('orgId', ()))} is null and {_first(names[STRAY])} is not null then :stray end"
+        )
+    column["clash"] = f"coalesce({', '.join([*clashes, 'cast(null as string)'])})"
     casts = ", ".join(f"{expression} as cast{name[0].upper()}{name[1:]}" for name, expression in _casts(types, names))
     # Where keys could be null, Spark would see that they are not by computing them twice: '' is no key, and no null
     otherwise = "''" if reject else f"raise_error(concat('{BAD_RECORD}', problem, '. {_REMEDY}'))"
@@ -88,7 +99,7 @@ def records_of(
 
         cast_columns as (select own.*, {casts} from own),
 
-        judged as (select cast_columns.*, {_PROBLEM} as problem from cast_columns)
+        judged as (select cast_columns.*, coalesce(clash, {_PROBLEM}) as problem from cast_columns)
 
         select
             coalesce(
@@ -116,7 +127,12 @@ def records_of(
         from judged
     """  # noqa: S608  of constants
     known = f"is not one of {listed(fields, limit=100)}"
-    arguments = _arguments(fields) | {"asked": org_id, "own": own or "", "noField": known}
+    arguments = _arguments(fields) | {
+        "asked": org_id,
+        "own": own or "",
+        "noField": known,
+        "stray": f"orgId is missing, but {stray} looks like it: columns= says what that is",
+    }
     return spark.sql(text, args=arguments, given=given)
 
 
@@ -138,7 +154,7 @@ def raw_keys(names: Mapping[str, str]) -> list[str]:
 
 #: How the error of a bad record begins; Spark itself puts a code before it and one after it.
 BAD_RECORD = "A bad record: "
-_REMEDY = 'Mend it, or make the source with errors="reject", which leaves such records out'
+_REMEDY = 'Fix it, or make the source with errors="reject", which leaves such records out'
 
 
 def _arguments(fields: tuple[str, ...]) -> dict[str, Any]:
@@ -158,19 +174,40 @@ def _known(column: str, vocabulary: str) -> str:
     return f"case when array_contains(:{vocabulary}, {column}) then {column} end"
 
 
-def _given(name: str | None, types: Mapping[str, str], ours: str) -> str:
+def _given(theirs: Sequence[str], types: Mapping[str, str], ours: str) -> str:
     """Give a column as it came where its type is a native one, else as text; an absent entity type is a person."""
-    if name is None:
+    if not theirs:
         return f"'{ENTITY_TYPES[0]}'" if ours == "entityType" else "cast(null as string)"
+    if len(theirs) > 1:
+        return _first(theirs)
+    [name] = theirs
     return f"given.{name}" if types[name] in _NATIVE.get(ours, ()) else f"cast(given.{name} as string)"
+
+
+def _first(names: Sequence[str]) -> str:
+    """Give what stands in the first of several columns that is not empty, as text."""
+    return f"coalesce({', '.join([*map(_text, names), 'cast(null as string)'])})"
+
+
+def _text(name: str) -> str:
+    return f"nullif(btrim(cast(given.{name} as string), :spaces), '')"
+
+
+def _clash(ours: str, names: Sequence[str]) -> str:
+    """Say what is wrong where columns of one meaning disagree."""
+    different = f"array_distinct(array_compact(array({', '.join(map(_text, names))})))"
+    value = "" if ours == "orgId" else f", ' ' || chr(39) || array_join({different}, ', ') || chr(39)"
+    return (
+        f"case when size({different}) > 1 then concat('{ours}'{value}, ' stands there more than once, and differs') end"
+    )
 
 
 _INSTANTS = {"timestamp", "timestamp_ntz"}
 _NATIVE = {"createdAt": _INSTANTS, "updatedAt": _INSTANTS, "dataFound": {"boolean"}}
 
 
-def _casts(types: Mapping[str, str], names: Mapping[str, str]) -> list[tuple[str, str]]:
-    kinds = {ours: types[theirs] for ours, theirs in names.items()}
+def _casts(types: Mapping[str, str], names: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    kinds = {ours: types[theirs[0]] if len(theirs) == 1 else "string" for ours, theirs in names.items()}
     found = "own.dataFound" if kinds.get("dataFound") == "boolean" else _boolean("own.dataFound")
     return [
         ("id", _uuid("own.id")),
@@ -179,9 +216,22 @@ def _casts(types: Mapping[str, str], names: Mapping[str, str]) -> list[tuple[str
         ("entityId", _uuid("own.entityId")),
         ("entityType", _known("own.entityType", "types")),
         ("field", _known("own.field", "fields")),
-        ("status", "nullif(btrim(own.status, :spaces), '')"),
+        ("status", _status("own.status")),
         ("dataFound", found),
     ]
+
+
+def _status(column: str) -> str:
+    """Read a status: the contract's words in any case and with outer white space, any other as it came."""
+    word = f"lower(btrim({column}, :spaces))"
+    return f"""case
+        when {column} in ({_STATUSES}) then {column}
+        when {word} in ({_STATUSES}) then {word}
+        when {word} <> '' then btrim({column}, :spaces)
+    end"""
+
+
+_STATUSES = ", ".join(f"'{word}'" for word in STATUSES)
 
 
 def _boolean(column: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -49,10 +49,10 @@ def is_spark(data: object) -> TypeGuard[DataFrame]:
 _DATAFRAMES = {"pyspark.sql.dataframe.DataFrame", "pyspark.sql.connect.dataframe.DataFrame"}
 
 
-def numbered(frame: DataFrame, names: Mapping[str, str]) -> tuple[DataFrame, dict[str, str]]:
-    """Number a frame's columns, since theirs may be alike, or hold dots; `names` (``{ours: theirs}``) become numbers too."""
+def numbered(frame: DataFrame) -> tuple[DataFrame, dict[str, str]]:
+    """Number a frame's columns, since their names may be alike, or hold dots; gives the number of each name."""
     numbers = [f"given{place}" for place in range(len(frame.columns))]
-    return frame.toDF(*numbers), {ours: numbers[frame.columns.index(theirs)] for ours, theirs in names.items()}
+    return frame.toDF(*numbers), dict(zip(frame.columns, numbers, strict=True))
 
 
 def _stopped(spark: SparkSession) -> bool:

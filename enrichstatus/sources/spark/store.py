@@ -27,10 +27,9 @@ from enrichstatus.lookup.arguments import (
 from enrichstatus.lookup.contract import PREFIX, query_many
 from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up, refuse_taken
 from enrichstatus.lookup.tasks import check, problems, task_names, task_tables
-from enrichstatus.schema import COLUMNS, FIELDS, KEY, listed
+from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, listed, record_names
 from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
 from enrichstatus.sources.spark.session import check_session, is_spark, numbered, running
-from enrichstatus.sources.store.load import record_names
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -101,13 +100,12 @@ class SparkEnrichmentStore:
         max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
         fields: Sequence[str] = FIELDS,
         errors: Literal["raise", "reject"] = "raise",
-        columns: Mapping[str, str] | None = None,
+        columns: Mapping[str, str | None] | None = None,
     ):
         try:
             import pyspark  # noqa: F401  asked for here, or a fault of our own would be taken for its absence
         except ImportError as error:
             raise ImportError('Spark needs the extra "spark": pip install "enrichstatus[spark]"') from error
-        parse_org(org_id)
         choice("errors", errors, ("raise", "reject"))
         if not is_spark(records):
             raise ValidationError(
@@ -115,7 +113,7 @@ class SparkEnrichmentStore:
             )
         if not callable(getattr(spark, "createDataFrame", None)) or isinstance(spark, type):
             raise ValidationError(f"spark= is a SparkSession, not {type(spark).__name__}.")
-        self.org_id = org_id
+        self.org_id = None if org_id is None else parse_org(org_id)
         self.fields = parse_fields(fields)
         self._limits = parse_limits(max_processing_time, self.fields)
         self._spark = spark
@@ -123,8 +121,10 @@ class SparkEnrichmentStore:
         with running(self._spark):
             check_session(self._spark, records, "records")
             names = record_names(records.columns, columns)
+            self._records, numbers = numbered(records)
+            self._names = {ours: [numbers[name] for name in theirs] for ours, theirs in names.items()}
+            self._stray = listed(names.get(STRAY, ()))
             self._found = listed(records.columns)
-            self._records, self._names = numbered(records, names)
 
     @property
     def max_processing_time(self) -> dict[str, timedelta]:
@@ -166,14 +166,11 @@ class SparkEnrichmentStore:
         StoreError
             The session was stopped, or Spark failed.
         """
-        org_id = self.org_id if org_id is None else org_id
-        question = asker(org_id, self._limits, now)
+        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         if is_spark(tasks):
             with running(self._spark):
-                return cast(
-                    "Kind", self._lazy(tasks, question, org_id, columns=columns, how=how, errors=errors, prefix=prefix)
-                )
-        return self._look_up(tasks, question, org_id, columns=columns, how=how, errors=errors, prefix=prefix)
+                return cast("Kind", self._lazy(tasks, question, columns=columns, how=how, errors=errors, prefix=prefix))
+        return self._look_up(tasks, question, columns=columns, how=how, errors=errors, prefix=prefix)
 
     def query(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> list[dict[str, Any]]:
         """Answer the contract's request by way of Spark: 1 to 200 tasks in, the existing records out; see `EnrichmentStore.query`.
@@ -195,10 +192,9 @@ class SparkEnrichmentStore:
         ValidationError, StoreError
             As for `lookup`.
         """
-        org_id = self.org_id if org_id is None else org_id
-        question = asker(org_id, self._limits, now)
+        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         options: dict[str, Any] = {"columns": COLUMNS, "how": "inner", "errors": "raise", "prefix": PREFIX}
-        [answer] = query_many(lambda tasks: self._look_up(tasks, question, org_id, **options), [body])
+        [answer] = query_many(lambda tasks: self._look_up(tasks, question, **options), [body])
         if isinstance(answer, ValidationError):
             raise answer
         return answer
@@ -207,12 +203,12 @@ class SparkEnrichmentStore:
         org = f", org_id={self.org_id!r}" if self.org_id else ""
         return f"SparkEnrichmentStore(records with {self._found}{org})"
 
-    def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, org_id: str | None, **options: Any) -> Kind:
+    def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, **options: Any) -> Kind:
         def answer(names: tuple[str, ...], count: int) -> pa.Table:
             checked = con.sql(_CHECKED_SQL).to_arrow_table()
             with running(self._spark):
                 frame = self._spark.createDataFrame(checked)
-                return self._query(frame, question, org_id).select("position", *names).toArrow()
+                return self._query(frame, question).select("position", *names).toArrow()
 
         with task_tables(self.fields) as con:
             return look_up(con, tasks, answer, **options)
@@ -221,7 +217,6 @@ class SparkEnrichmentStore:
         self,
         tasks: DataFrame,
         question: pa.Table,
-        org_id: str | None,
         *,
         columns: Columns,
         how: How,
@@ -231,7 +226,8 @@ class SparkEnrichmentStore:
         names = parse_options(columns, how, errors, prefix)
         check_session(self._spark, tasks, "tasks")
         refuse_taken(_Named(tasks.columns), [prefix + name for name in names])
-        given, keys = numbered(tasks, task_names(tasks.columns))
+        given, numbers = numbered(tasks)
+        keys = {ours: numbers[theirs] for ours, theirs in task_names(tasks.columns).items()}
         keyed = with_keys(self._spark, given, keys, self.fields)
         if errors == "raise":
             self._check(keyed, keys)
@@ -239,7 +235,7 @@ class SparkEnrichmentStore:
         parts = [name for name in KEY if name in keys]
         asked = keyed.where("position is not null").select(*parts).distinct().selectExpr(*as_tasks(parts))
         known = {name: f"answer{place}" for place, name in enumerate(names)}
-        answer = self._query(asked, question, org_id).selectExpr(
+        answer = self._query(asked, question).selectExpr(
             "position", *(f"{name} as {ours}" for name, ours in known.items())
         )
         # why a task has no record is known here alone; where it has one, the query said
@@ -259,18 +255,19 @@ class SparkEnrichmentStore:
             found = problems(con)
         counts = kinds["count"].to_pandas()
         found.insert(0, "tasks", counts.loc[found["row"]].to_numpy())
-        advice = 'Mend them, or pass errors="coerce" to give them a null status.'
+        advice = 'Fix them, or pass errors="coerce" to give them a null status.'
         raise ValidationError.of_rows("tasks", found.drop(columns="row"), advice, count=int(counts.sum()))
 
-    def _query(self, tasks: DataFrame, question: pa.Table, org_id: str | None) -> DataFrame:
+    def _query(self, tasks: DataFrame, question: pa.Table) -> DataFrame:
         """Ask THE query of the organization's records."""
         records = records_of(
             self._spark,
             self._records,
             self._names,
             self.fields,
-            org_id=org_id or "",
+            org_id=question["orgId"][0].as_py(),
             own=self.org_id,
+            stray=self._stray,
             reject=self._reject,
         )
         return self._spark.sql(_QUERY, tasks=tasks, records=records, asker=self._spark.createDataFrame(question))

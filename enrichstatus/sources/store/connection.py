@@ -160,6 +160,10 @@ class Database:
             if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
                 raise KeyboardInterrupt from error
             raise
+        finally:
+            if file.behind and not file.changed(self._name):
+                with suppress(duckdb.Error, StoreError):
+                    file.catch_up()
 
     @contextmanager
     def _writing(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -170,9 +174,7 @@ class Database:
             try:
                 with self._cursor() as con:
                     yield con
-                    # in vain where somebody else's transaction writes: then it is in the WAL
-                    with suppress(duckdb.TransactionException):
-                        con.execute("checkpoint")
+                    file.checkpoint(con, seconds=1)
             finally:
                 file.wrote()
         file.check(self._name)

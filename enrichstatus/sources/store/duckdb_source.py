@@ -50,8 +50,7 @@ class Embedded(Database, ABC):
         read_only: bool = False,
         preload: bool = False,
     ):
-        parse_org(org_id)
-        self.org_id = org_id
+        self.org_id = None if org_id is None else parse_org(org_id)
         wanted = None if fields is None else parse_fields(fields)
         super().__init__(path, fields=wanted, read_only=read_only, preload=preload)
         try:
@@ -134,6 +133,9 @@ class Embedded(Database, ABC):
         memory_limit: str | None = None,
         overwrite: bool = False,
         progress: bool | None = None,
+        encoding: str | None = None,
+        skip: int = 0,
+        bom: bool = False,
     ) -> LookupReport:
         """Look up tasks from files to files, in bounded memory: more of them than fit, in their order.
 
@@ -157,9 +159,13 @@ class Embedded(Database, ABC):
             How much memory the engine may take, ``"6GB"`` say; what does not fit waits on disk, beside a store's file or in the
             temporary folder (``TMPDIR``). Unless given, four fifths of the machine's. The pieces that pass through take some 0.5 GB more.
         overwrite : bool
-            Replace an output that exists: a file, or a folder that holds such parts only.
+            Replace an output that exists: a file, or a folder that holds only what a lookup wrote there.
         progress : bool, optional
             Show a progress bar; unless given, in a notebook or at a terminal.
+        encoding, skip
+            As for `tasks_from_leads`.
+        bom : bool
+            Write a CSV file for Excel: with a byte order mark, and text that Excel takes for a formula after an apostrophe.
 
         Returns
         -------
@@ -193,15 +199,14 @@ class Embedded(Database, ABC):
         choice("errors", errors, ("raise", "coerce"))
         if require is not None:
             check_required(require)
-        asking = self.org_id if org_id is None else org_id
-        question = asker(asking, self._limits, now)
+        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         leads = None if entity_id is None else Leads(entity_id, parse_fields(fields or self.fields), entity_type)
         if leads is None and fields is not None:
             raise ValidationError(
                 "fields= goes with entity_id=, the column of a lead list's ids; tasks have a field each."
             )
-        given = TaskFiles.named(tasks, leads)
-        target = Output(output, overwrite=overwrite)
+        given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip)
+        target = Output(output, overwrite=overwrite, bom=bom)
         target.refuse(given.paths, "tasks")
         target.refuse(self._read_files(), "records")
         with (
@@ -212,7 +217,7 @@ class Embedded(Database, ABC):
             con.register("question", question)
             # a table: the engine tells no progress of what scans Arrow
             con.execute("create temp table asker as from question")
-            self._register(con, str(asking))
+            self._register(con, question["orgId"][0].as_py())
             return look_up_files(
                 con,
                 given,
@@ -307,12 +312,11 @@ class Embedded(Database, ABC):
             The query failed (500).
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
+        self._ready()
         options: dict[str, Any] = {"columns": COLUMNS, "how": "inner", "errors": "raise", "prefix": PREFIX}
         try:
             return query_many(lambda tasks: self._look_up(tasks, question, **options), bodies)
         except StoreError as error:
-            if self._file is None:
-                raise
             raise InternalError("The query failed.") from error
 
     def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, **options: Any) -> Kind:

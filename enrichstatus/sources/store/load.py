@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pandas as pd
@@ -18,11 +21,21 @@ from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.lookup.arguments import Errors, choice
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
-from enrichstatus.schema import COLUMNS, find, listed, snake
+from enrichstatus.schema import COLUMNS, STRAY, listed, record_names
 
-_LOAD_SQL = Path(__file__).with_name("load.sql").read_text(encoding="utf-8")
-_MERGE_SQL = Path(__file__).with_name("merge.sql").read_text(encoding="utf-8")
-_REQUIRED = ("createdAt", "entityId", "field", "status")
+CAST_RECORD_SQL = Path(__file__).with_name("cast_record.sql").read_text(encoding="utf-8")
+NEWEST_VERSION_SQL = Path(__file__).with_name("newest_version.sql").read_text(encoding="utf-8")
+_MERGE_SQL = (
+    Path(__file__)
+    .with_name("merge.sql")
+    .read_text(encoding="utf-8")
+    .replace("$newest_version)", NEWEST_VERSION_SQL + ")")
+)
+_STAGED_SQL = f"""
+create temp table staged as
+select record.* exclude (file, problems), enrichment_probe(entityId, field) as probe, file, problems
+from ({CAST_RECORD_SQL}) as record
+"""  # noqa: S608  of a constant
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,10 @@ class LoadReport:
     updated: int
     unchanged: int
     rejected: int
-    rejects: pd.DataFrame = field(repr=False)
+    rejects: pd.DataFrame
+
+    def __repr__(self) -> str:
+        return f"LoadReport({self}{'; .rejects says why' if self.rejected else ''})"
 
     def __str__(self) -> str:
         return (
@@ -65,20 +81,20 @@ def load(
     *,
     org_id: str | None,
     errors: Errors,
-    columns: Mapping[str, str] | None,
+    columns: Mapping[str, str | None] | None,
 ) -> LoadReport:
     """Load records through a cursor of a store; see `EnrichmentStore.load`."""
     choice("errors", errors, ("raise", "reject"))
     con.register("given", _arrived(con, records, columns))
     con.register("keyed", con.sql(KEYS_SQL))
-    con.register("judged", con.sql(PROBLEMS_SQL))
+    con.register("checked", con.sql(PROBLEMS_SQL))
     with files.reading():
-        con.execute("create temp table staged as " + _LOAD_SQL, {"org_id": org_id})
+        con.execute(_STAGED_SQL, {"owner": org_id or None})
     rejects = to_pandas(con.sql(_REJECTS_SQL))
     if rejects["file"].isna().all():
         rejects = rejects.drop(columns="file")
     if errors == "raise" and len(rejects):
-        remedy = 'Nothing was loaded. Mend them, or pass errors="reject" to load the others and have these reported.'
+        remedy = 'Nothing was loaded. Fix them, or pass errors="reject" to load the others and have these reported.'
         raise ValidationError.of_rows("records", rejects, remedy)
     counts = _store(con)
     return LoadReport(*counts, rejects=rejects)
@@ -110,7 +126,7 @@ select read, inserted, updated, read - inserted - updated - rejected as unchange
 
 
 def _arrived(
-    con: duckdb.DuckDBPyConnection, records: Any, columns: Mapping[str, str] | None
+    con: duckdb.DuckDBPyConnection, records: Any, columns: Mapping[str, str | None] | None
 ) -> duckdb.DuckDBPyRelation:
     """Make one relation of the input, with every column of a record and ``file``, as they came."""
     if not files.is_path(records):
@@ -118,40 +134,44 @@ def _arrived(
         if frame.objects and not len(frame):
             return pick(con.sql("select null as nothing where false"), {}, objects=True)
         names = record_names(frame.columns, columns)
-        con.register("arrived", frame.arrow(list(dict.fromkeys(names.values()))))
-        return pick(con.table("arrived"), {ours: str(theirs) for ours, theirs in names.items()}, objects=frame.objects)
-    by_format: dict[str, list[str]] = {}
-    for path in files.expand(records):
-        by_format.setdefault(files.format_of(path), []).append(path)
+        used = list(dict.fromkeys(chain.from_iterable(names.values())))
+        # DuckDB does not tell names apart that differ in case alone
+        places = {name: f"column {place}" for place, name in enumerate(used)}
+        con.register("arrived", frame.arrow(used).rename_columns(list(places.values())))
+        return pick(con.table("arrived"), names, places, objects=frame.objects)
+    by_format: dict[tuple[str, tuple[Folder, ...]], list[str]] = {}
+    for path in map(os.path.abspath, files.expand(records)):  # the folders above say something too
+        by_format.setdefault((files.format_of(path), folders(path)), []).append(path)
     parts = []
-    for kind, paths in by_format.items():
+    for (kind, above), paths in by_format.items():
         given = files.Files(paths)
         relation = given.relation(con)
+        empty = kind == "json" and not given.names
+        names = {} if empty else record_names([*above, *given.names], columns)
         places = dict(zip(given.names, relation.columns, strict=False))
-        names = {"file": files.FILE}
-        if given.names or kind != "json":
-            names |= {ours: places[theirs] for ours, theirs in record_names(given.names, columns).items()}
-        parts.append(pick(relation, names, objects=kind == "json"))
+        parts.append(pick(relation, names, places, objects=kind == "json"))
     return reduce(duckdb.DuckDBPyRelation.union, parts)
 
 
-def record_names(found: list[str], columns: Mapping[str, str] | None) -> dict[str, str]:
-    """Say under which names the columns of a record stand, ``{ours: theirs}``, those that it must have among them."""
-    names = find(found, COLUMNS, columns)
-    exact = {name for ours in COLUMNS for name in (ours, snake(ours))} | set(names.values())
-    spelled = {name.casefold() for ours in COLUMNS for name in (ours, snake(ours))}
-    # left aside, an orgid would make records of nobody's, and they would be the asking organization's
-    if alike := [name for name in found if str(name).casefold() in spelled and name not in exact]:
-        raise ValidationError(
-            f"The column {listed(alike)} is one of {listed(COLUMNS, limit=20)} but for upper and lower case; "
-            'say which with columns={"theirs": "ours"}.'
-        )
-    if missing := [name for name in _REQUIRED if name not in names]:
-        raise ValidationError(
-            f"Records need the column {listed(missing)}; found {listed(found)}. "
-            'Under another name it is read with columns={"theirs": "ours"}.'
-        )
-    return names
+class Folder(NamedTuple):
+    """Folders that say something of the records in them: of ``orgId=org_1/`` the `name` is ``orgId``."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+#: What a writer of partitions calls the one of nulls.
+NULL = "__HIVE_DEFAULT_PARTITION__"
+
+
+def folders(path: str) -> tuple[Folder, ...]:
+    """Name the folders above a file that have values."""
+    pairs = [part.split("=", 1) for part in Path(path).parts[:-1] if "=" in part]
+    if strange := ["=".join(pair) for pair in pairs if "=" in pair[1]]:
+        raise ValidationError(f"The folder {strange[0]!r} holds two =; in a value it is written %3D.")
+    return tuple(dict.fromkeys(Folder(name) for name, _ in pairs))
 
 
 #: The types a column may arrive in besides text; everything else is turned into text first, so that it can be judged and quoted.
@@ -165,30 +185,85 @@ _NATIVE = {
 }
 
 
-def pick(relation: duckdb.DuckDBPyRelation, names: Mapping[str, str], *, objects: bool) -> duckdb.DuckDBPyRelation:
-    """Pick every column of a record, of which `names` says what it is called there (``{ours: theirs}``); absent ones are null.
+def pick(
+    relation: duckdb.DuckDBPyRelation,
+    names: Mapping[str, Sequence[Any]],
+    places: Mapping[Any, str] | None = None,
+    *,
+    objects: bool,
+) -> duckdb.DuckDBPyRelation:
+    """Pick every column of a record, of which `names` says what it is called there (see `record_names`); absent ones are null.
 
-    An absent entity type is a person; in JSON objects, which leave members out one by one, so is a null one.
+    `places` says what the relation calls these, where that is something else. Of several the first that is not empty counts, and
+    ``clash`` says where they disagree. An absent entity type is a person; in JSON objects, which leave members out one by one, so is
+    a null one.
     """
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
-    person = duckdb.ConstantExpression("person")
-    picked = []
-    for ours in (*COLUMNS, "file"):
-        column: duckdb.Expression = duckdb.ConstantExpression(None)
-        if ours in names:
-            column = duckdb.ColumnExpression(names[ours])
-        kind = types.get(names.get(ours, ""))
-        if names.get(ours) == ours and ours != snake(ours) and snake(ours) in types:  # some files say it so, some so
-            other = duckdb.ColumnExpression(snake(ours)).cast("VARCHAR")
-            column, kind = duckdb.CoalesceOperator(column.cast("VARCHAR"), other), "VARCHAR"
-        if kind not in _NATIVE.get(ours, ()):
-            column = column.cast("VARCHAR")
-        if kind in ("DOUBLE", "FLOAT"):  # what pandas makes of whole numbers with a blank among them: 17.0 was 17
-            column = duckdb.FunctionExpression("regexp_replace", column, *map(duckdb.ConstantExpression, (r"\.0$", "")))
-        if ours == "entityType" and (objects or ours not in names):
-            column = duckdb.CoalesceOperator(column, person)
-        picked.append(column.alias(ours))
-    return relation.select(*picked)
+    picked, clashes = [], []
+    for ours in COLUMNS:
+        columns = [_column(name, (places or {}).get(name, name), types, ours) for name in names.get(ours, ())]
+        if len(columns) > 1:
+            columns = [_text(column) for column in columns]
+            clashes.append(_clash(ours, columns))
+        if ours == "entityType" and (objects or not columns):
+            columns.append(_constant("person"))
+        picked.append(duckdb.CoalesceOperator(*columns, _constant(None)).alias(ours))
+        if ours == "orgId" and STRAY in names:
+            stray = [_text(_column(name, (places or {}).get(name, name), types)) for name in names[STRAY]]
+            clashes.append(_nobodys(_text(duckdb.CoalesceOperator(*columns, _constant(None))), stray, names[STRAY]))
+    file = duckdb.ColumnExpression(files.FILE) if files.FILE in types else _constant(None)
+    clash = duckdb.CoalesceOperator(*clashes, _constant(None)) if clashes else _constant(None)
+    return relation.select(*picked, file.cast("VARCHAR").alias("file"), clash.cast(_PROBLEM).alias("clash"))
+
+
+_PROBLEM = "STRUCT(name VARCHAR, value VARCHAR, reason VARCHAR)"
+_constant = duckdb.ConstantExpression
+_call = duckdb.FunctionExpression
+
+
+def _column(name: Any, place: str, types: Mapping[str, str], ours: str = "") -> duckdb.Expression:
+    """Give a column as it came where its type is a native one, else as text; that of a folder from the path of the file."""
+    if isinstance(name, Folder):
+        pattern = _constant(rf".*[/\\]{re.escape(name.name)}=([^/\\]*)[/\\]")
+        value = _call("regexp_extract", duckdb.ColumnExpression(files.FILE), pattern, _constant(1))
+        return _call("nullif", _call("url_decode", value), _constant(NULL))
+    column, kind = duckdb.ColumnExpression(place), types[place]
+    if kind not in _NATIVE.get(ours, ()):
+        column = column.cast("VARCHAR")
+    if kind in ("DOUBLE", "FLOAT"):  # what pandas makes of whole numbers with a blank among them: 17.0 was 17
+        column = _call("regexp_replace", column, *map(_constant, (r"\.0$", "")))
+    return column
+
+
+def _text(column: duckdb.Expression) -> duckdb.Expression:
+    return _call("nullif", _call("trim", column.cast("VARCHAR")), _constant(""))
+
+
+def _clash(ours: str, columns: Sequence[duckdb.Expression]) -> duckdb.Expression:
+    """Say what is wrong where columns of one meaning disagree; no message names another organization."""
+    values = _call("list_value", *columns)
+    value = _constant(None) if ours == "orgId" else _call("array_to_string", values, _constant(", "))
+    return _wrong(
+        _call("len", _call("list_distinct", values)) > _constant(1),
+        ours,
+        value,
+        "stands there more than once, and differs",
+    )
+
+
+def _nobodys(own: duckdb.Expression, stray: Sequence[duckdb.Expression], names: Sequence[Any]) -> duckdb.Expression:
+    """Say what is wrong where a record has no organization, but something that looks like one."""
+    reason = (
+        f'is missing, but {listed(names)} looks like it: columns={{"{names[0]}": "orgId"}} says that it is, '
+        f'columns={{"{names[0]}": None}} that it is not'
+    )
+    given = duckdb.CoalesceOperator(*stray, _constant(None)).isnotnull()
+    return _wrong(own.isnull() & given, "orgId", _constant(None), reason)
+
+
+def _wrong(when: duckdb.Expression, name: str, value: duckdb.Expression, reason: str) -> duckdb.Expression:
+    named = zip((_constant(name), value.cast("VARCHAR"), _constant(reason)), ("name", "value", "reason"), strict=True)
+    return duckdb.CaseExpression(when, _call("struct_pack", *(part.alias(label) for part, label in named)))
 
 
 def _store(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int, int, int]:

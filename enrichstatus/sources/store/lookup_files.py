@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import duckdb
@@ -50,9 +50,12 @@ class LookupReport:
 
     tasks: int
     rows: int
-    counts: pd.DataFrame = field(repr=False)
-    head: pd.DataFrame = field(repr=False)
+    counts: pd.DataFrame
+    head: pd.DataFrame
     files: list[str]
+
+    def __repr__(self) -> str:
+        return f"LookupReport({self})"
 
     def __str__(self) -> str:
         by_status = self.counts.groupby(self.counts["status"].fillna("no record"))["tasks"].sum()
@@ -111,7 +114,7 @@ class TaskFiles:
         """Name the bad tasks of the relation ``given``, by their leads where they are made of some."""
         error = bad_tasks(con)
         if self.leads and error.problems is not None:
-            remedy = 'Mend them, or pass errors="coerce" to give them a null status.'
+            remedy = 'Fix them, or pass errors="coerce" to give them a null status.'
             return bad_rows(error.problems, self.leads.entity_id, len(self.leads.fields), remedy)
         return error
 
@@ -136,7 +139,10 @@ def look_up_files(
     added = [prefix + name for name in names]
     # the tasks are read by another cursor, while this one asks or is asked
     with con.cursor() as beside:
-        count = _check(con, beside, tasks, added, errors)
+        start = next(tasks.pieces(beside))
+        refuse_taken(start, added)
+        output.check(start.assign(pa.table({})).schema)
+        count = _check(con, beside, tasks, errors)
         progress.reached(10)
         asked = [*names, *(name for name in ("status", "dataFound") if name not in names)]
         explained = "reason" in asked and how == "left"
@@ -198,11 +204,9 @@ def _check(
     con: duckdb.DuckDBPyConnection,
     beside: duckdb.DuckDBPyConnection,
     tasks: TaskFiles,
-    added: Sequence[str],
     errors: str,
 ) -> int:
     """Make the temporary table ``tasks``, as `tasks.check` does of a frame; gives the number of rows."""
-    refuse_taken(next(tasks.pieces(beside)), added)
     count = 0
     failed: list[BaseException] = []
 

@@ -12,6 +12,7 @@ import re
 import secrets
 import tempfile
 import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from enrichstatus.errors import StoreError, StoreLockedError
 from enrichstatus.files.write import first_line
 
 MEMORY = ":memory:"
+#: Seconds between attempts to write what is in the WAL into the file.
+_PAUSE = 0.02
 _OVER = "was written over by another program"
 
 
@@ -38,6 +41,8 @@ class OpenFile:
         self.limited = 0
         #: how often a call has begun or ended to write: odd while one writes
         self.writes = 0
+        #: whether something is in its WAL that could not be written into the file itself yet
+        self.behind = False
         #: an earlier state of the same file: closing it would drop the lock of this one
         self.earlier: OpenFile | None = None
         self._beside = beside
@@ -51,9 +56,10 @@ class OpenFile:
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Make a connection to it, for one call or one store."""
-        if self._con is None:
+        root = self._con
+        if root is None:
             raise StoreError(_gone(self.path, "was removed, renamed or replaced"))
-        con = self._con.cursor()
+        con = root.cursor()
         if self._beside:
             con.execute("use store_file")
         return con
@@ -82,6 +88,29 @@ class OpenFile:
         what = self.changed(name)
         if what and not (self.read_only and what != _OVER):
             raise StoreError(_gone(name, what))
+
+    def checkpoint(self, con: duckdb.DuckDBPyConnection, *, seconds: float) -> None:
+        """Write what is in the WAL into the file itself; that waits for other calls under way, for so many seconds at most."""
+        for _ in range(int(seconds / _PAUSE) + 1):
+            try:
+                con.execute("checkpoint")
+            except duckdb.TransactionException:
+                self.behind = True
+                time.sleep(_PAUSE)
+            else:
+                self.behind = False
+                return
+
+    def catch_up(self) -> None:
+        """Do what a call that wrote had to leave to the calls under way then."""
+        if self.writing.acquire(blocking=False):
+            try:
+                self.writes += 1
+                with self.cursor() as con:
+                    self.checkpoint(con, seconds=0)
+            finally:
+                self.wrote()
+                self.writing.release()
 
     def wrote(self) -> None:
         """Note the file as it is after a call of this process has written to it."""
@@ -250,8 +279,10 @@ def _check_file(path: Path, *, read_only: bool) -> None:
             raise StoreError(f"There is no store {str(path)!r} to read; load records to make one.")
     except OSError as error:
         raise StoreError(f"{str(path)!r} cannot be opened: {error.strerror}.") from error
-    if head and head[8:12] != b"DUCK":
-        raise StoreError(f"{str(path)!r} is not a DuckDB database; name another file.")
+    if path.exists() and head[8:12] != b"DUCK":
+        raise StoreError(
+            f"{str(path)!r} is {'empty' if not head else 'not a DuckDB database'}; name another file, or remove it."
+        )
     if not head and path.resolve().suffix.lower() in _DATA_FILES:
         raise StoreError(f"{str(path)!r} is named like a data file; name a store otherwise, e.g. leads.duckdb.")
 

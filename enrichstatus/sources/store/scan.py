@@ -20,11 +20,11 @@ import pyarrow as pa
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.files.read import PathLike
-from enrichstatus.lookup.arguments import Instant, choice, parse_instant
-from enrichstatus.lookup.tasks import KEYS_SQL
-from enrichstatus.schema import listed, snake
+from enrichstatus.lookup.arguments import Instant, choice, parse_instant, parse_org
+from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL
+from enrichstatus.schema import fold, listed, record_names
 from enrichstatus.sources.store.duckdb_source import Embedded
-from enrichstatus.sources.store.load import pick, record_names
+from enrichstatus.sources.store.load import CAST_RECORD_SQL, NEWEST_VERSION_SQL, NULL, Folder, folders, pick
 from enrichstatus.sources.store.open_files import identity
 
 _SCAN_SQL = Path(__file__).with_name("scan.sql").read_text(encoding="utf-8")
@@ -32,28 +32,29 @@ _SCAN_SQL = Path(__file__).with_name("scan.sql").read_text(encoding="utf-8")
 TRIES = 4
 #: Names of partitions by day, as ISO dates.
 _DAYS = ("day", "date", "dt")
-#: What a writer of partitions calls the one of nulls.
-_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 class _File(NamedTuple):
     path: str
-    #: what its folders' names say: ``{"day": "2026-11-25"}``
-    partitions: dict[str, str]
-    #: by these, where they tell: whose records it holds, and of which day
+    #: the names of its folders that have values
+    folders: tuple[Folder, ...]
+    #: by these, where they say so: whose records it holds, and of which day
     org: str | None
     day: date | None
 
     @classmethod
-    def at(cls, path: str, org: str) -> _File:
-        """Read the names of the folders that a file lies in; `org` is that of the organization's."""
+    def at(cls, path: str, renames: Mapping[str, str | None] | None) -> _File:
+        """Read the names of the folders that a file lies in."""
+        names = folders(path)
+        renames = dict.fromkeys((name.name for name in names if fold(name) == fold("orgId")), "orgId") | dict(
+            renames or {}
+        )
         pairs = [part.split("=", 1) for part in Path(path).parts[:-1] if "=" in part]
-        if strange := ["=".join(pair) for pair in pairs if "=" in pair[1]]:
-            raise ValidationError(f"The folder {strange[0]!r} holds two =; in a value it is written %3D.")
-        partitions = {name: unquote(value) for name, value in pairs}
-        whose = (partitions.get(org) or partitions.get(snake(org)) or "").strip()
-        day = next(filter(None, map(_day, partitions.items())), None)
-        return cls(path, partitions, None if whose in ("", _NULL) else whose, day)
+        values = {name: unquote(value) for name, value in pairs if value != NULL}
+        # where folders disagree each record is refused, whoever asks
+        whose = {parse_org(value) for name, value in values.items() if renames.get(name) == "orgId"} - {""}
+        day = next(filter(None, map(_day, values.items())), None)
+        return cls(path, names, whose.pop() if len(whose) == 1 else None, day)
 
 
 class _Checked(NamedTuple):
@@ -61,12 +62,6 @@ class _Checked(NamedTuple):
     identity: tuple[int, ...]
     rows: int
     bytes: int
-
-
-def _org_name(columns: Mapping[str, str] | None) -> str:
-    """Say under which name a folder tells the organization."""
-    renamed = {ours: theirs for theirs, ours in (columns or {}).items()}
-    return renamed.get("orgId", "orgId")
 
 
 def _day(partition: tuple[str, str]) -> date | None:
@@ -88,7 +83,7 @@ class Scan(Embedded):
         max_processing_time: Any,
         fields: Sequence[str] | None,
         since: Instant,
-        columns: Mapping[str, str] | None,
+        columns: Mapping[str, str | None] | None,
         errors: Literal["raise", "reject"],
     ):
         choice("errors", errors, ("raise", "reject"))
@@ -130,8 +125,7 @@ class Scan(Embedded):
             )
         self._question.files = seen = {path: identity(path) for path in paths}
         known = {path: this for path, this in self._checked.items() if seen.get(path) == this.identity}
-        org = _org_name(self._renames)
-        if new := [_File.at(path, org) for path in paths if path not in known]:
+        if new := [_File.at(path, self._renames) for path in paths if path not in known]:
             before = [known[path].file for path in paths if path in known]
             with files.reading():
                 sizes = _check(con, [*before[:1], *new], self._renames)
@@ -183,8 +177,8 @@ class Scan(Embedded):
             if file.org in (None, org_id) and not (first and file.day and file.day.toordinal() < first)
         ]
         relation = _relation(con, chosen or found[:1])
-        names = record_names([name for name in relation.columns if name != files.FILE], self._renames)
-        return pick(relation, names | {"file": files.FILE}, objects=False)
+        found_names = [name for name in relation.columns if name != files.FILE]
+        return pick(relation, record_names([*found[0].folders, *found_names], self._renames), objects=False)
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
         for _ in range(TRIES - 1):
@@ -218,7 +212,7 @@ class Scan(Embedded):
             if told is None:
                 raise
             raise ValidationError(
-                f'{told[1]}. Mend it, or pass errors="reject" to scan() to leave such records out.'
+                f'{told[1].rstrip(".")}. Fix it, or pass errors="reject" to scan() to leave such records out.'
             ) from error
 
 
@@ -229,17 +223,17 @@ def _scanned(records: list[str], options: dict[str, Any]) -> Scan:
 
 def _relation(con: duckdb.DuckDBPyConnection, chosen: Sequence[_File]) -> duckdb.DuckDBPyRelation:
     names = [glob.escape(file.path) for file in chosen]
-    return con.sql(_FILES_SQL, params={"files": names, "hive": bool(chosen[0].partitions)})
+    return con.sql(_FILES_SQL, params={"files": names})
 
 
 def _check(
-    con: duckdb.DuckDBPyConnection, found: Sequence[_File], columns: Mapping[str, str] | None
+    con: duckdb.DuckDBPyConnection, found: Sequence[_File], columns: Mapping[str, str | None] | None
 ) -> dict[str, tuple[int, int]]:
     """Read the ends of files, which say what is in them: each has to be whole, and to have what a record needs.
 
     Gives the number of records and of bytes of each.
     """
-    if len(kinds := {tuple(file.partitions): file.path for file in found}) > 1:
+    if len(kinds := {file.folders: file.path for file in found}) > 1:
         some, other, *_ = kinds.items()
         raise ValidationError(
             f"{some[1]!r} lies in folders by {listed(some[0]) if some[0] else 'nothing'}, {other[1]!r} by "
@@ -248,7 +242,7 @@ def _check(
     names = {"files": [glob.escape(file.path) for file in found]}
     for members, path in con.execute(_SCHEMAS_SQL, names).fetchall():
         try:
-            record_names(list(dict.fromkeys([*members, *found[0].partitions])), columns)
+            record_names([*found[0].folders, *members], columns)
         except ValidationError as error:
             raise ValidationError(f"{path!r} does not fit: {error}") from error
     return {path: (rows, size) for path, rows, size in con.execute(_SIZES_SQL, names).fetchall()}
@@ -259,8 +253,7 @@ select * from read_parquet(
     $files,
     union_by_name = true,
     filename = '__enrichstatus_file__',
-    hive_partitioning = $hive,
-    hive_types_autocast = false
+    hive_partitioning = false
 )
 """
 # Files of one schema are looked at once
@@ -274,20 +267,13 @@ select names, min(file_name) from members group by names
 """
 _SIZES_SQL = "select file_name, num_rows, file_size_bytes from parquet_file_metadata($files)"
 _RECORDS_SQL = f"""
-with given as (from arrived), keyed as ({KEYS_SQL}), records as ({_SCAN_SQL})
-from records
+with given as (from arrived),
+keyed as ({KEYS_SQL}),
+checked as ({PROBLEMS_SQL}),
+records as ({CAST_RECORD_SQL})
+{_SCAN_SQL}
 """
-# Of several versions of a record the newest, as merge.sql keeps it in a store
-_DISTINCT_SQL = """
-from records
-qualify row_number() over (
-    partition by id
-    order by
-        updatedAt desc nulls last,
-        status <> 'pending' desc,
-        createdAt desc,
-        status desc,
-        dataFound desc nulls last,
-        error desc nulls last
-) = 1
-"""
+_DISTINCT_SQL = f"""
+with versions as (select *, null as storedAt from records)
+select * exclude (storedAt, rank) from ({NEWEST_VERSION_SQL}) where rank = 1
+"""  # noqa: S608  of a constant

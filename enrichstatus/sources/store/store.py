@@ -91,7 +91,7 @@ class EnrichmentStore(Embedded):
         *,
         org_id: str | None = None,
         errors: Errors = "raise",
-        columns: Mapping[str, str] | None = None,
+        columns: Mapping[str, str | None] | None = None,
     ) -> LoadReport:
         """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
 
@@ -123,8 +123,7 @@ class EnrichmentStore(Embedded):
         """
         if self.read_only:
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
-        parse_org(org_id)
-        org_id = self.org_id if org_id is None else org_id
+        org_id = self.org_id if org_id is None else parse_org(org_id)
         with self._writing() as con:
             return load(con, records, org_id=org_id, errors=errors, columns=columns)
 
@@ -136,7 +135,7 @@ class EnrichmentStore(Embedded):
         max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
         fields: Sequence[str] | None = None,
         since: Instant = None,
-        columns: Mapping[str, str] | None = None,
+        columns: Mapping[str, str | None] | None = None,
         errors: Literal["raise", "reject"] = "raise",
     ) -> Scan:
         """Ask records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
@@ -211,17 +210,21 @@ class EnrichmentStore(Embedded):
 
     def _headline(self) -> str:
         org = f", org_id={self.org_id!r}" if self.org_id else ""
-        return f"EnrichmentStore({self.path!r}{org}{', read_only=True' if self.read_only else ''})"
+        return f"{type(self).__name__}({self.path!r}{org}{', read_only=True' if self.read_only else ''})"
 
     def __repr__(self) -> str:
         if self._file is None:
-            return f"EnrichmentStore({self.path!r}, closed)"
-        return display.text(self._headline(), self._counts())
+            return f"{type(self).__name__}({self.path!r}, closed)"
+        try:
+            return display.text(self._headline(), self._counts())
+        except StoreError as error:
+            return f"{self._headline()}: {error}"
 
     def _repr_html_(self) -> str:
-        if self._file is None:
+        try:
+            return display.html(self._headline(), self._counts())
+        except StoreError:
             return f"<code>{escape(repr(self))}</code>"
-        return display.html(self._headline(), self._counts())
 
 
 _COUNTS_SQL = """

@@ -1,23 +1,41 @@
 -- Records as they came, in the order they came, cast to the types of a store; what is wrong with a row is named in `problems`.
---   judged    (a record's columns as they came, and what keys.sql and problems.sql say of its key)
---   $org_id   the organization of the records that carry none
+--   checked   (a record's columns as they came, its `file` and its `clash`, and what keys.sql and problems.sql say of its key)
+--   $owner    the organization of the records that carry none
 with cast_columns as (
     select
-        judged.*,
-        coalesce(try_cast(judged.id as uuid), try_cast(trim(judged.id::varchar) as uuid)) as castId,
-        -- what no calendar or other engine can hold is no instant either
-        case when try_cast(judged.createdAt as timestamptz) between '0001-01-01'::timestamptz and '9999-12-31'::timestamptz
-            then try_cast(judged.createdAt as timestamptz) end as castCreatedAt,
-        case when try_cast(judged.updatedAt as timestamptz) between '0001-01-01'::timestamptz and '9999-12-31'::timestamptz
-            then try_cast(judged.updatedAt as timestamptz) end as castUpdatedAt,
-        nullif(trim(judged.status), '') as castStatus,
-        coalesce(try_cast(judged.dataFound as boolean), try_cast(trim(judged.dataFound::varchar) as boolean)) as castDataFound,
-        coalesce(nullif(trim(judged.orgId), ''), nullif(trim($org_id::varchar), '')) as castOrgId
-    from judged
+        checked.*,
+        coalesce(try_cast(checked.id as uuid), try_cast(trim(checked.id::varchar) as uuid)) as castId,
+        -- what no calendar or other database can hold is not an instant either
+        case when try_cast(checked.createdAt as timestamptz) between '0001-01-01'::timestamptz and '9999-12-31'::timestamptz
+            then try_cast(checked.createdAt as timestamptz) end as castCreatedAt,
+        case when try_cast(checked.updatedAt as timestamptz) between '0001-01-01'::timestamptz and '9999-12-31'::timestamptz
+            then try_cast(checked.updatedAt as timestamptz) end as castUpdatedAt,
+        -- the contract's words in any case and with outer white space; any other as it came within it
+        case
+            when checked.status in ('pending', 'finished', 'timeout', 'failed') then checked.status
+            when regexp_full_match(checked.status, '(?i)[\s\pZ]*(pending|finished|timeout|failed)[\s\pZ]*')
+                then lower(regexp_extract(checked.status, '[A-Za-z]+'))
+            when regexp_full_match(checked.status, '[\s\pZ]*') then null
+            else trim(checked.status)
+        end as castStatus,
+        coalesce(try_cast(checked.dataFound as boolean), try_cast(trim(checked.dataFound::varchar) as boolean)) as castDataFound,
+        coalesce(
+            nullif(
+                case when regexp_matches(checked.orgId, '^[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]|[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]$')
+                    then regexp_replace(
+                        checked.orgId, '^[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]+|[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]+$', '', 'g'
+                    )
+                    else checked.orgId
+                end,
+                ''
+            ),
+            $owner::varchar
+        ) as castOrgId
+    from checked
 )
 
 select
-    -- a record without an id gets the same one each time it is loaded
+    -- a record without an id gets the same one each time it is read
     coalesce(
         castId,
         md5(concat_ws('|', castOrgId, castEntityType, castField, castEntityId, epoch_us(castCreatedAt)))::uuid
@@ -34,15 +52,16 @@ select
     castOrgId as orgId,
     nullif(globalEnrichmentId, '') as globalEnrichmentId,
     nullif(creditTransactionId, '') as creditTransactionId,
-    enrichment_probe(castEntityId, castField) as probe,
     file,
     case
-        when keyProblems is null and castCreatedAt is not null and castStatus is not null and castOrgId is not null
+        when keyProblems is null and clash is null
+            and castCreatedAt is not null and castStatus is not null and castOrgId is not null
             and (castId is not null or coalesce(trim(id::varchar), '') = '')
             and (castUpdatedAt is not null or coalesce(trim(updatedAt::varchar), '') = '')
             and (castDataFound is not null or coalesce(trim(dataFound::varchar), '') = '')
         then null
         else list_concat(coalesce(keyProblems, []), list_filter([
+            clash,
             case when castId is null and trim(id::varchar) <> ''
                 then {'name': 'id', 'value': id::varchar, 'reason': 'is not a UUID'} end,
             case when castCreatedAt is null then {

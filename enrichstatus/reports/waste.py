@@ -1,0 +1,116 @@
+"""What the money bought: what was paid for twice, for nothing, or came too late."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from enrichstatus.leads.prices import parse_costs
+from enrichstatus.lookup.arguments import Instant
+from enrichstatus.lookup.query import timing_out
+from enrichstatus.lookup.tasks import to_pandas
+from enrichstatus.presentation import number, share
+from enrichstatus.reports.groups import By, parse_by
+from enrichstatus.reports.report import Report
+from enrichstatus.reports.timing import JUDGED_SQL, filled, limits_of, read_history
+from enrichstatus.schema import KEY
+
+if TYPE_CHECKING:
+    from enrichstatus.sources.store.store import EnrichmentStore
+
+WASTE_SQL = Path(__file__).with_name("waste.sql").read_text(encoding="utf-8")
+
+_WASTE = ("bought", "spent", "bought again", "nothing", "late", "wasted", "share wasted")
+
+
+def waste(
+    store: EnrichmentStore,
+    by: By = "week",
+    *,
+    costs: Mapping[str, float] | None = None,
+    org_id: str | None = None,
+    now: Instant = None,
+) -> Report:
+    """Report what the money bought: tasks bought more than once, credits spent on nothing, answers that came too late.
+
+    Parameters
+    ----------
+    store : EnrichmentStore
+        Where the records are.
+    by : str, sequence of str or None
+        ``day``, ``week`` (its Monday) or ``month`` of ``createdAt`` in UTC, ``createdBy`` (who triggered) or any other columns of a
+        record; None for all in one row.
+    costs : mapping, optional
+        Credits for one task of a field; a field that is not named costs nothing. Unless given, each costs 1.
+    org_id : str, optional
+        Whose records; the store's unless given.
+    now : datetime or str, optional
+        The instant at which the timeout rule is evaluated (without a zone: UTC); the clock's unless given.
+
+    Returns
+    -------
+    Report
+        ``.frame`` has the columns of `by`, and for each group the records ``bought`` (those that carry a ``creditTransactionId``; all,
+        where none does), the credits ``spent`` on them, how many of them were ``bought again`` (the same task had been bought before), how
+        many ended with ``nothing`` (no data, failures and timeouts among them), how many brought data ``late`` (after the store's
+        maximum processing time), the credits ``wasted`` on what was bought again or for nothing, and their share.
+
+    Raises
+    ------
+    ValidationError
+        No organization, a price for an unknown field or that is no amount, or another argument that is unusable.
+    StoreError
+        The store is closed, or its file cannot be read.
+
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> store = es.EnrichmentStore(org_id="org_1")
+    >>> lead = {"entityId": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "field": "phones", "status": "finished"}
+    >>> _ = store.load([
+    ...     {**lead, "createdAt": "2026-11-16T08:00:00Z", "dataFound": True, "creditTransactionId": "t1"},
+    ...     {**lead, "createdAt": "2026-11-17T08:00:00Z", "dataFound": True, "creditTransactionId": "t2"},
+    ... ])
+    >>> es.waste(store, costs={"phones": 10})
+    10 of 20 credits wasted (50.0 %): 1 of 2 bought again, 0 brought nothing; 0 came late
+    week        bought  spent  bought again  nothing  late  wasted  share wasted
+    2026-11-16       2     20             1        0     0      10        50.0 %
+    """
+    names, limits = parse_by(by), limits_of(store)
+    prices = dict.fromkeys(limits, 1.0 if costs is None else 0.0) | parse_costs(costs, tuple(limits))
+    needed = (*KEY, "id", "createdAt", "updatedAt", "status", "dataFound", "creditTransactionId")
+    table, segments = read_history(store, names, needed, org_id, taken=_WASTE, bought=True)
+    unpaid = table.num_rows > 0 and table["creditTransactionId"].null_count == table.num_rows
+    asker = timing_out(limits, now)
+    with duckdb.connect() as con:
+        con.register("limits", asker.append_column("price", pa.array(prices.values(), pa.float64())))
+        con.register("history", table)
+        con.execute("create temp table judged as " + JUDGED_SQL)
+        counts = filled(to_pandas(con.sql(WASTE_SQL)), segments)
+    counts["share wasted"] = counts["wasted"] / counts["spent"].where(counts["spent"] > 0)
+    report = segments.report(counts, "bought")
+    headline = _wasted(counts) if len(counts) else "Nothing was bought"
+    if unpaid:
+        headline += " (no record has a creditTransactionId, so all count as bought)"
+    return Report(
+        report[[*names, *_WASTE]],
+        headline,
+        "waste",
+        names,
+        {"spent": "credits", "wasted": "credits", "share wasted": "share"},
+        {"credits": report[["useful", "open", "for nothing", "again"]]},
+    )
+
+
+def _wasted(counts: pd.DataFrame) -> str:
+    total = counts.drop(columns="segment").sum()
+    part = f" ({share(total['wasted'] / total['spent'])})" if total["spent"] else ""
+    return (
+        f"{number(total['wasted'])} of {number(total['spent'])} credits wasted{part}: {total['bought again']:,.0f} of "
+        f"{total['bought']:,.0f} bought again, {total['nothing']:,.0f} brought nothing; {total['late']:,.0f} came late"
+    )
