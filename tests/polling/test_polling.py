@@ -512,22 +512,6 @@ def test_a_source_of_little_says_enough(clock: Clock):
         es.poll(Plain(), [task(0, "fax")])
 
 
-def test_a_service_whose_clock_is_wrong_is_learned_from(clock: Clock):
-    """Where the service's clock is minutes ahead or behind, the poll that learns still asks in good time."""
-    delays = {}
-    for ahead in (0, 600, -600):
-        here = Clock()
-        ends = np.random.default_rng(1).lognormal(np.log(50), 0.5, 1000)
-        service = Service(here, dict(enumerate(ends)))
-        service.created += timedelta(seconds=ahead)
-        seen = np.full(1000, np.nan)
-        for update in polled(service, numbered(*range(1000)), here, schedule=es.Adaptive(jitter=0)):
-            seen[update.changed.index] = update.elapsed
-        delays[ahead] = (seen - ends).mean()
-    assert delays[600] <= delays[0] * 1.5
-    assert delays[-600] <= delays[0] * 2.5
-
-
 def test_what_has_not_been_asked_yet_is_not_forgotten(clock: Clock):
     """Where the first lookup fails for one field, the next ask has that field too, however well the other is known."""
 
