@@ -13,6 +13,9 @@
     ├── PollDeadline                                a poll's time is up, with its last update
     └── RequirementError                            a list has not ended well enough, with the figures
 
+    UserWarning
+    └── OrganizationWarning                         there are records, but none of the organization that asks
+
     KeyboardInterrupt
     ├── LookupInterrupted                           Ctrl-C, with what was answered until then
     └── PollInterrupted                             Ctrl-C, with the poll's last update
@@ -191,6 +194,10 @@ class StoreError(EnrichStatusError):
 
 class StoreLockedError(StoreError):
     """Another process, or another setting in this one, holds the file; the message says who and what to do."""
+
+
+class OrganizationWarning(UserWarning):
+    """A source holds records, but none of the organization that looks them up."""
 
 
 class PollDeadline(EnrichStatusError):

@@ -6,13 +6,14 @@ import argparse
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Any
 
 from enrichstatus.cli import load, lookup, plan, poll, report, serve
 from enrichstatus.cli.options import refuse_empty
-from enrichstatus.errors import EnrichStatusError, PollDeadline, RequirementError, ValidationError
+from enrichstatus.errors import EnrichStatusError, OrganizationWarning, PollDeadline, RequirementError, ValidationError
 
 _FAILED = 1
 _BAD_INPUT = 2
@@ -59,7 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         refuse_empty(options)
-        options.run(options, _say)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", OrganizationWarning)
+            warnings.showwarning = _warn
+            options.run(options, _say)
         sys.stdout.flush()
     except ValidationError as error:
         return _complain(error, _BAD_INPUT)
@@ -108,6 +112,11 @@ class _Version(argparse.Action):
 
 def _say(text: str) -> None:
     print(text, flush=True)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Say what Python would warn of in one line."""
+    print(f"enrichstatus: {message}", file=sys.stderr)
 
 
 def _complain(error: object, code: int) -> int:

@@ -363,7 +363,9 @@ def test_ctrl_c_at_a_terminal_leaves_the_bar_on_a_line_of_its_own(service: Servi
         polling.send_signal(signal.SIGINT)
         last = screen(read(r"enrichstatus: interrupted.*\n"), 100)
         assert polling.wait() == 130
-    assert re.search(r"^ \d\d%\|.*\| \d+ of 450 ended, \d+ pending, \d+ failed, .*requests, \d s$", last[0]), last
+    assert re.search(
+        r"^ \d\d%\|.*\| \d+ of 450 ended, \d+ pending, \d+ failed, \d+ requests( \(\d+ saved\))?, \d+ s$", last[0]
+    ), last
     assert last[1].startswith("enrichstatus: interrupted: ")
 
 

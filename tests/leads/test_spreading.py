@@ -284,3 +284,15 @@ def test_organizations_stay_apart():
     store.load([record(0)])
     assert leads(0).enrichment.status(store, entity_id="id", fields="emails")["ready"].tolist() == [False]
     assert ORG != "org_2"
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, pa.Table.from_pandas], ids=["pandas", "polars", "arrow"])
+def test_one_uuid_in_two_spellings_is_one_lead_and_one_task(kind: Any):
+    """Spread has one row for it, and a plan buys it once."""
+    spellings = [uid(0), uid(0).upper(), "{" + uid(0) + "}", uid(0).replace("-", ""), f" {uid(0)}\n", "x", "X", None]
+    fields = ["emails", "phones", "summary", "notes", "age", "emails", "emails", "emails"]
+    rows = pd.DataFrame({"entityId": spellings, "field": fields, "status": "finished", "dataFound": True})
+    assert len(es.spread(kind(rows))) == 4
+    tasks = kind(pd.DataFrame({"entityId": spellings[:5], "field": "emails"}))
+    plan = es.plan(es.EnrichmentStore(org_id=ORG), tasks, costs={"emails": 1})
+    assert (plan.cost, list(plan.frame["action"])) == (1, ["trigger", *["duplicate"] * 4])
