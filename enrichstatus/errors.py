@@ -114,7 +114,8 @@ class ValidationError(EnrichStatusError, ValueError):
             if count is None
             else ""
         )
-        value = (" '" + head["value"].str.slice(0, 60) + "'").where(head["value"].str.strip() != "", "")
+        # as Python writes it: no line end and no sign that a terminal obeys
+        value = (" " + head["value"].str.slice(0, 60).map(repr)).where(head["value"].str.strip() != "", "")
         shown = (place + head["column"] + value + " " + head["reason"]).tolist()
         numbers = problems.drop(columns=["column", "value", "reason"])
         rows = len(numbers.drop_duplicates()) if count is None else count

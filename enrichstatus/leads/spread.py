@@ -61,7 +61,7 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
     if missing := missing + [name for name in answers if name not in frame.columns]:
         raise ValidationError(
             f"The status lacks the column {listed(missing)}; found {listed(frame.columns)}. What a lookup gave is spread, "
-            "with the prefix= that it was given."
+            "with the prefix that it was given."
         )
     field, fields = _codes(frame, names["field"])  # a task without a field has none to show
     lead, first = _leads(frame, names, field)

@@ -219,7 +219,7 @@ class Embedded(Database, ABC):
         leads = None if entity_id is None else Leads(entity_id, parse_fields(fields or self.fields), entity_type)
         if leads is None and fields is not None:
             raise ValidationError(
-                "fields= goes with entity_id=, the column of a lead list's ids; tasks have a field each."
+                "goes with the column of a lead list's ids, entity_id; tasks have a field each.", argument="fields"
             )
         given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip)
         target = Output(output, overwrite=overwrite, bom=bom)
