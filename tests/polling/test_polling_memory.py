@@ -299,7 +299,7 @@ def test_a_memory_that_cannot_be_one_is_refused_at_once(clock: Clock, path: Path
     own = es.EnrichmentStore(org_id=ORG)
     cases: list[tuple[Any, Any, str]] = [
         (service, es.EnrichmentStore(path, org_id=ORG, read_only=True), "this one is only read"),
-        (service, es.EnrichmentStore(), "opened with org_id="),
+        (service, es.EnrichmentStore(), "opened for an organization"),
         (service, closed, "closed"),
         (service, Service(clock, {}), "into= takes an EnrichmentStore, not Service"),
         (own, own, "into= is the source itself"),
