@@ -174,7 +174,8 @@ class Database:
             try:
                 with self._cursor() as con:
                     yield con
-                    file.checkpoint(con, seconds=1)
+                    if file.path != MEMORY:
+                        file.checkpoint(con, seconds=0.2)
             finally:
                 file.wrote()
         file.check(self._name)
