@@ -5,6 +5,7 @@ from enrichstatus.dashboard.dashboard import Dashboard as Dashboard
 from enrichstatus.errors import EnrichStatusError as EnrichStatusError
 from enrichstatus.errors import InternalError as InternalError
 from enrichstatus.errors import LookupInterrupted as LookupInterrupted
+from enrichstatus.errors import OrganizationWarning as OrganizationWarning
 from enrichstatus.errors import PartialLookupError as PartialLookupError
 from enrichstatus.errors import PollDeadline as PollDeadline
 from enrichstatus.errors import PollInterrupted as PollInterrupted

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from enrichstatus.errors import ValidationError
 from enrichstatus.leads.planning import plan
 from enrichstatus.leads.spread import spread
 from enrichstatus.lookup.arguments import Errors, Instant, parse_fields
 from enrichstatus.lookup.query import Source
-from enrichstatus.lookup.tasks import bad_rows, tasks_from_leads
+from enrichstatus.lookup.tasks import naming_leads, tasks_from_leads
 from enrichstatus.reports.coverage import coverage
 from enrichstatus.schema import FIELDS, KEY
 
@@ -131,13 +130,8 @@ class Enrichment:
     ) -> pd.DataFrame:
         """Look up the list; bad leads are named by their rows in it."""
         tasks = self._tasks(entity_id, fields, entity_type)
-        try:
+        with naming_leads(entity_id, parse_fields(fields)):
             status: pd.DataFrame = source.lookup(tasks, errors=errors, now=now)
-        except ValidationError as error:
-            if error.problems is None:
-                raise
-            remedy = 'Fix them, or pass errors="coerce" to give them a null status.'
-            raise bad_rows(error.problems, entity_id, len(parse_fields(fields)), remedy) from None
         return status
 
     def _tasks(self, entity_id: str, fields: Sequence[str] | str, entity_type: str) -> pd.DataFrame:

@@ -13,6 +13,9 @@
     ├── PollDeadline                                a poll's time is up, with its last update
     └── RequirementError                            a list has not ended well enough, with the figures
 
+    UserWarning
+    └── OrganizationWarning                         there are records, but none of the organization that asks
+
     KeyboardInterrupt
     ├── LookupInterrupted                           Ctrl-C, with what was answered until then
     └── PollInterrupted                             Ctrl-C, with the poll's last update
@@ -111,7 +114,8 @@ class ValidationError(EnrichStatusError, ValueError):
             if count is None
             else ""
         )
-        value = (" '" + head["value"].str.slice(0, 60) + "'").where(head["value"].str.strip() != "", "")
+        # as Python writes it: no line end and no sign that a terminal obeys
+        value = (" " + head["value"].str.slice(0, 60).map(repr)).where(head["value"].str.strip() != "", "")
         shown = (place + head["column"] + value + " " + head["reason"]).tolist()
         numbers = problems.drop(columns=["column", "value", "reason"])
         rows = len(numbers.drop_duplicates()) if count is None else count
@@ -191,6 +195,10 @@ class StoreError(EnrichStatusError):
 
 class StoreLockedError(StoreError):
     """Another process, or another setting in this one, holds the file; the message says who and what to do."""
+
+
+class OrganizationWarning(UserWarning):
+    """A source holds records, but none of the organization that looks them up."""
 
 
 class PollDeadline(EnrichStatusError):

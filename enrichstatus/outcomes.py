@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     word: str
     #: What a person reads. The two timeouts share theirs, as they share the status.
     label: str
-    #: Its colour on a light page, and on a dark one: after Okabe and Ito, whose colours the colour-blind tell apart.
+    #: Its colour on a light page, and on a dark one; any two are apart for the colour-blind too, of whatever kind.
     light: str
     dark: str
     #: Whether it has ended.
@@ -48,16 +48,16 @@ OUTCOMES: dict[str, Outcome] = {
     outcome.word: outcome
     for outcome in (
         #       word               label             light      dark       ended  bought
-        Outcome("data", "with data", "#009E73", "#1FBF8F", True, False),
-        Outcome("no_data", "no data", "#56B4E9", "#6CC0F0", True, False),
-        Outcome("failed", "failed", "#C84E00", "#EE6C1F", True, True),
-        Outcome("timed_out_here", "timeout", "#E69F00", "#F2B21B", True, True),
-        Outcome("timed_out_there", "timeout", "#E69F00", "#F2B21B", True, True),
-        Outcome("unknown", "unknown status", "#B65F90", "#E29CC4", True, False),
-        Outcome("pending", "pending", "#C9C9C9", "#565656", False, False),
-        Outcome("unanswered", "unanswered", "#0067A0", "#3F8FDC", False, False),
-        Outcome("no_record", "no record", "#808080", "#A8A8A8", False, True),
-        Outcome("invalid", "bad row", "#202020", "#F2F2F2", False, False),
+        Outcome("data", "with data", "#16C56F", "#0CA65B", True, False),
+        Outcome("no_data", "no data", "#3089C0", "#63D0FC", True, False),
+        Outcome("failed", "failed", "#BC3D05", "#AB3715", True, True),
+        Outcome("timed_out_here", "timeout", "#E8A90B", "#E9A102", True, True),
+        Outcome("timed_out_there", "timeout", "#E8A90B", "#E9A102", True, True),
+        Outcome("unknown", "unknown status", "#692060", "#A83B9E", True, False),
+        Outcome("pending", "pending", "#C7C7C7", "#5C5C5C", False, False),
+        Outcome("unanswered", "unanswered", "#092E9A", "#0A46E0", False, False),
+        Outcome("no_record", "no record", "#767676", "#A8A8A8", False, True),
+        Outcome("invalid", "bad row", "#151515", "#F7F7F7", False, False),
     )
 }
 #: The labels, each once, with one of its outcomes.

@@ -150,6 +150,12 @@ def _refuse_twice(found: Sequence[Any], names: Iterable[Any]) -> None:
         raise ValidationError(f"There are two columns named {listed(twice)}; rename or drop one.")
 
 
+def known_statuses(words: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Read statuses: the contract's words in any case and with outer white space, any other as it came."""
+    folded = pc.utf8_lower(pc.utf8_trim_whitespace(words))
+    return pc.if_else(pc.is_in(folded, pa.array(STATUSES)), folded, words)
+
+
 def listed(names: Iterable[object], limit: int = 12) -> str:
     """Names as a phrase for a message, cut off where there are too many to read."""
     texts = [str(name) for name in names]

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import re
 import rlcompleter
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +180,17 @@ def test_what_a_document_links_to_is_there(path: Path):
     text = path.read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in link]
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_readme_shows_what_its_first_command_prints():
+    """What the README shows below its first command is how the command's output begins, letter by letter."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    command, shown = re.findall(r"```sh\n(.+?)\n```\n\n```text\n(.+?)\n```", text, re.DOTALL)[0]
+    arguments = shlex.split(command.rpartition("bin/enrichstatus ")[2])
+    printed = subprocess.run(
+        [sys.executable, "-m", "enrichstatus", *arguments], check=True, capture_output=True, encoding="utf-8", cwd=ROOT
+    ).stdout
+    assert printed.startswith(shown + "\n\n")
 
 
 def test_the_readme_is_short():

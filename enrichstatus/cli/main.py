@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from typing import Any
 
 from enrichstatus.cli import load, lookup, plan, poll, report, serve
-from enrichstatus.cli.options import refuse_empty
-from enrichstatus.errors import EnrichStatusError, PollDeadline, RequirementError, ValidationError
+from enrichstatus.cli.options import refuse_empty, spelling
+from enrichstatus.errors import EnrichStatusError, OrganizationWarning, PollDeadline, RequirementError, ValidationError
 
 _FAILED = 1
 _BAD_INPUT = 2
@@ -20,31 +20,6 @@ _DEADLINE = 3
 _REQUIREMENT = 4
 _INTERRUPTED = 130
 _TERMINATED = 143
-
-
-#: What Python calls otherwise than the command line, beyond the arguments that are options under their own names.
-_WORDS = {
-    "There is no base_url=": "There is no --url",
-    "base_url=": "--url",
-    "allow_http=True": "--allow-http",
-    "the token goes in token=": "the token goes in ENRICHSTATUS_TOKEN of the environment",
-    "token= is text": "ENRICHSTATUS_TOKEN is text",
-    "a line end from a file, perhaps: token.strip() takes it off": "a line end from a file, perhaps: take it off",
-    "becomes tasks with tasks_from_leads(leads, entity_id=…, fields=[…])": "takes --entity-id COLUMN",
-    "but into= is the store of": "but --org says",
-    "open it with org_id=": "pass --org ",
-    "have everybody open it with read_only=True": "have everybody only read it",
-    ", timedelta(minutes=5) or seconds": "",
-    "columns= renames": "--column renames",
-    "costs= of ": "--costs of ",
-    "name it in costs=": "name it in --costs",
-    "costs= has": "--costs has",
-    ", and retry= leaves": ", and --retry leaves",
-    "org_id=": "--org",
-    "The rate of faults is": "--fault-rate is",
-    "Faults are some": "--faults takes some",
-    " in .problems\n": ". ",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,10 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         refuse_empty(options)
-        options.run(options, _say)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", OrganizationWarning)
+            warnings.showwarning = _warn
+            options.run(options, _say)
         sys.stdout.flush()
     except ValidationError as error:
-        return _complain(error, _BAD_INPUT)
+        return _complain(_spelled(error, spelling(options)), _BAD_INPUT)
     except PollDeadline as error:
         return _complain(error, _DEADLINE)
     except RequirementError as error:
@@ -110,13 +88,31 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Say what Python would warn of in one line."""
+    print(f"enrichstatus: {message}", file=sys.stderr)
+
+
+def _spelled(error: ValidationError, options: Mapping[str, str]) -> str:
+    """Give the message with Python's arguments as the command's options; what is no option of it helps nobody."""
+    if error.instead is not None and error.instead[0] not in options:
+        error.instead = None
+
+    def spell(name: str, value: str | bool | None) -> str:
+        option = _ENVIRONMENT.get(name) or options.get(name, name)
+        return f"{option} {value}" if isinstance(value, str) else option
+
+    text = error.spelled(spell)
+    return text if error.problems is None else text.replace(" more in .problems\n", " more\n")
+
+
+#: Arguments that are no options but variables of the environment.
+_ENVIRONMENT = {"token": "ENRICHSTATUS_TOKEN"}
+
+
 def _complain(error: object, code: int) -> int:
-    """Say what is wrong in one line, with Python's arguments in the words of the command line."""
-    text = str(error)
-    for python, ours in _WORDS.items():
-        text = text.replace(python, ours)
-    text = text.replace(":\n  row", ": row").replace("\n  ", "; ").replace("\n", ". ")
-    text = re.sub(r'\b(\w+)="(\w+)"', lambda found: f"--{found[1].replace('_', '-')} {found[2]}", text)
-    text = re.sub(r"\b(\w+)=(?=\s)", lambda found: f"--{found[1].replace('_', '-')}", text)
+    """Say what is wrong in one line, of signs that a terminal does not obey."""
+    text = str(error).replace(":\n  ", ": ").replace("\n  ", "; ").replace("\n", ". ")
+    text = "".join(sign if sign.isprintable() else "�" for sign in text)
     print(f"enrichstatus: {text}", file=sys.stderr)
     return code

@@ -224,34 +224,26 @@ def fields(options: argparse.Namespace, known: Sequence[str]) -> Sequence[str]:
 
 @contextmanager
 def asked_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[Any]:
-    """Give the tasks, or those made of a lead list; what is found to be bad in them meanwhile is told by its place there."""
+    """Give the tasks, or those made of a lead list, in whose rows bad ones are named meanwhile."""
     import pyarrow as pa
 
     from enrichstatus import frames
     from enrichstatus.files.read import Files
     from enrichstatus.files.write import check_writable
+    from enrichstatus.lookup.tasks import naming_leads, tasks_from_leads
 
     wanted = fields(options, known)
     # an Arrow table goes in and comes out: pandas would change columns on the way
     tasks: Any = frames.of_files(Files(options.tasks, encoding=options.encoding, skip=options.skip))
     if wanted:
-        from enrichstatus.lookup.tasks import tasks_from_leads
-
         tasks = tasks_from_leads(
             tasks, entity_id=options.entity_id, fields=wanted, entity_type=options.entity_type or "person"
         )
     for path in (getattr(options, name, None) for name in ("output", "failed")):
         if path and not path.endswith(".html"):
             check_writable(frames.read(tasks).assign(pa.table({})).schema, path, bom=bool(options.bom))
-    try:
+    with naming_leads(options.entity_id, wanted):
         yield tasks
-    except ValidationError as error:
-        if error.problems is None or not wanted:
-            raise
-        remedy = "Fix them, or pass --errors coerce to give them no status."
-        from enrichstatus.lookup.tasks import bad_rows
-
-        raise bad_rows(error.problems, options.entity_id, len(wanted), remedy) from None
 
 
 def asked_source(options: argparse.Namespace) -> EnrichmentStore | Scan | EnrichmentClient:

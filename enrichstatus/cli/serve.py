@@ -153,7 +153,7 @@ def _stored(options: argparse.Namespace) -> EnrichmentStore:
 
 
 def _simulated(options: argparse.Namespace) -> SimulatedStore:
-    from enrichstatus.lookup.tasks import tasks_from_leads
+    from enrichstatus.lookup.tasks import naming_leads, tasks_from_leads
     from enrichstatus.schema import FIELDS
     from enrichstatus.simulation import SimulatedStore
 
@@ -162,14 +162,8 @@ def _simulated(options: argparse.Namespace) -> SimulatedStore:
     if triggered:
         tasks = tasks_from_leads(tasks, entity_id=options.entity_id, fields=triggered)
     given = {name: value for name in ("seed", "speed") if (value := getattr(options, name)) is not None}
-    try:
+    with naming_leads(options.entity_id, triggered):
         return SimulatedStore(tasks, **given)
-    except ValidationError as error:
-        if error.problems is None:
-            raise
-        from enrichstatus.lookup.tasks import bad_rows
-
-        raise bad_rows(error.problems, options.entity_id, len(triggered), "Fix them.") from None
 
 
 def _simulated_app(store: SimulatedStore, options: argparse.Namespace) -> Starlette:

@@ -33,7 +33,7 @@ STYLE = """
 color:var(--jp-ui-font-color1,inherit)}
 .enrichstatus .soft{opacity:.72}
 .enrichstatus .big{font-size:15px;font-weight:600}
-.enrichstatus .trouble{border-left:3px solid #C84E00;padding:2px 8px;margin:4px 0}
+.enrichstatus .trouble{border-left:3px solid #BC3D05;padding:2px 8px;margin:4px 0}
 .enrichstatus .side{display:flex;flex-wrap:wrap;gap:8px 20px;align-items:flex-start}
 .enrichstatus table{border-collapse:collapse;margin:6px 0;font-variant-numeric:tabular-nums;font-size:13px}
 .enrichstatus th,.enrichstatus td{padding:2px 8px;text-align:right;font-weight:400;border:0;background:none;color:inherit}
@@ -100,7 +100,7 @@ def trouble(progress: Progress) -> str:
         return ""
     why = escape(reason(error))
     if progress.phase == "failed":
-        then = "Asking again does not mend this by itself; Start tries once more."
+        then = "Asking again does not fix this by itself; Start tries once more."
     elif progress.phase in ("asking", "waiting"):
         then = "The poll goes on and asks again by itself; Ask now does so at once."
     else:

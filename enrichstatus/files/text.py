@@ -43,10 +43,10 @@ def check_options(encoding: str | None, skip: int) -> None:
         "".encode(encoding or _UTF8)
     except (LookupError, TypeError):
         raise ValidationError(
-            f"encoding= is a text encoding such as cp1252, latin-1, shift_jis or gbk, not {encoding!r}."
+            f"is a text encoding such as cp1252, latin-1, shift_jis or gbk, not {encoding!r}.", argument="encoding"
         ) from None
     if not isinstance(skip, int) or isinstance(skip, bool) or skip < 0:
-        raise ValidationError(f"skip= is the number of lines above the header, 0 or more, not {skip!r}.")
+        raise ValidationError(f"is the number of lines above the header, 0 or more, not {skip!r}.", argument="skip")
 
 
 def is_utf8(path: str, encoding: str | None) -> bool:

@@ -137,7 +137,7 @@ def check_writable(schema: pa.Schema, path: PathLike, *, bom: bool = False) -> N
     """Check before the work that a format can hold the columns: each is tried without rows, and nothing is written."""
     ending = Path(path).suffix
     if bom and ending not in _CSV:
-        raise ValidationError(f"bom= is for CSV files, {listed(_CSV)}, not {str(path)!r}.")
+        raise ValidationError(f"is for CSV files, {listed(_CSV)}, not {str(path)!r}.", argument="bom")
     for field in schema:
         twice = ending not in (*_CSV, ".parquet") and schema.names.count(field.name) > 1
         lost = ending != ".parquet" and _has_no_text(field.type, nested=ending not in _CSV)

@@ -26,10 +26,11 @@ from enrichstatus.lookup.arguments import (
     parse_number,
     parse_prefix,
 )
-from enrichstatus.lookup.query import Source
-from enrichstatus.lookup.tasks import check, create_vocabularies, problems, taken_names
+from enrichstatus.lookup.query import Source, refuse_taken
+from enrichstatus.lookup.tasks import check, create_vocabularies, problems
 from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, listed
+from enrichstatus.sources.store.duckdb_source import Embedded
 
 _HAVE, _NO_DATA, _IN_FLIGHT, _RETRY, _TRIGGER, _OVER_BUDGET, _DUPLICATE, _INVALID = range(len(ACTIONS))
 #: For each outcome why a task is bought or not, with the day of the record's making or of its end.
@@ -54,7 +55,7 @@ _ACTIONS = {
 _WORDS = tuple(OUTCOMES)
 _CODES = {name: code for code, name in enumerate(_WORDS)}
 _RETRIED = {"timeout": ("timed_out_here", "timed_out_there"), "failed": ("failed",)}
-#: What is said besides.
+#: What is added to the reason.
 _REMARKS = ("", ", which is stale", ", and retry= leaves that alone", ", but beyond the budget")
 _STALE, _LEFT, _OVER = range(1, len(_REMARKS))
 _ADDED = ("action", "reason", "cost")
@@ -74,12 +75,13 @@ def plan(
     now: Instant = None,
     prefix: str = "",
 ) -> Plan[Kind]:
-    """Say of each task whether to buy it, why, and at what cost; it asks the source, and triggers nothing.
+    """Report of each task whether to buy it, why, and at what cost; the source is only read, and nothing is triggered.
 
     Parameters
     ----------
     source : Source
-        Whom to ask: an `EnrichmentStore` or an `EnrichmentClient`. What has no record is asked once more under the other entity type.
+        Who answers: an `EnrichmentStore`, an `EnrichmentClient` or any other. In a store, what has no record is also looked up under
+        the other entity type.
     tasks : DataFrame, Arrow table, DuckDB relation, list of dicts or path
         As for ``lookup``; bad ones are not raised but planned as ``invalid``.
     costs : mapping of str to float, optional
@@ -93,7 +95,7 @@ def plan(
     stale_after : str, timedelta or seconds, optional
         What finished longer ago than this is bought again. A service may answer with the record that it has.
     now : datetime or str, optional
-        The instant at which the timeout rule, and what is stale, are judged; the clock's unless given.
+        The instant at which the timeout rule, and what is stale, are evaluated; the clock's unless given.
     prefix : str
         Put before the names of the added columns.
 
@@ -108,7 +110,7 @@ def plan(
     ValidationError
         An argument is unusable, or the tasks have a column of one of the three names.
     EnrichStatusError
-        The source could not be asked.
+        The source did not answer.
 
     Examples
     --------
@@ -130,18 +132,16 @@ def plan(
     retried = _parse_retry(retry)
     frame = frames.read(tasks)
     parse_prefix(prefix)
-    if taken := taken_names(frame, [prefix + name for name in _ADDED]):
-        raise ValidationError(
-            f"The tasks already have the column {listed(taken)}, which the plan would overwrite. Pass prefix= "
-            '(prefix="plan_", say) to name the new ones apart, or drop the old.'
-        )
+    refuse_taken(frame, [prefix + name for name in _ADDED], "plan_")
     value = priorities(frame, priority)
     with duckdb.connect() as con:
         create_vocabularies(con, fields)
         keys = check(con, frame, errors="coerce")
         used = {name for (name,) in con.execute("select distinct field::varchar from tasks").fetchall()}
         if most is not None and (unpriced := sorted(used - set(prices))):
-            raise ValidationError(f"budget= needs the price of {listed(unpriced)}: name it in costs=.")
+            raise ValidationError(
+                f"needs the price of {listed(unpriced)}, which the costs do not have.", argument="budget"
+            )
         asked = None if now is None else moment  # a service judges by its own clock, unless told otherwise
         found = source.lookup(keys, columns=("reason", "createdAt", "updatedAt"), errors="coerce", now=asked)
         reason: Codes = pc.index_in(found["reason"], pa.array(_WORDS)).to_numpy()
@@ -188,21 +188,22 @@ def _parse_retry(retry: Sequence[str] | str) -> list[str]:
 def _mistaken(
     source: Source, con: duckdb.DuckDBPyConnection, keys: pa.Table, unknown: Codes, reason: Codes, now: Instant
 ) -> pa.Table:
-    """Find what nobody bought as what it was asked for, but as the other type; of an entity all tasks or none."""
+    """Find tasks without a record whose entity has one as the other type; of an entity all tasks or none."""
     person, company = ENTITY_TYPES
     others = keys.take(unknown)
     swapped = pc.if_else(pc.equal(others["entityType"].cast(pa.string()), person), company, person)
     others = others.set_column(others.column_names.index("entityType"), "entityType", swapped)
-    known = source.lookup(others, columns="reason", how="inner", now=now) if len(others) else others
-    if not len(known):
+    # only of records at hand: of a service, or a cluster, this would double the requests
+    if not isinstance(source, Embedded) or not len(others):
         return _TOLD.empty_table()
+    known = source.lookup(others, columns="reason", how="inner", now=now)
     con.register("known", known.select(["position"]))
     con.register("bought", pa.table({"position": np.flatnonzero(reason != _CODES["no_record"])}))
     return con.sql(_MISTAKEN_SQL).to_arrow_table()
 
 
 def _words(reason: Codes, made: Instants, ended: Instants, remark: Codes) -> pa.Array:
-    """Say why, in words: few are different, and only these are written."""
+    """Write the reasons: few are different, and each of these is written once."""
     days = [np.where(np.isnat(when), 0, when.astype("datetime64[D]").astype(np.int64)) for when in (made, ended)]
     uses = np.array(["{made}" in _WHY[name] for name in _WORDS])[reason]
     day = np.where(uses, *days)
@@ -239,7 +240,7 @@ from problems
 group by problems.row
 """
 
-# an entity that is known as both is none that was mistaken
+# an entity that is known as both was not mistaken
 _MISTAKEN_SQL = """
 with entities as (
     select distinct tasks.entityId, tasks.entityType

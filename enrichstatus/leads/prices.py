@@ -23,11 +23,13 @@ def parse_costs(costs: object, fields: Sequence[str]) -> dict[str, float]:
     if costs is None:
         return {}
     if not isinstance(costs, Mapping):
-        raise ValidationError(f'costs= takes credits by field, such as {{"emails": 1}}, not {type(costs).__name__}.')
+        raise ValidationError(
+            f'takes credits by field, such as {{"emails": 1}}, not {type(costs).__name__}.', argument="costs"
+        )
     if unknown := [name for name in costs if name not in fields]:
-        raise ValidationError(f"costs= has a price for {listed(unknown)}; the fields are {listed(fields)}.")
+        raise ValidationError(f"has a price for {listed(unknown)}; the fields are {listed(fields)}.", argument="costs")
     return {
-        name: parse_number(f"costs= of {name}", price, least=0, what="number of credits")
+        name: parse_number("costs", price, least=0, what=f"number of credits for {name}")
         for name, price in costs.items()
     }
 
@@ -38,13 +40,13 @@ def priorities(frame: Frame, name: str | None) -> Numbers | None:
         return None
     if frame.columns.count(name) != 1:
         raise ValidationError(
-            f"priority= names a column of the tasks, which are {listed(frame.columns)}; not {name!r}."
+            f"names a column of the tasks, which are {listed(frame.columns)}; not {name!r}.", argument="priority"
         )
     column = frame.arrow([name]).column(0)
     try:
         return column.cast(pa.float64()).fill_null(-math.inf).to_numpy()  # type: ignore[no-any-return]
     except pa.ArrowException as error:
-        raise ValidationError(f"priority= takes a column of numbers; {name!r} is not.") from error
+        raise ValidationError(f"takes a column of numbers; {name!r} is not.", argument="priority") from error
 
 
 def prices_of(fields: pa.ChunkedArray, prices: Mapping[str, float]) -> Numbers:

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame, Kind, ListOrPath, Rows
-from enrichstatus.lookup.tasks import taken_names
-from enrichstatus.schema import EXPLANATION, find, listed
+from enrichstatus.lookup.tasks import KEYS_SQL, taken_names, task_tables
+from enrichstatus.schema import EXPLANATION, FIELDS, find, listed
 
 _READY = "ready"
 
@@ -61,7 +61,7 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
     if missing := missing + [name for name in answers if name not in frame.columns]:
         raise ValidationError(
             f"The status lacks the column {listed(missing)}; found {listed(frame.columns)}. What a lookup gave is spread, "
-            "with the prefix= that it was given."
+            "with the prefix that it was given."
         )
     field, fields = _codes(frame, names["field"])  # a task without a field has none to show
     lead, first = _leads(frame, names, field)
@@ -94,7 +94,7 @@ def _answered(frame: Frame, names: Sequence[str]) -> pa.Table:
 
 def _leads(frame: Frame, names: Mapping[str, str], field: Rows) -> tuple[Rows, Rows]:
     """Number the leads in the order of their first tasks: of each row the lead, and of each lead its first row."""
-    entity, _ = _codes(frame, names["entityId"])
+    entity = _entities(frame, names["entityId"])
     kind, kinds = _codes(frame, names["entityType"]) if "entityType" in names else (np.zeros_like(entity), ("person",))
     entity = entity * (len(kinds) + 1) + kind
     # a lead that is twice in a list has each field twice: the second of each is the second lead's
@@ -105,6 +105,28 @@ def _leads(frame: Frame, names: Mapping[str, str], field: Rows) -> tuple[Rows, R
     first = np.empty(len(leads), dtype=np.int64)
     first[lead[::-1]] = np.arange(len(lead))[::-1]
     return lead, first
+
+
+def _entities(frame: Frame, name: str) -> Rows:
+    """Number the entities: a UUID in two spellings is one."""
+    codes, values = _codes(frame, name)
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        given = pa.table(
+            {"position": np.arange(len(values)), "entityId": values, "entityType": values, "field": values}
+        )
+        with task_tables(FIELDS) as con:
+            con.register("given", given)
+            same = con.sql(_SAME_SQL).to_arrow_table()["entity"].to_numpy()
+        codes = np.append(same, len(values))[codes]
+    return codes
+
+
+# Of each distinct spelling the place of its entity's first; what is not a UUID is itself
+_SAME_SQL = f"""
+select min(position) over (partition by coalesce(castEntityId::varchar, entityId)) as entity
+from ({KEYS_SQL})
+order by position
+"""  # noqa: S608  of a constant
 
 
 def _codes(frame: Frame, name: str) -> tuple[Rows, pa.Array]:

@@ -40,7 +40,9 @@ def parse_columns(columns: Columns, known: Sequence[str] = (*COLUMNS, *EXPLANATI
     names = (columns,) if isinstance(columns, str) else tuple(columns) if isinstance(columns, Iterable) else ()
     strange = [name for name in names if name not in known]
     if strange or not names or len(set(names)) < len(names):
-        raise ValidationError(f'columns= takes "all" or some of {listed(known, limit=20)}, each once; not {columns!r}.')
+        raise ValidationError(
+            f'takes "all" or some of {listed(known, limit=20)}, each once; not {columns!r}.', argument="columns"
+        )
     return names
 
 
@@ -49,14 +51,14 @@ def parse_fields(fields: Sequence[str] | str) -> tuple[str, ...]:
     names = (fields,) if isinstance(fields, str) else tuple(fields) if isinstance(fields, Iterable) else ()
     bad = [name for name in names if not isinstance(name, str) or not name or name != name.strip()]
     if bad or not names or len(set(names)) < len(names):
-        raise ValidationError(f"fields= takes distinct names, such as {FIELDS}, not {fields!r}.")
+        raise ValidationError(f"takes distinct names, such as {FIELDS}, not {fields!r}.", argument="fields")
     return names
 
 
 def parse_prefix(prefix: object) -> str:
     """Check what is put before the names of columns."""
     if not isinstance(prefix, str):
-        raise ValidationError(f"prefix= is text, not {prefix!r}.")
+        raise ValidationError(f"is text, not {prefix!r}.", argument="prefix")
     return prefix
 
 
@@ -70,14 +72,14 @@ def parse_org(org_id: str | None) -> str:
 def choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Refuse an option that is not one of those allowed."""
     if value not in allowed:
-        raise ValidationError(f"{name}= is one of {listed(map(repr, allowed))}, not {value!r}.")
+        raise ValidationError(f"is one of {listed(map(repr, allowed))}, not {value!r}.", argument=name)
 
 
 def check_source(source: object) -> None:
     """Refuse what cannot be asked."""
     if isinstance(source, type) or not callable(getattr(source, "lookup", None)):
         kind = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
-        raise ValidationError(f"source= is a store, a client, or any object with their lookup, not {kind}.")
+        raise ValidationError(f"is a store, a client, or any object with their lookup, not {kind}.", argument="source")
 
 
 def parse_number(
@@ -97,8 +99,7 @@ def parse_number(
                 return number  # nor is it NaN
     low = "above 0" if least is None else f"from {least:g}"
     high = f" to {most:g}" if most < math.inf else "" if least is None else " up"
-    shown = f"{name}=" if name.isidentifier() else name
-    raise ValidationError(f"{shown} is a {'whole ' if whole else ''}{what} {low}{high}, not {value!r}.")
+    raise ValidationError(f"takes a {'whole ' if whole else ''}{what} {low}{high}, not {value!r}.", argument=name)
 
 
 def parse_instant(value: Instant, name: str = "now") -> datetime:
@@ -113,7 +114,7 @@ def parse_instant(value: Instant, name: str = "now") -> datetime:
             raise ValueError
     except (ValueError, TypeError) as error:
         raise ValidationError(
-            f'{name}= takes a datetime or text such as "2025-01-13T10:30:00Z", not {value!r}.'
+            f'takes a datetime or text such as "2025-01-13T10:30:00Z", not {value!r}.', argument=name
         ) from error
     instant = instant.tz_localize(UTC) if instant.tzinfo is None else instant.tz_convert(UTC)
     return instant.to_pydatetime(warn=False)
@@ -131,7 +132,7 @@ def parse_duration(value: object, name: str = "max_processing_time") -> timedelt
             raise ValueError
     except (ValueError, TypeError, OverflowError) as error:
         raise ValidationError(
-            f'{name}= takes a duration above zero, such as "800s", "30min", timedelta(minutes=5) or seconds; not {value!r}.'
+            f'takes a duration above zero, such as "800s" or "30min"; not {value!r}.', argument=name
         ) from error
     return duration.to_pytimedelta()
 
@@ -142,6 +143,6 @@ def parse_limits(value: object, fields: Sequence[str]) -> dict[str, timedelta]:
         return dict.fromkeys(fields, parse_duration(value))
     if unknown := [name for name in value if name not in fields]:
         raise ValidationError(
-            f"max_processing_time= names the field {listed(unknown)}; the fields are {listed(fields)}."
+            f"names the field {listed(unknown)}; the fields are {listed(fields)}.", argument="max_processing_time"
         )
     return {name: parse_duration(value.get(name, MAX_PROCESSING_TIME)) for name in fields}

@@ -101,12 +101,12 @@ def taken(table: pa.Table, names: Sequence[str], place: Rows) -> pa.Table:
     return table.select(names).take(pa.array(place, mask=place < 0)).cast(schema)
 
 
-def refuse_taken(frame: Named, added: Sequence[str]) -> None:
-    """Refuse tasks that have a column of the name of a new one."""
+def refuse_taken(frame: Named, added: Sequence[str], prefix: str = "current_") -> None:
+    """Refuse tasks that have a column of the name of a new one; `prefix` is a prefix that would help."""
     if found := taken_names(frame, added):
         raise ValidationError(
-            f"The tasks already have the column {listed(found)}, which the answer would overwrite. Pass prefix= "
-            '(prefix="current_", say) to name the new ones apart, or drop the old.'
+            f"The tasks already have the column {listed(found)}, which would be overwritten. Drop it.",
+            instead=("prefix", prefix, "name the new ones apart"),
         )
 
 
@@ -135,7 +135,9 @@ def timing_out(limits: Mapping[str, timedelta], now: Instant, *, judged: bool = 
     try:
         since = [moment - limit if judged else None for limit in limits.values()]
     except OverflowError as error:
-        raise ValidationError(f"now= less the maximum processing time is before the first year: {moment}.") from error
+        raise ValidationError(
+            f"less the maximum processing time is before the first year: {moment}.", argument="now"
+        ) from error
     return pa.table(
         {
             "field": pa.array(limits, pa.string()),

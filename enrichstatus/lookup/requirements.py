@@ -82,14 +82,16 @@ def check_requirements(*, ended: float | None = None, failed: float | None = Non
     if tasks is not None:
         parse_number("tasks", tasks, least=0, whole=True)
     if ended is None and failed is None and tasks is None:
-        raise ValidationError("Nothing is required: pass ended=, failed= or tasks=.")
+        raise ValidationError("Nothing is required: name a share that has ended or failed, or a number of tasks.")
 
 
 def check_required(require: object) -> None:
     """Check requirements that are given as a mapping."""
     names = ("ended", "failed", "tasks")
     if not isinstance(require, Mapping) or not set(require) <= set(names):
-        raise ValidationError(f'require= takes some of {listed(names)}, {{"ended": 0.98}} say, not {require!r}.')
+        raise ValidationError(
+            f'takes some of {listed(names)}, {{"ended": 0.98}} say, not {require!r}.', argument="require"
+        )
     check_requirements(**require)
 
 

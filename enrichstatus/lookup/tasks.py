@@ -18,6 +18,8 @@ from enrichstatus.lookup.arguments import parse_fields
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, find, listed
 
 KEYS_SQL = Path(__file__).with_name("keys.sql").read_text(encoding="utf-8")
+#: What helps where tasks are bad.
+COERCE = ("errors", "coerce", "give them a null status")
 PROBLEMS_SQL = Path(__file__).with_name("problems.sql").read_text(encoding="utf-8")
 
 # Materialized, or the condition would make the engine cast every key twice
@@ -82,10 +84,12 @@ def tasks_from_leads(
     """
     names = parse_fields(fields)
     if entity_type not in ENTITY_TYPES:
-        raise ValidationError(f"entity_type= is one of {listed(ENTITY_TYPES)}, not {entity_type!r}.")
+        raise ValidationError(f"is one of {listed(ENTITY_TYPES)}, not {entity_type!r}.", argument="entity_type")
     frame = frames.read(leads, encoding=encoding, skip=skip)
     if entity_id not in frame.columns:
-        raise ValidationError(f"entity_id= names the column {entity_id!r}, but the leads have {listed(frame.columns)}.")
+        raise ValidationError(
+            f"names the column {entity_id!r}, but the leads have {listed(frame.columns)}.", argument="entity_id"
+        )
     if frame.columns.count(entity_id) > 1:
         raise ValidationError(f"There are two columns named {entity_id!r}; rename or drop one.")
     if taken := taken_names(frame, [name for name in KEY if name != entity_id]):
@@ -152,9 +156,7 @@ def cast_tasks(con: duckdb.DuckDBPyConnection) -> int:
 
 def bad_tasks(con: duckdb.DuckDBPyConnection) -> ValidationError:
     """Name the bad tasks of the relation ``given``."""
-    return ValidationError.of_rows(
-        "tasks", problems(con), 'Fix them, or pass errors="coerce" to give them a null status.'
-    )
+    return ValidationError.of_rows("tasks", problems(con), instead=COERCE)
 
 
 def keys_of(frame: Frame, first: int = 0) -> pa.Table:
@@ -176,7 +178,7 @@ def task_names(columns: Sequence[str]) -> dict[str, str]:
     if missing := [name for name in ("entityId", "field") if name not in names]:
         raise ValidationError(
             f"Tasks need the column {listed(missing)}; found {listed(columns)}. "
-            "A lead list becomes tasks with tasks_from_leads(leads, entity_id=…, fields=[…])."
+            "A lead list becomes tasks with tasks_from_leads(), at the command line with --entity-id COLUMN."
         )
     return names
 
@@ -187,12 +189,17 @@ def problems(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     return to_pandas(con.sql(_BAD_TASKS_SQL))
 
 
-def bad_rows(bad: pd.DataFrame, entity_id: str | None, fields: int, remedy: str) -> ValidationError:
-    """Name bad tasks by their rows, or by the rows and the column of the lead list that they were made of."""
-    if not fields:
-        return ValidationError.of_rows("tasks", bad, remedy)
-    leads = bad.assign(row=bad["row"] // fields, column=bad["column"].replace("entityId", entity_id))
-    return ValidationError.of_rows("leads", leads.drop_duplicates(), remedy)
+@contextmanager
+def naming_leads(entity_id: str | None, fields: Sequence[str]) -> Iterator[None]:
+    """Name bad tasks by the rows and the column of the lead list that they were made of, one a field; without fields they are tasks."""
+    try:
+        yield
+    except ValidationError as error:
+        if error.problems is None or not fields:
+            raise
+        bad = error.problems
+        leads = bad.assign(row=bad["row"] // len(fields), column=bad["column"].replace("entityId", entity_id))
+        raise ValidationError.of_rows("leads", leads.drop_duplicates(), instead=error.instead) from None
 
 
 def _comparable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

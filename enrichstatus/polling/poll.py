@@ -258,7 +258,8 @@ def _steps(schedule: Iterable[float | Ask] | None) -> Iterator[float | Ask]:
         return iter(Backoff())
     if isinstance(schedule, (str, bytes, type)) or not isinstance(schedule, Iterable):
         raise ValidationError(
-            f"schedule= takes Backoff(), Adaptive() or an iterable of seconds such as [1, 5, 30], not {schedule!r}."
+            f"takes Backoff(), Adaptive() or an iterable of seconds such as [1, 5, 30], not {schedule!r}.",
+            argument="schedule",
         )
     return iter(schedule)
 
@@ -268,7 +269,7 @@ def _next(steps: Iterator[float | Ask], last: float | None) -> Ask:
     step = next(steps, Backoff().maximum if last is None else last)
     ask = step if isinstance(step, Ask) else Ask(step)
     # a schedule of the user's own gives whatever it likes
-    return replace(ask, after=parse_number("A step of schedule=", ask.after, least=0, what="number of seconds"))
+    return replace(ask, after=parse_number("schedule", ask.after, least=0, what="number of seconds"))
 
 
 def _late(update: Update, end: float) -> PollDeadline:

@@ -55,7 +55,7 @@ class Run:
         check_source(source)
         choice("errors", errors, ("raise", "coerce"))
         if into is not None and into is source:
-            raise ValidationError("into= is the source itself; leave it out, or name a store beside it.")
+            raise ValidationError("is the source itself; leave it out, or name another store.", argument="into")
         self._source, self._clock = source, clock
         self._start, self._wall = clock(), datetime.now(UTC)
         self._requests = 0

@@ -12,9 +12,10 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus import frames
-from enrichstatus.errors import EnrichStatusError, ValidationError
+from enrichstatus.errors import EnrichStatusError
 from enrichstatus.lookup.arguments import parse_prefix
-from enrichstatus.lookup.tasks import check, create_vocabularies, taken_names, to_pandas
+from enrichstatus.lookup.query import refuse_taken
+from enrichstatus.lookup.tasks import check, create_vocabularies, to_pandas
 from enrichstatus.schema import KEY, STATUSES, listed
 from enrichstatus.survival import Numbers, Outlook, Prospect, learn
 
@@ -42,11 +43,7 @@ class Tracker:
         self.frame = frames.read(tasks.copy(deep=False) if isinstance(tasks, pd.DataFrame) else tasks)
         parse_prefix(prefix)
         self.names = (prefix + "status", prefix + "dataFound")
-        if taken := taken_names(self.frame, self.names):
-            raise ValidationError(
-                f"The tasks already have the column {listed(taken)}, which the answer would overwrite. Pass prefix= "
-                '(prefix="current_", say) to name the new ones apart, or drop the old.'
-            )
+        refuse_taken(self.frame, self.names)
         self._con = duckdb.connect()
         create_vocabularies(self._con, fields)
         check(self._con, self.frame, errors=errors)

@@ -69,7 +69,7 @@ def coverage(status: Any, by: By = "field", *, prefix: str = "", small: int = 30
     if _is_nothing(frame):
         columns = pa.table({name: pa.array([], pa.string()) for name in names})
     else:
-        theirs = [found(frame.columns, name, what="by= names") for name in names]
+        theirs = [found(frame.columns, name, what="names", argument="by") for name in names]
         columns = comparable(frame.arrow(theirs)).rename_columns(list(names))
     segments = segment(columns, len(frame), taken=(*_COVERAGE, *LABELS))
     size = len(LABELS)
@@ -100,14 +100,16 @@ def _is_nothing(frame: Frame) -> bool:
 def answers(frame: Frame, prefix: str, who: str = "coverage()") -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """Read ``status`` and ``dataFound`` of a frame."""
     if not isinstance(prefix, str):
-        raise ValidationError(f"prefix= takes the text that the lookup put before its columns, not {prefix!r}.")
+        raise ValidationError(
+            f"takes the text that the lookup put before its columns, not {prefix!r}.", argument="prefix"
+        )
     if _is_nothing(frame):
         return pa.chunked_array([], pa.string()), pa.chunked_array([], pa.bool_())
     try:
         names = [found(frame.columns, prefix + name, what=f"{who} needs") for name in ("status", "dataFound")]
     except ValidationError as error:
         raise ValidationError(
-            f"{error} Look the tasks up first: source.lookup(tasks); prefix= is the one that was given there."
+            f"{error} Look the tasks up first, and give the prefix that the lookup was given."
         ) from error
     words, data = comparable(frame.arrow(names)).columns
     if words.null_count == len(words):

@@ -57,7 +57,9 @@ def diff(a: Any, b: Any, *, names: tuple[str, str] = ("a", "b")) -> Report:
     """
     pair = tuple(names) if not isinstance(names, str) else ()
     if len(pair) != 2 or not all(isinstance(name, str) and name for name in pair) or pair[0] == pair[1]:
-        raise ValidationError(f'names= takes two distinct names, such as ("before", "after"), not {names!r}.')
+        raise ValidationError(
+            f'takes two distinct names, such as ("before", "after"), not {names!r}.', argument="names"
+        )
     both = [frames.read(a), frames.read(b)]
     with duckdb.connect() as con:
         con.execute("set TimeZone = 'UTC'")

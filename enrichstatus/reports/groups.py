@@ -62,16 +62,18 @@ def parse_by(by: By) -> tuple[str, ...]:
         return ()
     names = (by,) if isinstance(by, str) else tuple(by) if isinstance(by, Iterable) else ()
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
-        raise ValidationError(f'by= takes a name such as "field", distinct names, or None for one row; not {by!r}.')
+        raise ValidationError(
+            f'takes a name such as "field", distinct names, or None for one row; not {by!r}.', argument="by"
+        )
     return names
 
 
-def found(columns: Iterable[str], name: str, *, what: str) -> str:
+def found(columns: Iterable[str], name: str, *, what: str, argument: str | None = None) -> str:
     """Give the name under which a column stands; a wire name also in snake_case."""
     names = list(columns)
     spelling = next((one for one in (name, snake(name)) if one in names), None)
     if spelling is None:
-        raise ValidationError(f"{what} the column {name!r}; found {listed(names)}.")
+        raise ValidationError(f"{what} the column {name!r}; found {listed(names)}.", argument=argument)
     if names.count(spelling) > 1:
         raise ValidationError(f"There are two columns named {spelling!r}; rename or drop one.")
     return spelling
@@ -80,7 +82,7 @@ def found(columns: Iterable[str], name: str, *, what: str) -> str:
 def segment(columns: pa.Table, rows: int, *, taken: Collection[str]) -> Segments:
     """Number so many rows by their values in all of the columns; `taken` are names that the report has columns for."""
     if clash := [name for name in columns.column_names if name in taken]:
-        raise ValidationError(f"by= names {listed(clash)}, which the report has a column for; rename yours.")
+        raise ValidationError(f"names {listed(clash)}, which the report has a column for; rename yours.", argument="by")
     code = np.zeros(rows, dtype=np.int64)
     for column in columns.columns:  # a few columns, not rows
         encoded = column.combine_chunks().dictionary_encode("encode")

@@ -158,7 +158,7 @@ def read_history(
 ) -> tuple[pa.Table, Segments]:
     """Read the records with the columns that are needed and the number of their segment."""
     if strange := [name for name in names if name not in (*COLUMNS, *_PERIODS)]:
-        raise ValidationError(f"by= takes {listed((*_PERIODS, *COLUMNS), limit=20)}; not {listed(strange)}.")
+        raise ValidationError(f"takes {listed((*_PERIODS, *COLUMNS), limit=20)}; not {listed(strange)}.", argument="by")
     columns = dict.fromkeys([*needed, *(name for name in names if name in COLUMNS)])
     table = store.records(tuple(columns), org_id=org_id)
     if bought and table["creditTransactionId"].null_count < table.num_rows:

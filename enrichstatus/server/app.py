@@ -17,6 +17,7 @@ from enrichstatus.errors import EnrichStatusError, UnauthorizedError, Validation
 from enrichstatus.lookup.contract import PATH
 from enrichstatus.server.request_batcher import Batcher
 from enrichstatus.server.tokens import digests, organization, read_tokens
+from enrichstatus.sources.store.open_files import identity
 from enrichstatus.sources.store.store import EnrichmentStore
 
 try:
@@ -105,7 +106,7 @@ class _Endpoint:
         self._store = store
         self._clock = clock
         self._tokens_file = None if isinstance(tokens, Mapping) else tokens
-        self._tokens_seen = self._tokens_read = _stamp(self._tokens_file)
+        self._tokens_seen = self._tokens_read = identity(self._tokens_file)
         self._tokens = digests(tokens) if isinstance(tokens, Mapping) else read_tokens(tokens)
         self._types = openapi.types(store.fields)
         self._document = msgspec.json.encode(openapi.document(self._types, triggers=trigger is not None))
@@ -113,28 +114,30 @@ class _Endpoint:
         self._batcher = Batcher(self._answer)
 
     async def query(self, request: Request) -> Response:
-        return await self._asked(request, self._types.request, "tasks", self._batcher.ask)
+        return await self._asked(request, None, "tasks", self._batcher.ask)
 
     async def trigger(self, request: Request) -> Response:
         assert self._trigger
         return await self._asked(request, self._types.trigger, "personIds", self._trigger)
 
     async def _asked(self, request: Request, kind: Any, member: str, ask: Ask) -> Response:
-        """Answer with what `ask` gives a body that is of this type; of its member the log has the length."""
+        """Answer with what `ask` gives a body of this type, or checks itself; of its member the log has the length."""
         note = request.scope["enrichstatus"]
         note["org"] = org_id = organization(self._tokens, request.headers.get("authorization"))
         if org_id is None or not org_id.strip():
             raise ValidationError("Organization ID is missing")
         try:
-            # read first and then checked: of members that come twice the last speaks, and what is ignored is JSON too
+            # read first and then checked: of members that come twice the last counts, and what is ignored is JSON too
             body = msgspec.json.decode(await _body(request))
-            msgspec.convert(body, kind)
+            if kind is not None:
+                msgspec.convert(body, kind)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             if isinstance(error, EnrichStatusError):
                 raise
             what = "breaks the contract" if isinstance(error, msgspec.ValidationError) else "is no JSON"
             raise ValidationError(f"The body {what}: {error}. GET /openapi.json describes it.") from None
-        note["tasks"] = len(body[member])
+        members = body.get(member) if isinstance(body, dict) else None
+        note["tasks"] = len(members) if isinstance(members, list) else None
         return _json(await ask(org_id, body))
 
     async def openapi(self, request: Request) -> Response:
@@ -167,17 +170,18 @@ class _Endpoint:
     async def _watch(self) -> None:
         """Take up a store's file, or tokens, that were replaced; what cannot be used is told once, and the old goes on."""
         told = ""
-        refused, again = _stamp(None), 0.0
+        refused: tuple[int, ...] = ()
+        again = 0.0
         while True:
             await asyncio.sleep(WATCH)
             try:
                 self._take_up_tokens()
-                stamp = _stamp(self._store.path)
+                stamp = identity(self._store.path)
                 # to read a large file only to refuse it is work, which the same one is not worth all the time
                 if self._store.replaced() and (stamp != refused or time.monotonic() > again):
                     refused, again = stamp, time.monotonic() + SECOND_LOOK
                     await asyncio.to_thread(self._store.refresh)
-                    refused = _stamp(None)
+                    refused = ()
                     _LOG.info(_line(event="reloaded", store=self._store.path))
                 if stamp != refused:
                     told = ""
@@ -189,7 +193,7 @@ class _Endpoint:
     def _take_up_tokens(self) -> None:
         if self._tokens_file is None:
             return
-        stamp = _stamp(self._tokens_file)
+        stamp = identity(self._tokens_file)
         # as it was at the last look too: it is not being written just now
         if stamp not in (self._tokens_read, ()) and stamp == self._tokens_seen:
             self._tokens_read = stamp  # also where it cannot be: that is told once
@@ -289,11 +293,3 @@ def _json(content: Any) -> Response:
 def _error(status: int, code: str, message: str, headers: Any = None) -> Response:
     body = msgspec.json.encode({"error": {"code": code, "message": message}})
     return Response(body, status, headers=headers, media_type="application/json")
-
-
-def _stamp(path: TokensFile | None) -> tuple[int, ...]:
-    try:
-        found = os.stat(path or "")
-    except OSError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns

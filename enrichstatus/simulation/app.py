@@ -122,7 +122,7 @@ class Faults:
     @rate.setter
     def rate(self, rate: float) -> None:
         if not 0 <= rate <= 1:
-            raise ValidationError(f"The rate of faults is from 0 to 1, not {rate!r}.")
+            raise ValidationError(f"is from 0 to 1, not {rate!r}.", argument="fault_rate")
         self._rate = rate
 
     @property
@@ -135,7 +135,7 @@ class Faults:
         strange = [kind for kind in kinds if kind not in FAULTS]
         if strange or not kinds:
             found = listed(map(repr, strange)) if strange else "none at all"
-            raise ValidationError(f"Faults are some of {listed(FAULTS)}, not {found}.")
+            raise ValidationError(f"takes some of {listed(FAULTS)}, not {found}.", argument="faults")
         self._kinds = tuple(kinds)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

@@ -90,7 +90,7 @@ class SimulatedStore(EnrichmentStore):
         clock: Callable[[], float] = time.monotonic,
     ):
         if not SLOWEST <= speed <= FASTEST:  # nor is NaN
-            raise ValidationError(f"speed= is from {SLOWEST} to {FASTEST:,}, not {speed!r}.")
+            raise ValidationError(f"is from {SLOWEST} to {FASTEST:,}, not {speed!r}.", argument="speed")
         super().__init__(org_id=org_id, max_processing_time=MAX_PROCESSING_TIME / speed, fields=fields)
         self._seed, self._speed, self._clock = seed, speed, clock
         self._advancing = threading.Lock()
@@ -211,7 +211,7 @@ class SimulatedStore(EnrichmentStore):
             except ValidationError as error:
                 if error.problems is None:
                     raise
-                raise ValidationError.of_rows("tasks", error.problems, "Nothing was triggered.") from None
+                raise ValidationError.of_rows("tasks", error.problems, "Nothing was triggered. Fix them.") from None
             query = con.sql(_KEYS_SQL, params={"seed": str(self._seed), "org": org_id, "at": at.isoformat()})
             keys: pd.DataFrame = query.to_arrow_table().to_pandas()
             return keys

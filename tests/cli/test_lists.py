@@ -203,10 +203,10 @@ def test_what_is_required_is_required_of_all_tasks(
         (("plan", *LEADS, *STORE, "--costs", "emails=much"), "--costs takes a number behind each =, not 'much'"),
         (
             ("plan", *LEADS, *STORE, "--costs", "emails=-1"),
-            "--costs of emails is a number of credits from 0 up, not -1.0",
+            "--costs takes a number of credits for emails from 0 up, not -1.0",
         ),
-        (("plan", *LEADS, *STORE, "--budget", "-5"), "--budget is a number of credits from 0 up, not -5.0"),
-        (("plan", *LEADS, *STORE, "--budget", "5"), "--budget needs the price of emails: name it in --costs"),
+        (("plan", *LEADS, *STORE, "--budget", "-5"), "--budget takes a number of credits from 0 up, not -5.0"),
+        (("plan", *LEADS, *STORE, "--budget", "5"), "--budget needs the price of emails, which the costs do not have"),
         (("plan", *LEADS, *STORE, "--priority", "rank"), "--priority names a column of the tasks"),
         (("plan", *LEADS, *STORE, "--retry", "pending"), "--retry is one of 'timeout', 'failed', not 'pending'"),
         (("plan", *LEADS, *STORE, "--requests", "x.csv"), "'x.csv' has no known ending to write; expected .ndjson"),
@@ -217,11 +217,11 @@ def test_what_is_required_is_required_of_all_tasks(
         ),
         (("plan", *LEADS, *STORE, "-o", "plan.xlsx"), "'plan.xlsx' has no known ending"),
         (("plan", *LEADS, "--url", "https://x.test", "--org", "o"), "--org goes with --store or --records"),
-        (("plan", "leads.csv", *STORE), "takes --entity-id COLUMN"),
+        (("plan", "leads.csv", *STORE), "with --entity-id COLUMN"),
         (("report", *LEADS, *STORE, "-o", "report.pdf"), "'report.pdf' has no known ending to write; expected .html"),
         (("report", *LEADS, *STORE, "--by", "country", "-o", "r.html"), "country"),
         (("lookup", *LEADS, *STORE, "--require", "done=1"), "--require takes ended=SHARE and failed=SHARE, not done"),
-        (("lookup", *LEADS, *STORE, "--require", "ended=98"), "--ended is a share from 0 to 1, not 98.0"),
+        (("lookup", *LEADS, *STORE, "--require", "ended=98"), "ended takes a share from 0 to 1, not 98.0"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

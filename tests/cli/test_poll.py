@@ -345,7 +345,9 @@ def test_a_bar_fits_the_terminal(service: Service, columns: int, capfd: pytest.C
         stderr.close()
         lines = [
             line
-            for line in re.split(r"[\r\n]+", read(r"requests, \d s *\r?\n$" if columns > 80 else r"\n$"))
+            for line in re.split(
+                r"[\r\n]+", read(r"requests( \(\d+ saved\))?, \d+ s *\r?\n$" if columns > 80 else r"\n$")
+            )
             if line.strip()
         ]
     assert max(len(line.rstrip()) for line in lines) <= columns - 3
@@ -363,7 +365,9 @@ def test_ctrl_c_at_a_terminal_leaves_the_bar_on_a_line_of_its_own(service: Servi
         polling.send_signal(signal.SIGINT)
         last = screen(read(r"enrichstatus: interrupted.*\n"), 100)
         assert polling.wait() == 130
-    assert re.search(r"^ \d\d%\|.*\| \d+ of 450 ended, \d+ pending, \d+ failed, .*requests, \d s$", last[0]), last
+    assert re.search(
+        r"^ \d\d%\|.*\| \d+ of 450 ended, \d+ pending, \d+ failed, \d+ requests( \(\d+ saved\))?, \d+ s$", last[0]
+    ), last
     assert last[1].startswith("enrichstatus: interrupted: ")
 
 
@@ -399,7 +403,7 @@ def test_whose_records_they_are_is_told_in_the_words_of_the_command_line(
         2,
         "",
         [
-            "enrichstatus: The answers are records of org_simulated, but --org says org_other: pass --org 'org_simulated'."
+            "enrichstatus: --store is opened for org_other, but the answers are records of org_simulated: name that organization."
         ],
     )
     assert not Path("o.csv").exists()
@@ -423,7 +427,7 @@ def test_what_failed_is_exit_code_1(
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no such tasks": (("nowhere.csv",), "matches no file"),
     "empty tasks": (("",), "TASKS is empty"),
-    "leads as tasks": (("leads.csv",), "takes --entity-id COLUMN"),
+    "leads as tasks": (("leads.csv",), "with --entity-id COLUMN"),
     "fields of tasks": (("tasks.csv", "--fields", "emails"), "--fields goes with --entity-id"),
     "unknown field": (("leads.csv", *LEADS[:2], "--fields", "fax"), "--fields names fax; the fields are"),
     "nobody's store": (("tasks.csv", "--store", "new.duckdb"), "--store needs --org: the organization whose records"),
@@ -438,7 +442,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         ("tasks.csv", "-o", "./tasks.csv"),
         "--output would replace 'tasks.csv', which TASKS names",
     ),
-    "plain http": (("tasks.csv", "--url", "http://example.com"), "Use https, or pass --allow-http."),
+    "plain http": (("tasks.csv", "--url", "http://example.com"), "Use https, or pass --allow-http to send it"),
     "no address": (("tasks.csv", "--url", "nonsense"), "--url is an address such as"),
 }
 

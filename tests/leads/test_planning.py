@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 import enrichstatus as es
+from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.simulation import SimulatedStore
 from tests.support.cases import cases
 from tests.support.factory import NOW, ORG, record, task, uid
@@ -95,17 +96,43 @@ def test_what_is_stale_is_bought_again(store: es.EnrichmentStore):
     assert actions(es.plan(store, [task(5)], stale_after="30 days", now=NOW)) == ["trigger"]
 
 
-def test_an_entity_known_as_another_type_is_said_so(make_source: MakeSource):
-    """A company that is asked as a person is not bought, in any field; one that is known as both is."""
-    source = make_source(
+def test_an_entity_known_as_another_type_is_said_so(store: es.EnrichmentStore):
+    """A company that is planned as a person is not bought, in any field; one that is known as both is."""
+    store.load(
         [record(0, entityType="company"), record(1, entityType="company"), record(2, entityId=uid(1), field="phones")]
     )
     tasks = [task(0), task(0, "phones"), task(1), task(1, "phones"), task(2), task(0) | {"entityType": "company"}]
-    plan = es.plan(source, tasks, now=NOW)
+    plan = es.plan(store, tasks, now=NOW)
     assert actions(plan) == ["invalid", "invalid", "trigger", "have", "trigger", "have"]
     assert plan.frame["reason"][0] == "known as a company: is the entity type right?"
-    back = es.plan(make_source([record(0)]), [task(0) | {"entityType": "company"}])
+    store.load([record(5)])
+    back = es.plan(store, [task(5) | {"entityType": "company"}])
     assert back.frame["reason"].tolist() == ["known as a person: is the entity type right?"]
+
+
+def test_a_plan_looks_each_task_up_once(store: es.EnrichmentStore):
+    """A source that may be a service is not sent the tasks without a record a second time."""
+    asked = []
+
+    class Service:
+        def lookup(self, tasks: Any, **options: Any) -> Any:
+            asked.append(len(tasks))
+            return store.lookup(tasks, **options)
+
+    plan = es.plan(Service(), [task(n) for n in range(7)], now=NOW)
+    assert actions(plan) == ["trigger"] * 7
+    assert asked == [7]
+
+
+def test_a_status_that_nobody_knows_is_not_bought_again(store: es.EnrichmentStore):
+    """It may be no failure: only what the table of outcomes says is bought is bought."""
+    store.load([*records(), record(7, status="cancelled", dataFound=None)])
+    plan = es.plan(store, [task(n) for n in (*range(6), 7, 8)], now=NOW)
+    assert plan.frame["reason"][6] == "ended on 2026-11-16 with a status that is unknown"
+    reasons = store.lookup([task(n) for n in (*range(6), 7, 8)], columns="reason", now=NOW)["reason"]
+    bought = [action in ("trigger", "retry") for action in actions(plan)]
+    assert bought == [OUTCOMES[reason].bought for reason in reasons]
+    assert sum(bought) == 4
 
 
 # --- money --------------------------------------------------------------------------------------------------------------------
@@ -298,12 +325,12 @@ def history(seed: int) -> tuple[int, int, int]:
     ("options", "message"),
     [
         ({"costs": {"fax": 1}}, "costs= has a price for fax; the fields are emails, phones, summary"),
-        ({"costs": {"emails": -1}}, "costs= of emails is a number of credits from 0 up, not -1"),
+        ({"costs": {"emails": -1}}, "costs= takes a number of credits for emails from 0 up, not -1"),
         ({"costs": {"emails": float("nan")}}, "not nan"),
         ({"costs": {"emails": "1"}}, "not '1'"),
         ({"costs": {"emails": True}}, "not True"),
         ({"costs": 5}, "costs= takes credits by field"),
-        ({"budget": -5, "costs": COSTS}, "budget= is a number of credits from 0 up, not -5"),
+        ({"budget": -5, "costs": COSTS}, "budget= takes a number of credits from 0 up, not -5"),
         ({"budget": float("inf"), "costs": COSTS}, "not inf"),
         ({"budget": 5}, "budget= needs the price of emails"),
         ({"budget": 5, "costs": {"phones": 1}}, "budget= needs the price of emails"),

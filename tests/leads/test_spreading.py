@@ -264,10 +264,10 @@ def test_an_empty_list_passes_unless_tasks_are_required():
     ("frame", "options", "message"),
     [
         (ended("finished"), {}, "Nothing is required"),
-        (ended("finished"), {"ended": 98}, "ended= is a share from 0 to 1, not 98"),
-        (ended("finished"), {"failed": float("nan")}, "failed= is a share"),
-        (ended("finished"), {"ended": True}, "ended= is a share"),
-        (ended("finished"), {"tasks": -1}, "tasks= is a whole number"),
+        (ended("finished"), {"ended": 98}, "ended= takes a share from 0 to 1, not 98"),
+        (ended("finished"), {"failed": float("nan")}, "failed= takes a share"),
+        (ended("finished"), {"ended": True}, "ended= takes a share"),
+        (ended("finished"), {"tasks": -1}, "tasks= takes a whole number"),
         (pd.DataFrame({"state": ["x"]}), {"ended": 1}, "There is no column 'status'; found state"),
         ("finished", {"ended": 1}, "finished"),
     ],
@@ -284,3 +284,15 @@ def test_organizations_stay_apart():
     store.load([record(0)])
     assert leads(0).enrichment.status(store, entity_id="id", fields="emails")["ready"].tolist() == [False]
     assert ORG != "org_2"
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, pa.Table.from_pandas], ids=["pandas", "polars", "arrow"])
+def test_one_uuid_in_two_spellings_is_one_lead_and_one_task(kind: Any):
+    """Spread has one row for it, and a plan buys it once."""
+    spellings = [uid(0), uid(0).upper(), "{" + uid(0) + "}", uid(0).replace("-", ""), f" {uid(0)}\n", "x", "X", None]
+    fields = ["emails", "phones", "summary", "notes", "age", "emails", "emails", "emails"]
+    rows = pd.DataFrame({"entityId": spellings, "field": fields, "status": "finished", "dataFound": True})
+    assert len(es.spread(kind(rows))) == 4
+    tasks = kind(pd.DataFrame({"entityId": spellings[:5], "field": "emails"}))
+    plan = es.plan(es.EnrichmentStore(org_id=ORG), tasks, costs={"emails": 1})
+    assert (plan.cost, list(plan.frame["action"])) == (1, ["trigger", *["duplicate"] * 4])

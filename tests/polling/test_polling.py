@@ -846,9 +846,7 @@ def test_an_unusable_argument_is_refused_at_once(clock: Clock, options: dict[str
 )
 def test_a_schedule_that_gives_no_seconds_is_refused(clock: Clock, step: Any):
     """What is no wait is named when it comes up, and what had been answered by then is on the error."""
-    with pytest.raises(
-        es.ValidationError, match="A step of schedule= is a number of seconds from 0 up, not "
-    ) as caught:
+    with pytest.raises(es.ValidationError, match="schedule= takes a number of seconds from 0 up, not ") as caught:
         polled(Service(clock, {0: 0, 1: 99}), numbered(0, 1), clock, schedule=[step])
     assert statuses(caught.value.update.frame) == ["finished", "pending"]
 

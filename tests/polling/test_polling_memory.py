@@ -298,7 +298,7 @@ def test_a_memory_that_cannot_be_one_is_refused_at_once(clock: Clock, path: Path
     closed.close()
     own = es.EnrichmentStore(org_id=ORG)
     cases: list[tuple[Any, Any, str]] = [
-        (service, es.EnrichmentStore(path, org_id=ORG, read_only=True), "opened with read_only=True"),
+        (service, es.EnrichmentStore(path, org_id=ORG, read_only=True), "this one is only read"),
         (service, es.EnrichmentStore(), "opened with org_id="),
         (service, closed, "closed"),
         (service, Service(clock, {}), "into= takes an EnrichmentStore, not Service"),
@@ -314,7 +314,9 @@ def test_records_of_another_organization_are_not_kept(clock: Clock, path: Path):
     """Where the token is another organization's than the store, the poll ends, says which, and nothing of theirs is in the store."""
     service = Service(clock, {0: 0}, org_id="org_other")
     with es.EnrichmentStore(path, org_id=ORG) as store:
-        with pytest.raises(es.ValidationError, match="records of org_other, but into= is the store of org_1"):
+        with pytest.raises(
+            es.ValidationError, match="into= is opened for org_1, but the answers are records of org_other"
+        ):
             polled(service, numbered(0), clock, into=store)
         assert statuses(store.lookup(numbered(0))) == [None]
         assert statuses(store.lookup(numbered(0), org_id="org_other")) == [None]

@@ -77,21 +77,21 @@ def test_every_wait_is_within_its_bounds(initial: float, factor: float, longer: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"initial": 0}, r"initial= is a number from 0\.001 up, not 0\."),
-        ({"initial": -1}, "initial= is a number"),
+        ({"initial": 0}, r"initial= takes a number from 0\.001 up, not 0\."),
+        ({"initial": -1}, "initial= takes a number"),
         ({"initial": "1s"}, "not '1s'"),
         ({"initial": None}, "not None"),
         ({"initial": True}, "not True"),
-        ({"initial": math.nan}, "initial= is a number"),
-        ({"initial": math.inf}, "initial= is a number"),
-        ({"factor": 0.9}, "factor= is a number from 1 up"),
-        ({"factor": math.inf}, "factor= is a number"),
-        ({"maximum": 0.5}, "maximum= is a number from 1 up"),
-        ({"initial": 30, "maximum": 20}, "maximum= is a number from 30 up, not 20"),
-        ({"maximum": math.inf}, "maximum= is a number"),
-        ({"maximum": math.nan}, "maximum= is a number"),
-        ({"jitter": 1}, r"jitter= is a number from 0 to 0\.99, not 1"),
-        ({"jitter": -0.1}, "jitter= is a number"),
+        ({"initial": math.nan}, "initial= takes a number"),
+        ({"initial": math.inf}, "initial= takes a number"),
+        ({"factor": 0.9}, "factor= takes a number from 1 up"),
+        ({"factor": math.inf}, "factor= takes a number"),
+        ({"maximum": 0.5}, "maximum= takes a number from 1 up"),
+        ({"initial": 30, "maximum": 20}, "maximum= takes a number from 30 up, not 20"),
+        ({"maximum": math.inf}, "maximum= takes a number"),
+        ({"maximum": math.nan}, "maximum= takes a number"),
+        ({"jitter": 1}, r"jitter= takes a number from 0 to 0\.99, not 1"),
+        ({"jitter": -0.1}, "jitter= takes a number"),
     ],
     ids=str,
 )
@@ -104,7 +104,7 @@ def test_a_number_out_of_range_is_refused(make: Callable[..., Any], arguments: d
 @pytest.mark.parametrize("patience", [0, -1, math.nan, math.inf, "much"])
 def test_a_patience_that_is_none_is_refused(patience: Any):
     """What a request is worth is a number above zero."""
-    with pytest.raises(es.ValidationError, match="patience= is a number"):
+    with pytest.raises(es.ValidationError, match="patience= takes a number"):
         es.Adaptive(patience)
 
 

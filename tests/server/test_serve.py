@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -31,6 +30,7 @@ from enrichstatus.server.openapi import TRIGGER_PATH
 from enrichstatus.server.tokens import read_tokens
 from tests.support.factory import NOW, ORG, record, task, uid
 from tests.support.serving import PATH, running
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 
@@ -218,7 +218,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "failed tasks in place of the answered": ((*REMOTE, "-o", "o.csv", "--failed", "o.csv"), "--failed would replace"),
     "failed tasks in no format": ((*REMOTE, "-o", "o.csv", "--failed", "f.txt"), "no known ending"),
     "an address that is none": (("lookup", "tasks.csv", "--url", "nonsense"), ": --url is an address such as"),
-    "plain http": (("lookup", "tasks.csv", "--url", "http://example.com"), "Use https, or pass --allow-http."),
+    "plain http": (("lookup", "tasks.csv", "--url", "http://example.com"), "Use https, or pass --allow-http to send it"),
     "a token in the address": (("lookup", "tasks.csv", "--url", "https://u:p@example.com"), "goes in ENRICHSTATUS_TOKEN"),
 }  # fmt: skip
 
@@ -317,14 +317,18 @@ def test_bad_leads_of_a_simulation_are_counted_as_leads(capsys: pytest.CaptureFi
     assert "3 bad leads: row 3: lead_id is missing; row 4: lead_id 'jane@cedar-labs.example' is not a UUID" in err
     Path("bad.csv").write_text(f"entityId,field\nx,emails\n{uid(0)},emails\n")
     code, _, err = run(capsys, "serve", "--simulate", "--tasks", "bad.csv")
-    assert (code, err) == (2, "enrichstatus: 1 bad task: row 0: entityId 'x' is not a UUID. Fix them.\n")
+    assert (code, err) == (
+        2,
+        "enrichstatus: 1 bad task: row 0: entityId 'x' is not a UUID. Nothing was triggered. Fix them.\n",
+    )
 
 
 class Picky:
-    """A service that does not answer the batch of one entity: it refuses it, or keeps it waiting."""
+    """A service that does not answer the batch of one entity: it refuses it, or keeps it waiting; `seen` gets a word for each batch."""
 
-    def __init__(self, app: Any, entity: str, *, wait: bool = False):
+    def __init__(self, app: Any, entity: str, *, wait: bool = False, seen: list[str] | None = None):
         self.app, self.entity, self.wait = app, entity, wait
+        self.seen = [] if seen is None else seen
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -340,9 +344,11 @@ class Picky:
                 return {"type": "http.request", "body": body, "more_body": False}
 
             await self.app(scope, again, send)
+            self.seen.append("answered")
             return
         if self.wait:
-            await asyncio.sleep(3)
+            self.seen.append("waits")
+            await receive()  # until the client is gone
         answer = b'{"error": {"code": "VALIDATION_ERROR", "message": "Not this one."}}'
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 400, "headers": headers})
@@ -408,14 +414,16 @@ def test_leads_that_were_not_answered_keep_their_columns(capsys: pytest.CaptureF
 def test_a_lookup_that_is_interrupted_keeps_what_was_answered(folder: Path, keep: bool):
     """Ctrl-C is exit code 130 and one line; with ``--failed`` both files are written, else none."""
     files = ["-o", "o.csv", *(["--failed", "f.csv"] if keep else [])]
-    with picky(wait=True) as url:
+    seen: list[str] = []
+    with picky(wait=True, seen=seen) as url:
         process = subprocess.Popen(
             [sys.executable, "-m", "enrichstatus", "lookup", "tasks.csv", "--url", url, *files],
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
-        time.sleep(2.5)
+        until(lambda: sorted(seen) == ["answered", "answered", "waits"])
+        time.sleep(0.5)  # for the client to read what was answered, of which nothing tells
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130, err

@@ -182,7 +182,7 @@ def test_records_without_an_id_get_the_same_one_each_time(store: es.EnrichmentSt
 def test_org_id_stamps_records_that_carry_none():
     """``org_id=``, or the store's, is given to records without an organization and to no others."""
     with es.EnrichmentStore() as store:
-        with pytest.raises(es.ValidationError, match="orgId is missing, and no org_id= was given"):
+        with pytest.raises(es.ValidationError, match="orgId is missing, and no organization was given"):
             store.load([record(0, orgId=None)])
         store.load([record(0, orgId=None), record(1, orgId="org_9"), record(2, orgId=" ")], org_id="org_7")
         assert store.lookup([task(0), task(1), task(2)], org_id="org_7", how="inner", now=NOW)["entityId"].tolist() == [

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +24,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.simulation import SimulatedStore
+from enrichstatus.sources.store import load as loading
 from tests.support.cases import cases
 from tests.support.factory import NOW, ORG, record, task
 
@@ -46,15 +47,28 @@ def statuses(store: es.EnrichmentStore, *numbers: int) -> list[str]:
     return store.lookup([task(number) for number in numbers], now=NOW)["status"].fillna("-").tolist()
 
 
-def elsewhere(path: Path, **options: bool) -> str:
-    """Say what another process meets that opens the file."""
-    code = (
-        "import sys, enrichstatus as es\n"
-        f"try: print(len(es.EnrichmentStore(sys.argv[1], org_id={ORG!r}, **{options!r}).records()))\n"
-        "except es.EnrichStatusError as error: print(type(error).__name__, error)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True, cwd=ROOT)
-    return done.stdout.strip()
+@pytest.fixture(scope="module", autouse=True)
+def another_process() -> Iterator[None]:
+    """Start a process that shares nothing with this one, for `elsewhere`."""
+    global _another
+    with multiprocessing.get_context("spawn").Pool(1) as _another:
+        yield
+
+
+_another: Any = None
+
+
+def elsewhere(path: Path, *, read_only: bool = False) -> str:
+    """Say what another process meets that opens the file: the number of records, or an error."""
+    return str(_another.apply(_met, (path, read_only)))
+
+
+def _met(path: Path, read_only: bool) -> str:
+    try:
+        with opened(path, read_only=read_only) as store:
+            return str(len(store.records()))
+    except es.EnrichStatusError as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def other_names(path: Path) -> dict[str, Path | str]:
@@ -86,7 +100,7 @@ def test_a_file_opened_again_in_a_process_stays_locked(tmp_path: Path, read_only
         gc.collect()
         with pytest.raises(es.StoreLockedError, match="is open in this process already"):
             opened(name, read_only=not read_only)
-    # a reader elsewhere would be let in if the lock were gone
+    # who would be let in if the lock were gone
     assert "StoreLockedError" in elsewhere(path, read_only=not read_only)
     first.close()
     assert elsewhere(path, read_only=not read_only) == "1"
@@ -331,7 +345,7 @@ def test_a_forked_child_does_not_write_to_its_parents_file(tmp_path: Path):
         for read_only in (False, True):
             assert in_fork(lambda r=read_only: opened(path, read_only=r)).startswith("StoreLockedError")  # type: ignore[misc]
         assert in_fork(store.close) is None
-        assert in_fork(lambda: made(tmp_path / "own.duckdb", 1) and elsewhere(tmp_path / "own.duckdb")) == "1"
+        assert in_fork(lambda: _met(made(tmp_path / "own.duckdb", 1), True)) == "1"
         store.load([record(4)])
         assert "StoreLockedError" in elsewhere(path)
     assert elsewhere(path) == "2"
@@ -446,6 +460,56 @@ def killed(script: str, *arguments: object, moments: random.Random) -> list[str]
         child.kill()
         said += child.stdout.read().splitlines(keepends=True)
     return [line for line in said[1:] if line.endswith("\n")]
+
+
+def test_a_wal_of_another_file_says_what_to_do(tmp_path: Path):
+    """Where a killed program left a WAL, and another file took the name, nothing is mixed up: the message says what to do."""
+    script = """
+        import os, sys
+        import enrichstatus as es
+        with es.EnrichmentStore(sys.argv[1])._cursor() as con:
+            con.execute("update enrichments set error = 'in the WAL'")
+            os.kill(os.getpid(), 9)
+    """
+    path = made(tmp_path / "s.duckdb", 0)
+    backup = shutil.copy(path, tmp_path / "backup.duckdb")
+    with opened(path) as store:
+        store.load([record(0, updatedAt="2026-11-17")])
+    subprocess.run([sys.executable, "-c", dedent(script), path], check=False, cwd=ROOT)
+    wal = path.with_name("s.duckdb.wal")
+    assert wal.exists()
+    left = shutil.copytree(tmp_path, tmp_path.with_name(tmp_path.name + "-left"))
+    with opened(path) as store:
+        assert store.records()["error"].to_pylist() == ["in the WAL"]
+    os.remove(path)
+    shutil.copy(left / wal.name, wal)
+    with opened(path) as store:  # a file that was removed is not brought back
+        assert store.records().num_rows == 0
+    for other in (backup, made(tmp_path / "other.duckdb", 1)):
+        shutil.copy(left / wal.name, wal)
+        shutil.copy(other, path)
+        for read_only in (False, True):
+            with pytest.raises(
+                es.StoreError, match=r"s\.duckdb\.wal' was left, .* move the \.wal away to open this one"
+            ):
+                opened(path, read_only=read_only)
+    wal.unlink()
+    assert elsewhere(path) == "1"
+
+
+def test_a_file_that_is_replaced_while_it_is_loaded_into_is_not_reported_as_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What went into a file that has lost its name meanwhile is an error, and the file of that name is as it came."""
+    path, other = made(tmp_path / "s.duckdb", 0), made(tmp_path / "other.duckdb", 1)
+    merge = loading._store
+    monkeypatch.setattr(loading, "_store", lambda con: (other.replace(path), merge(con))[1])
+    with opened(path) as store, pytest.raises(es.StoreError, match="was replaced by another file"):
+        store.load([record(2)])
+    monkeypatch.undo()
+    with opened(path) as store:
+        assert statuses(store, 0, 1, 2) == ["-", "finished", "-"]
+    assert [file.name for file in tmp_path.iterdir()] == ["s.duckdb"]
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 
 import enrichstatus as es
+from enrichstatus.cli import main
 from enrichstatus.schema import COLUMNS, SCHEMA
 from tests.support.cases import cases
 from tests.support.factory import NOW, ORG, record, task, uid
@@ -443,3 +444,38 @@ def test_all_records_of_an_organization_can_be_had(store: es.EnrichmentStore):
         store.records(("reason",))
     with pytest.raises(es.ValidationError, match="Organization ID is missing"):
         es.EnrichmentStore().records()
+
+
+@pytest.mark.parametrize("kind", ["store", "scan"])
+def test_an_organization_without_records_among_others_is_warned_of(tmp_path: Path, kind: str):
+    """Where nothing is found and nothing could be, a lookup says so, and names nobody else; one that has records is not warned."""
+    path = tmp_path / "r.parquet"
+    pd.DataFrame([record(0)]).to_parquet(path)
+    store = es.EnrichmentStore(org_id="org_l") if kind == "store" else es.EnrichmentStore.scan(path, org_id="org_l")
+    if kind == "store":
+        assert store.lookup([task(0)], now=NOW)["status"].isna().all()  # no records at all are none of others
+        store.load(path)
+    with pytest.warns(es.OrganizationWarning, match="none of the organization 'org_l'") as caught:
+        store.lookup([task(0)], now=NOW)
+    assert ORG not in str(caught[0].message)
+    assert caught[0].filename == __file__
+    tasks = tmp_path / "tasks.csv"
+    pd.DataFrame([task(0)]).to_csv(tasks, index=False)
+    with pytest.warns(es.OrganizationWarning, match="org_l"):
+        store.lookup_to(tasks, tmp_path / "o.csv", now=NOW)
+    assert store.lookup([task(7)], org_id=ORG, now=NOW)["status"].isna().all()
+    assert store.lookup([task(0)], org_id=f" {ORG}", now=NOW)["status"].notna().all()
+
+
+def test_the_command_line_says_that_an_organization_has_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """One line on stderr; the exit code and the answer are those of a list of which nothing is known."""
+    with es.EnrichmentStore(tmp_path / "s.duckdb", org_id=ORG) as store:
+        store.load([record(0)])
+    leads = tmp_path / "l.csv"
+    leads.write_text(f"id\n{task(0)['entityId']}\n")
+    options = ["--entity-id", "id", "--fields", "emails", "--store", str(tmp_path / "s.duckdb"), "--org", "org_l"]
+    assert main(["lookup", str(leads), *options]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("enrichstatus: There are records here, but none of the organization 'org_l'.")
+    assert said.count("\n") == 1
+    assert ORG not in said

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from enrichstatus.lookup import contract as wire
+from enrichstatus.lookup.tasks import KEYS_SQL
 from enrichstatus.progress import Progress
 from enrichstatus.schema import SCHEMA
 
@@ -69,18 +70,19 @@ order by batch
 """
 
 # An organization that the service does not name is one of its own, for the query needs one.
-_RECEIVED_SQL = """
+_RECEIVED_SQL = f"""
 create temp table received as
+with given as (from answered), keyed as ({KEYS_SQL})
 select
-    * replace (
-        try_cast(trim(entityId) as uuid) as entityId,
-        try_cast(entityType as enrichment_entity_type) as entityType,
-        try_cast(field as enrichment_field) as field,
+    * exclude (castEntityId, castEntityType, castField) replace (
+        castEntityId as entityId,
+        castEntityType as entityType,
+        castField as field,
         coalesce(orgId, '') as orgId
     ),
     entityId as written
-from answered
-"""
+from keyed
+"""  # noqa: S608  of a constant
 
 _STRANGERS_SQL = """
 select batch, any_value(written)

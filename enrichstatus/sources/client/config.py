@@ -85,13 +85,14 @@ class Bearer:
     def check(self) -> None:
         """Refuse a token that no request can carry; no message shows it."""
         if self._token is None or self._token == "":
-            raise UnauthorizedError("There is no token=, nor ENRICHSTATUS_TOKEN in the environment.")
+            raise UnauthorizedError("There is no token, nor ENRICHSTATUS_TOKEN in the environment.")
         if not isinstance(self._token, str):
-            raise ValidationError(f"token= is text, not of the type {type(self._token).__name__}.")
+            raise ValidationError(f"is text, not of the type {type(self._token).__name__}.", argument="token")
         if not self._token.isascii() or not self._token.isprintable() or " " in self._token:
             raise ValidationError(
-                "token= is text of printable ASCII without white space; what was given has other characters in it "
-                "(a line end from a file, perhaps: token.strip() takes it off)."
+                "is text of printable ASCII without white space; what was given has other characters in it "
+                "(a line end from a file, perhaps: strip it).",
+                argument="token",
             )
 
     def hide(self, text: str) -> str:
@@ -153,7 +154,7 @@ def parse_address(base_url: str | None, *, allow_http: bool) -> tuple[str, bool]
     text = os.environ.get("ENRICHSTATUS_BASE_URL") if base_url is None else base_url
     if not text:
         raise ValidationError(
-            "There is no base_url=, nor ENRICHSTATUS_BASE_URL in the environment: where is the service?"
+            "is missing, and so is ENRICHSTATUS_BASE_URL in the environment: where is the service?", argument="base_url"
         )
     try:
         parts = urlsplit(text.strip()) if isinstance(text, str) else urlsplit("")
@@ -163,13 +164,19 @@ def parse_address(base_url: str | None, *, allow_http: bool) -> tuple[str, bool]
     if re.search(r"[\s\\]", text.strip() if isinstance(text, str) else ""):
         host = ""
     if not host or parts.scheme not in ("http", "https"):
-        raise ValidationError('base_url= is an address such as "https://api.example.com"; what was given is none.')
+        raise ValidationError(
+            'is an address such as "https://api.example.com"; what was given is not.', argument="base_url"
+        )
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValidationError("base_url= has no user, password, query or fragment; the token goes in token=.")
+        raise ValidationError(
+            "has no user, password, query or fragment; the token goes in ENRICHSTATUS_TOKEN of the environment, or is given apart.",
+            argument="base_url",
+        )
     loopback = _is_loopback(host)
     if parts.scheme == "http" and not loopback and not allow_http:
         raise ValidationError(
-            f"Over plain http to {host} everybody on the way could read the token. Use https, or pass allow_http=True."
+            f"Over plain http to {host} everybody on the way could read the token. Use https.",
+            instead=("allow_http", True, "send it all the same"),
         )
     return text.strip().removesuffix("/").removesuffix(wire.PATH), loopback
 
@@ -187,13 +194,15 @@ def parse_verify(value: Any) -> bool | str:
         return True
     if not isinstance(value, (str, os.PathLike)) or not (path := os.fspath(value)) or not isinstance(path, str):
         raise ValidationError(
-            f"verify= takes True, or the path of a file or folder of authorities, not {value!r}. Certificates are always "
-            "checked; for a service with a certificate of your own pass the bundle of the authority that signed it."
+            f"takes True, or the path of a file or folder of authorities, not {value!r}. Certificates are always "
+            "checked; for a service with a certificate of your own pass the bundle of the authority that signed it.",
+            argument="verify",
         )
     if not os.path.exists(path):
         raise ValidationError(
-            f"verify= is the path of a file or folder of authorities; there is nothing at {path!r}. Correct the path, or "
-            "leave verify= out to check with the authorities that are known."
+            f"is the path of a file or folder of authorities; there is nothing at {path!r}. Correct the path, or "
+            "leave it out to check with the authorities that are known.",
+            argument="verify",
         )
     return path
 
@@ -201,4 +210,4 @@ def parse_verify(value: Any) -> bool | str:
 def parse_flag(name: str, value: Any, *, optional: bool = False) -> None:
     """Check a switch: True or False, or None where that is a choice too."""
     if not isinstance(value, bool) and not (optional and value is None):
-        raise ValidationError(f"{name}= takes True or False{', or None' if optional else ''}, not {value!r}.")
+        raise ValidationError(f"takes True or False{', or None' if optional else ''}, not {value!r}.", argument=name)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from enrichstatus.errors import EnrichStatusError, InternalError, ServiceError, UnauthorizedError, ValidationError
 from enrichstatus.presentation import plain
-from enrichstatus.schema import SCHEMA, listed
+from enrichstatus.schema import SCHEMA, known_statuses, listed
 
 if TYPE_CHECKING:
     import requests
@@ -57,7 +57,8 @@ def table(found: Any) -> pa.Table:
         records = pa.Table.from_pylist(found, schema=_TEXT).cast(SCHEMA)
         if null := [name for name in _NEVER_NULL if records[name].null_count]:
             raise ServiceError(f"The service answered with an enrichment whose {listed(null)} is null.", 200)
-        return records
+        place = SCHEMA.get_field_index("status")
+        return records.set_column(place, "status", known_statuses(records["status"]))
     wrong = [name for name in SCHEMA.names if not _fits(found, name)]
     raise ServiceError(f"The service answered with an enrichment whose {listed(wrong)} is of a wrong type.", 200)
 

@@ -26,7 +26,7 @@ from enrichstatus.lookup.arguments import (
 )
 from enrichstatus.lookup.contract import PREFIX, query_many
 from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up, refuse_taken
-from enrichstatus.lookup.tasks import check, problems, task_names, task_tables
+from enrichstatus.lookup.tasks import COERCE, check, problems, task_names, task_tables
 from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, listed, record_names
 from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
 from enrichstatus.sources.spark.session import check_session, is_spark, numbered, running
@@ -109,10 +109,11 @@ class SparkEnrichmentStore:
         choice("errors", errors, ("raise", "reject"))
         if not is_spark(records):
             raise ValidationError(
-                f"records= is a Spark DataFrame, such as spark.read.parquet(…) or spark.table(…) gives, not {type(records).__name__}."
+                f"is a Spark DataFrame, such as spark.read.parquet(…) or spark.table(…) gives, not {type(records).__name__}.",
+                argument="records",
             )
         if not callable(getattr(spark, "createDataFrame", None)) or isinstance(spark, type):
-            raise ValidationError(f"spark= is a SparkSession, not {type(spark).__name__}.")
+            raise ValidationError(f"is a SparkSession, not {type(spark).__name__}.", argument="spark")
         self.org_id = None if org_id is None else parse_org(org_id)
         self.fields = parse_fields(fields)
         self._limits = parse_limits(max_processing_time, self.fields)
@@ -255,8 +256,7 @@ class SparkEnrichmentStore:
             found = problems(con)
         counts = kinds["count"].to_pandas()
         found.insert(0, "tasks", counts.loc[found["row"]].to_numpy())
-        advice = 'Fix them, or pass errors="coerce" to give them a null status.'
-        raise ValidationError.of_rows("tasks", found.drop(columns="row"), advice, count=int(counts.sum()))
+        raise ValidationError.of_rows("tasks", found.drop(columns="row"), count=int(counts.sum()), instead=COERCE)
 
     def _query(self, tasks: DataFrame, question: pa.Table) -> DataFrame:
         """Ask THE query of the organization's records."""

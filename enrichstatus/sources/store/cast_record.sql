@@ -75,7 +75,7 @@ select
             case when castDataFound is null and trim(dataFound::varchar) <> ''
                 then {'name': 'dataFound', 'value': dataFound::varchar, 'reason': 'is not true or false'} end,
             case when castOrgId is null
-                then {'name': 'orgId', 'value': orgId, 'reason': 'is missing, and no org_id= was given'} end
+                then {'name': 'orgId', 'value': orgId, 'reason': 'is missing, and no organization was given'} end
         ], lambda problem: problem is not null))
     end as problems
 from cast_columns

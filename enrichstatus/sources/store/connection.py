@@ -174,7 +174,8 @@ class Database:
             try:
                 with self._cursor() as con:
                     yield con
-                    file.checkpoint(con, seconds=1)
+                    if file.path != MEMORY:
+                        file.checkpoint(con, seconds=0.2)
             finally:
                 file.wrote()
         file.check(self._name)
@@ -186,7 +187,7 @@ class Database:
             yield
             return
         if not isinstance(memory_limit, str) or not re.fullmatch(r"\s*\d+(\.\d+)?\s*[KMGT]i?B\s*", memory_limit):
-            raise ValidationError(f'memory_limit= takes a size such as "6GB", not {memory_limit!r}.')
+            raise ValidationError(f'takes a size such as "6GB", not {memory_limit!r}.', argument="memory_limit")
         file = self._ready()
         with self._cursor() as con, file.limiting:
             con.execute("set global memory_limit = $size", {"size": memory_limit})

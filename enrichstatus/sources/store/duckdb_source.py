@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from enrichstatus.errors import InternalError, StoreError, ValidationError
+from enrichstatus.errors import InternalError, OrganizationWarning, StoreError, ValidationError
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Kind, ListOrPath
@@ -51,6 +52,8 @@ class Embedded(Database, ABC):
         preload: bool = False,
     ):
         self.org_id = None if org_id is None else parse_org(org_id)
+        #: organizations that are known to have records
+        self._known: set[str] = set()
         wanted = None if fields is None else parse_fields(fields)
         super().__init__(path, fields=wanted, read_only=read_only, preload=preload)
         try:
@@ -113,7 +116,20 @@ class Embedded(Database, ABC):
             The store is closed, or its file cannot be read.
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
-        return self._look_up(tasks, question, columns=columns, how=how, errors=errors, prefix=prefix)
+        options: dict[str, Any] = {"columns": columns, "how": how, "errors": errors, "prefix": prefix}
+        with self._cursor() as con:
+            answered = 0
+
+            def answer(names: tuple[str, ...], count: int) -> pa.Table:
+                nonlocal answered
+                table = self._answer(con, question, count, names)
+                answered = table.num_rows
+                return table
+
+            status = look_up(con, tasks, answer, **options)
+            if not answered:
+                self._warn_of_strangers(con, question)
+            return status
 
     def lookup_to(
         self,
@@ -203,7 +219,7 @@ class Embedded(Database, ABC):
         leads = None if entity_id is None else Leads(entity_id, parse_fields(fields or self.fields), entity_type)
         if leads is None and fields is not None:
             raise ValidationError(
-                "fields= goes with entity_id=, the column of a lead list's ids; tasks have a field each."
+                "goes with the column of a lead list's ids, entity_id; tasks have a field each.", argument="fields"
             )
         given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip)
         target = Output(output, overwrite=overwrite, bom=bom)
@@ -218,7 +234,7 @@ class Embedded(Database, ABC):
             # a table: the engine tells no progress of what scans Arrow
             con.execute("create temp table asker as from question")
             self._register(con, question["orgId"][0].as_py())
-            return look_up_files(
+            report = look_up_files(
                 con,
                 given,
                 target,
@@ -230,6 +246,9 @@ class Embedded(Database, ABC):
                 progress=shown,
                 answered=self._check_unchanged,
             )
+            if report.counts["status"].isna().all():
+                self._warn_of_strangers(con, question)
+            return report
 
     def records(self, columns: Columns = COLUMNS, *, org_id: str | None = None) -> pa.Table:
         """Give all records of an organization as they were loaded, in no particular order.
@@ -328,6 +347,23 @@ class Embedded(Database, ABC):
         con.register("asker", question)
         self._register(con, question["orgId"][0].as_py())
         return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
+
+    def _warn_of_strangers(self, con: duckdb.DuckDBPyConnection, question: pa.Table) -> None:
+        """Warn where nothing was found because there are records, but none of the organization; said where it is looked up."""
+        org_id = question["orgId"][0].as_py()
+        if org_id not in self._known and self._holds(con):
+            if self._holds(con, org_id):
+                self._known.add(org_id)
+                return
+            warnings.warn(
+                f"There are records here, but none of the organization {org_id!r}. Is it spelled as where the records come from?",
+                OrganizationWarning,
+                stacklevel=3,
+            )
+
+    @abstractmethod
+    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None) -> bool:
+        """Whether there is a record, of an organization or of any."""
 
     def _read_files(self) -> Sequence[str]:
         """Name the files that the records lie in, beside a store's own."""

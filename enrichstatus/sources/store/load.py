@@ -94,8 +94,8 @@ def load(
     if rejects["file"].isna().all():
         rejects = rejects.drop(columns="file")
     if errors == "raise" and len(rejects):
-        remedy = 'Nothing was loaded. Fix them, or pass errors="reject" to load the others and have these reported.'
-        raise ValidationError.of_rows("records", rejects, remedy)
+        others = ("errors", "reject", "load the others and have these reported")
+        raise ValidationError.of_rows("records", rejects, "Nothing was loaded. Fix them.", instead=others)
     counts = _store(con)
     return LoadReport(*counts, rejects=rejects)
 

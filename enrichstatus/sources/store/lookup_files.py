@@ -20,7 +20,7 @@ from enrichstatus.frames import Frame
 from enrichstatus.lookup.arguments import How
 from enrichstatus.lookup.query import LOOKUP_SQL, places, refuse_taken, taken
 from enrichstatus.lookup.requirements import judge
-from enrichstatus.lookup.tasks import bad_rows, bad_tasks, cast_tasks, keys_of, task_names, tasks_from_leads
+from enrichstatus.lookup.tasks import bad_tasks, cast_tasks, keys_of, naming_leads, task_names, tasks_from_leads
 from enrichstatus.progress import Progress
 from enrichstatus.schema import PANDAS_TYPES
 
@@ -84,8 +84,9 @@ class TaskFiles:
         """Find the files that a path, a glob, or a list of these names."""
         if not files.is_path(tasks):
             raise ValidationError(
-                f"tasks= names files (a path, a glob, or a list of these), not {type(tasks).__name__}; "
-                "a frame is looked up with lookup(), which gives one."
+                f"names files (a path, a glob, or a list of these), not {type(tasks).__name__}; "
+                "a frame is looked up with lookup(), which gives one.",
+                argument="tasks",
             )
         return cls(files.Files(tasks, **reading), leads)
 
@@ -110,13 +111,10 @@ class TaskFiles:
         frame = frames.piece(self.given, table)
         return frames.read(tasks_from_leads(frame, **self.leads._asdict())) if self.leads else frame
 
-    def bad(self, con: duckdb.DuckDBPyConnection) -> ValidationError:
-        """Name the bad tasks of the relation ``given``, by their leads where they are made of some."""
-        error = bad_tasks(con)
-        if self.leads and error.problems is not None:
-            remedy = 'Fix them, or pass errors="coerce" to give them a null status.'
-            return bad_rows(error.problems, self.leads.entity_id, len(self.leads.fields), remedy)
-        return error
+    def refuse_bad(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Raise for the bad tasks of the relation ``given``, by their leads where they are made of some."""
+        with naming_leads(self.leads and self.leads.entity_id, self.leads.fields if self.leads else ()):
+            raise bad_tasks(con)
 
 
 def look_up_files(
@@ -237,7 +235,7 @@ def _check(
         raise
     if good < count and errors == "raise":
         con.register("given", keys())
-        raise tasks.bad(con)
+        tasks.refuse_bad(con)
     con.unregister("given")
     return count
 

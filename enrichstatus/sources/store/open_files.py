@@ -65,7 +65,7 @@ class OpenFile:
         return con
 
     def close(self) -> None:
-        """Close it; calls under way end first."""
+        """Close it, which ends the calls under way with an error."""
         if self._con is not None and not self.forked:
             self._con.close()
         self._con = None
@@ -252,7 +252,13 @@ def _connect(path: str, *, read_only: bool, beside: bool) -> duckdb.DuckDBPyConn
     except duckdb.IOException as error:
         text = str(error)
         if "lock" not in text:
-            raise StoreError(f"{path!r} cannot be opened: {first_line(error)}") from error
+            advice = (
+                f". {path + '.wal'!r} was left, by a program that was killed, by another file of this name, and holds what that one "
+                "lacks: put that file back, or move the .wal away to open this one."
+                if "WAL" in text
+                else ""
+            )
+            raise StoreError(f"{path!r} cannot be opened: {first_line(error)}{advice}") from error
         holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
         who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
         raise StoreLockedError(
@@ -279,12 +285,12 @@ def _check_file(path: Path, *, read_only: bool) -> None:
             raise StoreError(f"There is no store {str(path)!r} to read; load records to make one.")
     except OSError as error:
         raise StoreError(f"{str(path)!r} cannot be opened: {error.strerror}.") from error
+    if path.resolve().suffix.lower() in _DATA_FILES:  # it could be read as one, and lose its lock
+        raise StoreError(f"{str(path)!r} is named like a data file; name a store otherwise, e.g. leads.duckdb.")
     if path.exists() and head[8:12] != b"DUCK":
         raise StoreError(
             f"{str(path)!r} is {'empty' if not head else 'not a DuckDB database'}; name another file, or remove it."
         )
-    if not head and path.resolve().suffix.lower() in _DATA_FILES:
-        raise StoreError(f"{str(path)!r} is named like a data file; name a store otherwise, e.g. leads.duckdb.")
 
 
 _DATA_FILES = (".csv", ".tsv", ".json", ".ndjson", ".jsonl", ".parquet", ".pq", ".gz", ".zst", ".db3", ".sqlite")

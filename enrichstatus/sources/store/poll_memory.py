@@ -22,11 +22,13 @@ class Memory:
 
     def __init__(self, store: object):
         if not isinstance(store, EnrichmentStore):
-            raise ValidationError(f"into= takes an EnrichmentStore, not {type(store).__name__}.")
+            raise ValidationError(f"takes an EnrichmentStore, not {type(store).__name__}.", argument="into")
         if store.read_only:
-            raise ValidationError("into= takes a store that can be written; this one was opened with read_only=True.")
+            raise ValidationError("takes a store that can be written; this one is only read.", argument="into")
         if not store.org_id:
-            raise ValidationError("into= takes a store that was opened with org_id=, whose records the answers are.")
+            raise ValidationError(
+                "takes a store that was opened for an organization, whose records the answers are.", argument="into"
+            )
         self._store, self._org = store, store.org_id
         with store._writing() as con:
             con.execute(_WAITS_SQL)
@@ -52,8 +54,8 @@ class Memory:
         """
         if strange := sorted(set(answers["orgId"].dropna()) - {self._org}):
             raise ValidationError(
-                f"The answers are records of {listed(strange)}, but into= is the store of {self._org}: open it with "
-                f"org_id={strange[0]!r}."
+                f"is opened for {self._org}, but the answers are records of {listed(strange)}: name that organization.",
+                argument="into",
             )
         found = answers["status"].notna()
         if found.any():

@@ -198,6 +198,12 @@ class Scan(Embedded):
                 f"The files of {self.path} were changed while they were read; look up again when they are written."
             )
 
+    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None) -> bool:
+        if org_id is None:
+            return any(this.rows for this in self._checked.values())
+        self._register(con, org_id)
+        return bool(con.execute("select exists(from records)").fetchall()[0][0])
+
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         self._register(con, org_id)
         return con.sql(_DISTINCT_SQL)
@@ -212,7 +218,7 @@ class Scan(Embedded):
             if told is None:
                 raise
             raise ValidationError(
-                f'{told[1].rstrip(".")}. Fix it, or pass errors="reject" to scan() to leave such records out.'
+                f"{told[1].rstrip('.')}. Fix it.", instead=("errors", "reject", "leave such records out")
             ) from error
 
 

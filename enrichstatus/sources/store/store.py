@@ -203,6 +203,10 @@ class EnrichmentStore(Embedded):
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         return con.sql("from enrichments where orgId = $org_id", params={"org_id": org_id})
 
+    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None) -> bool:
+        text = "select exists(from enrichments where orgId = coalesce($org_id, orgId))"
+        return bool(con.execute(text, {"org_id": org_id}).fetchall()[0][0])
+
     def _counts(self) -> pd.DataFrame:
         """Records by organization, field and status as recorded; only its own for a store opened for an organization."""
         with self._cursor() as con:
