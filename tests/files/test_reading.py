@@ -302,7 +302,10 @@ def test_what_is_not_surely_an_envelope_is_read_as_it_stands(tmp_path: Path):
 
 
 def test_two_stray_quotes_swallow_no_rows(tmp_path: Path):
-    """A cell in quotes that holds whole rows is refused with its lines; one that holds an address of several lines is read."""
+    """A cell in quotes that holds whole rows is refused with its lines; one that holds an address of several lines is read.
+
+    Blank lines are no rows above the header, and blank cells below the only one.
+    """
     path = tmp_path / "l.csv"
     rows = [f"{uid(n)},{name}" for n, name in enumerate(["A", '"Bob', "C", 'D"', "E"])]
     path.write_text("\n".join(["lead_id,name", *rows, ""]))
@@ -310,5 +313,7 @@ def test_two_stray_quotes_swallow_no_rows(tmp_path: Path):
         es.ValidationError, match=r"l\.csv', line 3 to 5, cannot be read: a cell in quotes holds whole rows"
     ):
         Files(path).stream(duckdb.connect()).read_all()
+    path.write_text("\n\nlead_id\n\nx\n")
+    assert rows_of(path) == (["lead_id"], [[None], ["x"]])
     path.write_text(f'lead_id,address,n\n{uid(0)},"5, Main St\nApt 4, 2nd floor\nRome",1\n')
     assert rows_of(path)[1] == [[uid(0), "5, Main St\nApt 4, 2nd floor\nRome", "1"]]
