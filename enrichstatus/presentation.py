@@ -8,8 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from enrichstatus.schema import STATUSES, listed
-
 #: Longer texts are cut off.
 LONGEST = 36
 #: What stands where there is no value.
@@ -123,39 +121,3 @@ def _behind(shares: pd.DataFrame | None, column: Any, place: int) -> str:
         return ""
     percent = 100 * float(shares[column].iloc[place])
     return f";background:linear-gradient(90deg,rgba(0,140,220,.3) {percent:.1f}%,transparent {percent:.1f}%)"
-
-
-def text(headline: str, counts: pd.DataFrame) -> str:
-    """Lay out counts (``orgId``, ``field``, ``status``, ``records``) under a headline, for a fixed-width font."""
-    if counts.empty:
-        return f"{headline}\n{summary(counts)}"
-    table = field_by_status(counts)
-    body = table.to_string(formatters=dict.fromkeys(table.columns, "{:,}".format))
-    return f"{headline}\n{summary(counts)}\n{body}"
-
-
-def html(headline: str, counts: pd.DataFrame) -> str:
-    """Lay out the same as HTML, each count with its share of the field."""
-    head = f"<b>{escape(headline)}</b><br>{escape(summary(counts))}"
-    if counts.empty:
-        return f"<div>{head}</div>"
-    table = field_by_status(counts)
-    shares = table.drop(columns="total").div(table["total"], axis=0)
-    caption = "records by field and status, as recorded"
-    return f"<div>{head}{html_table(table.map('{:,}'.format), shares=shares, caption=caption)}</div>"
-
-
-def summary(counts: pd.DataFrame) -> str:
-    """Say how many records there are, and whose."""
-    organizations = counts.groupby("orgId")["records"].sum().sort_values(ascending=False).index
-    whose = f" of {listed(organizations, limit=5)}" if len(organizations) else ""
-    return f"{int(counts['records'].sum()):,} records{whose}"
-
-
-def field_by_status(counts: pd.DataFrame) -> pd.DataFrame:
-    """Count records by field (rows) and status (columns, the documented ones first), with a total."""
-    table = counts.pivot_table(index="field", columns="status", values="records", aggfunc="sum", fill_value=0)
-    known = [status for status in STATUSES if status in table.columns]
-    table = table[known + [status for status in table.columns if status not in known]].astype("int64")
-    table["total"] = table.sum(axis=1)
-    return table.rename_axis(index=None, columns=None)

@@ -105,7 +105,7 @@ def test_outside_of_a_notebook_it_is_a_line_an_update(make: Make, capsys: pytest
     assert frame["status"].tolist() == ["finished", "finished"]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("0 of 2 ended; 2 pending; 1 request; not answered: It is down.; asks again in")
+    assert lines[0].startswith("0 of 2 ended; 2 unanswered; 1 request; not answered: It is down.; asks again in")
     assert lines[1] == str(dashboard.update)
     assert repr(dashboard) == f"Dashboard(done: {dashboard.update})"
 

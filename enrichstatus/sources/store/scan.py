@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime
@@ -249,6 +250,11 @@ def _check(
     for members, path in con.execute(_SCHEMAS_SQL, names).fetchall():
         try:
             record_names([*found[0].folders, *members], columns)
+            folded = Counter(map(str.casefold, members))
+            if alike := [name for name in members if folded[name.casefold()] > 1]:
+                raise ValidationError(
+                    f"DuckDB cannot tell {listed(alike)} apart; rename or drop one, or load the file."
+                )
         except ValidationError as error:
             raise ValidationError(f"{path!r} does not fit: {error}") from error
     return {path: (rows, size) for path, rows, size in con.execute(_SIZES_SQL, names).fetchall()}

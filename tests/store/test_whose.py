@@ -1,0 +1,97 @@
+"""Whose a record is: whatever the spelling, the format and the source, no record is ever another organization's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import enrichstatus as es
+from enrichstatus.schema import COLUMNS, snake
+from tests.support.cases import cases
+from tests.support.factory import NOW, ORG, record, task
+
+ORGS = (ORG, "rival", "007", "Org_1", "ORG_1", "0x1F")
+SPACES = ("", " ", "\t", "\u00a0", " \n")
+Records = list[dict[str, Any]]
+
+
+@st.composite
+def spelled(draw: st.DrawFn) -> tuple[Records, list[str]]:
+    """Give records, each with spellings of its names and its organization of its own, and whose each is."""
+    records, owners = [], []
+    for number in range(draw(st.integers(1, 4))):
+        whose = draw(st.sampled_from(ORGS))
+        given_names = {}
+        for name, value in record(
+            number, orgId=draw(st.sampled_from(SPACES)) + whose + draw(st.sampled_from(SPACES))
+        ).items():
+            shape = draw(
+                st.sampled_from(
+                    [str, str, snake, str.upper, str.lower, lambda text: f" {text}", lambda text: f"\ufeff{text}"]
+                )
+            )
+            # at the beginning of a CSV file a byte order mark is none of the header
+            given_names[name if name == "id" else shape(name)] = value
+        records.append(given_names)
+        owners.append(whose)
+    return records, owners
+
+
+def written(records: Records, folder: Path) -> dict[str, Any]:
+    """Give the same records in every format that can hold them."""
+    names = list(dict.fromkeys(name for one in records for name in one))
+    rows = [{name: one.get(name) for name in names} for one in records]
+    text = [{name: None if value is None else str(value) for name, value in row.items()} for row in rows]
+    table = pa.table({name: pa.array([row[name] for row in text], pa.string()) for name in names})
+    (folder / "r.json").write_text(json.dumps(records))
+    (folder / "r.ndjson").write_text("\n".join(map(json.dumps, records)))
+    table.to_pandas().to_csv(folder / "r.csv", index=False)
+    pq.write_table(table, folder / "r.parquet")
+    return {
+        "list": records,
+        "pandas": pd.DataFrame(rows),
+        "polars": pl.from_arrow(table),
+        "arrow": table,
+        **{ending: folder / f"r.{ending}" for ending in ("json", "ndjson", "csv", "parquet")},
+    }
+
+
+@settings(max_examples=cases(3, 100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(spelled())
+def test_every_format_gives_the_same_store_and_nobody_sees_anothers_records(given_records: tuple[Records, list[str]]):
+    """Each organization finds its records and no other's, whoever opened the store, from every format, loaded or scanned."""
+    records, owners = given_records
+    tasks = [task(number) for number in range(len(records))]
+    with TemporaryDirectory() as folder:
+        for kind, data in written(records, Path(folder)).items():
+            with es.EnrichmentStore(org_id=ORG) as store:
+                store.load(data)
+                _check(store, tasks, owners, kind)
+        names = {name for one in records for name in one}
+        if len(set(map(str.casefold, names))) < len(names):
+            with pytest.raises(es.ValidationError, match=r"cannot tell .* apart"):
+                es.EnrichmentStore.scan(Path(folder) / "r.parquet", org_id=ORG)
+        else:
+            with es.EnrichmentStore.scan(Path(folder) / "r.parquet", org_id=ORG) as scan:
+                _check(scan, tasks, owners, "scan")
+
+
+def _check(source: Any, tasks: Any, owners: list[str], kind: str) -> None:
+    for org in ORGS:
+        found = source.lookup(tasks, columns=["status", "orgId"], org_id=f" {org}", now=NOW)
+        assert found["orgId"].dropna().isin([org]).all(), kind
+        assert found["status"].notna().tolist() == [owner == org for owner in owners], kind
+        rows = source.records(COLUMNS, org_id=org).to_pylist()
+        assert sorted(row["entityId"] for row in rows) == sorted(
+            one["entityId"] for one, owner in zip(tasks, owners, strict=True) if owner == org
+        ), kind
