@@ -46,7 +46,7 @@ def number(value: Any) -> str:
 
 def label(value: Any, longest: int = LONGEST) -> str:
     """Write any value of a column in a few plain words; a day without its hours."""
-    if pd.isna(value):
+    if pd.api.types.is_scalar(value) and pd.isna(value):  # a list is never null
         return NONE
     if isinstance(value, pd.Timestamp):
         midnight = value == value.normalize()

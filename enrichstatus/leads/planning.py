@@ -137,15 +137,6 @@ def plan(
     with duckdb.connect() as con:
         create_vocabularies(con, fields)
         keys = check(con, frame, errors="coerce")
-        views = [pa.types.is_string_view(kind) for kind in keys.schema.types]  # of which Arrow cannot take rows
-        keys = keys.cast(
-            pa.schema(
-                [
-                    column.with_type(pa.string()) if view else column
-                    for column, view in zip(keys.schema, views, strict=True)
-                ]
-            )
-        )
         used = {name for (name,) in con.execute("select distinct field::varchar from tasks").fetchall()}
         if most is not None and (unpriced := sorted(used - set(prices))):
             raise ValidationError(

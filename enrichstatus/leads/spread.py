@@ -88,7 +88,7 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
 
 def _answered(frame: Frame, names: Sequence[str]) -> pa.Table:
     status, found, *_ = names
-    texts = [pa.string() if pa.types.is_string_view(kind) else kind for kind in frame.arrow(names[2:]).schema.types]
+    texts = frame.arrow(names[2:]).schema.types
     try:
         return frame.arrow(names).cast(pa.schema(list(zip(names, [pa.string(), pa.bool_(), *texts], strict=True))))
     except (pa.ArrowException, ValueError) as error:
@@ -136,7 +136,6 @@ def _codes(frame: Frame, name: str) -> tuple[Rows, pa.Array]:
     """Number the values of a column in the order of their first appearance; a null is one beyond them."""
     column = frame.arrow([name]).column(0).combine_chunks()
     column = column.storage if isinstance(column, pa.ExtensionArray) else column
-    column = column.cast(pa.string()) if pa.types.is_string_view(column.type) else column  # which Arrow cannot number
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     values = encoded.dictionary
     return encoded.indices.fill_null(len(values)).to_numpy().astype(np.int64), values
