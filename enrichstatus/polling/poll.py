@@ -41,8 +41,9 @@ def poll(
     tasks : DataFrame, Arrow table, DuckDB relation, list of dicts or path
         As for ``lookup``.
     into : EnrichmentStore, optional
-        A store that remembers: each answer is written to it as it comes. What has ended according to it is not looked up,
-        now or when the poll is begun again. What was bought anew is looked up once its new record is in the store: ``store.load`` the trigger's answer.
+        A store that remembers: each answer is written to it as it comes. What has ended according to it is not looked up, now or
+        when the poll is begun again. What was bought anew is looked up once its new record is in the store: ``store.load`` the
+        trigger's answer.
     schedule : iterable of seconds, optional
         When to look again: `Backoff` (default), `Adaptive`, or any iterable of seconds, of which the last is repeated.
     deadline : str, timedelta or seconds, optional
