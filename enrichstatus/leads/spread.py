@@ -14,6 +14,7 @@ from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame, Kind, ListOrPath, Rows
 from enrichstatus.lookup.tasks import KEYS_SQL, taken_names, task_tables
+from enrichstatus.outcomes import outcome
 from enrichstatus.schema import EXPLANATION, FIELDS, find, listed
 
 _READY = "ready"
@@ -74,7 +75,9 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
         place[lead[rows]] = rows
         told = answered.take(pa.array(place, mask=place < 0))
         columns |= {f"{name}_{answer}": told[answer] for answer in answers}
-    ended = pc.fill_null(pc.not_equal(answered[answers[0]], "pending"), fill_value=False)
+    words = answered[answers[0]]
+    over = [word for word in words.unique().to_pylist() if outcome(word, None).ended]  # a few statuses, not leads
+    ended = pc.is_in(words, pa.array(over, pa.string()))
     waiting = lead[~ended.to_numpy()]
     columns[_READY] = pa.array(np.bincount(waiting, minlength=len(first)) == 0, pa.bool_())
     if taken := taken_names(leads, list(columns)):
