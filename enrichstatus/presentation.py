@@ -46,7 +46,7 @@ def number(value: Any) -> str:
 
 def label(value: Any, longest: int = LONGEST) -> str:
     """Write any value of a column in a few plain words; a day without its hours."""
-    if pd.isna(value):
+    if pd.api.types.is_scalar(value) and pd.isna(value):  # a list is never null
         return NONE
     if isinstance(value, pd.Timestamp):
         midnight = value == value.normalize()
@@ -96,24 +96,28 @@ def html_table(
         Whether the index names the rows.
     """
     styles = [f"padding:1px 8px;white-space:nowrap;text-align:{'left' if name in left else 'right'}" for name in cells]
-    # bdi: a name that runs from right to left must not turn its neighbours around
     heads = [
-        f'<th scope="col" style="{style}"><bdi>{escape(str(name))}</bdi></th>'
+        f'<th scope="col" style="{style}">{_isolated(str(name))}</th>'
         for name, style in zip(cells, styles, strict=True)
     ]
     # a table has a few rows, and as many columns as a person reads
     rows = []
     for place, (name, row) in enumerate(zip(cells.index, cells.itertuples(index=False, name=None), strict=True)):
         drawn = [
-            f'<td style="{style}{_behind(shares, column, place)}"><bdi>{escape(text)}</bdi></td>'
+            f'<td style="{style}{_behind(shares, column, place)}">{_isolated(text) if column in left else escape(text)}</td>'
             for column, style, text in zip(cells, styles, row, strict=True)
         ]
-        first = f'<th scope="row" style="text-align:left"><bdi>{escape(str(name))}</bdi></th>' if index else ""
+        first = f'<th scope="row" style="text-align:left">{_isolated(str(name))}</th>' if index else ""
         rows.append(f"<tr>{first}{''.join(drawn)}</tr>")
     above = f'<caption style="text-align:left;opacity:.7">{escape(caption)}</caption>' if caption else ""
     body = "".join(rows) or f'<tr><td colspan="{len(cells.columns)}">no rows</td></tr>'
     head = f"<tr>{'<th></th>' if index else ''}{''.join(heads)}</tr>"
     return f"<table>{above}<thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def _isolated(name: str) -> str:
+    """Escape a name, and keep one that runs from right to left from turning its neighbours around."""
+    return f"<bdi>{escape(name)}</bdi>"
 
 
 def _behind(shares: pd.DataFrame | None, column: Any, place: int) -> str:

@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.options import (
-    add_allow_http,
     add_command,
     add_errors,
     add_output,
     add_prefix,
     add_service,
+    add_service_options,
     add_tasks,
     asked_tasks,
     check_leads,
@@ -58,7 +58,7 @@ def add(commands: Any) -> None:
     )
     add_tasks(command)
     add_service(command, required=True)
-    add_allow_http(command)
+    add_service_options(command)
     command.add_argument(
         "--store",
         dest="into",

@@ -281,7 +281,7 @@ def test_an_outage_a_refusal_and_a_deadline_are_told_with_what_happens_next(make
     phase, _, _, html = late.widget.children
     late.start()
     settled(late, "deadline")
-    assert text(phase.value) == "The deadline came: 1 still pending"
+    assert text(phase.value) == "The deadline came: 1 have not ended"
     assert 'role="alert"' not in html.value
 
 

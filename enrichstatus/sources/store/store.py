@@ -100,6 +100,8 @@ class EnrichmentStore(Embedded):
         org_id: str | None = None,
         errors: Errors = "raise",
         columns: Mapping[str, str | None] | None = None,
+        encoding: str | None = None,
+        skip: int = 0,
     ) -> LoadReport:
         """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
 
@@ -109,13 +111,18 @@ class EnrichmentStore(Embedded):
         Parameters
         ----------
         records : path, glob, list of paths, DataFrame, Arrow table, DuckDB relation or list of dicts
-            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too; wire names or snake_case.
+            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too; wire names, in any case or in snake_case. Folders such as
+            ``orgId=org_1/`` say what the records in them have in common, as text.
         org_id : str, optional
             The organization of records that carry none; the store's unless given.
         errors : {"raise", "reject"}
             What bad rows do: ``raise`` loads nothing and names them, ``reject`` loads the others and reports them.
         columns : mapping, optional
-            Columns under other names, ``{"theirs": "ours"}``.
+            Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
+        encoding : str, optional
+            How files are encoded, ``cp1252`` say, unless they are UTF-8 or begin with a byte order mark.
+        skip : int
+            Lines above the header of each CSV file, which are left out.
 
         Returns
         -------
@@ -133,7 +140,7 @@ class EnrichmentStore(Embedded):
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
         org_id = self.org_id if org_id is None else parse_org(org_id)
         with self._writing() as con:
-            return load(con, records, org_id=org_id, errors=errors, columns=columns)
+            return load(con, records, org_id=org_id, errors=errors, columns=columns, encoding=encoding, skip=skip)
 
     @staticmethod
     def scan(
@@ -163,7 +170,7 @@ class EnrichmentStore(Embedded):
             Leave out records created before this instant. Files in folders by an earlier ``day=``, ``date=`` or ``dt=`` (ISO, by the
             day of creation, change or export) are not read.
         columns : mapping, optional
-            Columns under other names, ``{"theirs": "ours"}``.
+            Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
         errors : {"raise", "reject"}
             What bad records of the asking organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
 
