@@ -31,7 +31,7 @@ _MEMBERS = ("entityId", "field", "entityType")
 def tasks_of(body: Any) -> pa.Table:
     """Read the tasks of a request (``{"tasks": [...]}``), in their order; a task without ``entityType`` is a person.
 
-    Only the shape is judged here: whether an id is a UUID and a field is known is checked like any task is.
+    Only the shape is checked here: whether an id is a UUID and a field is known is checked as for any task.
     """
     if not isinstance(body, dict):
         raise ValidationError(f'The body is an object {{"tasks": [...]}}, not {type(body).__name__}.')

@@ -214,7 +214,7 @@ def _updates(
             error = run.ask(ask)
             now = run.now()
             outlook = run.tracker.outlook(now)
-            earliest = now + (getattr(error, "retry_after", None) or 0.0)
+            earliest = now + _held(error)
             if error is None:
                 troubles = Backoff()
             if not run.tracker.unfinished.any():
@@ -272,10 +272,17 @@ def _next(steps: Iterator[float | Ask], last: float | None) -> Ask:
     return replace(ask, after=parse_number("schedule", ask.after, least=0, what="number of seconds"))
 
 
+def _held(error: Exception | None) -> float:
+    """Give the seconds that a source asks to be left alone for; nonsense is none."""
+    seconds: object = getattr(error, "retry_after", None)
+    return float(seconds) if isinstance(seconds, (int, float)) and 0 < seconds < float("inf") else 0.0
+
+
 def _late(update: Update, end: float) -> PollDeadline:
-    left = update.total - update.ended
+    pending, unanswered = update.counts[["pending", "unanswered"]].sum()
+    state = "pending" if not unanswered else f"pending ({pending:,}) or unanswered ({unanswered:,})"
     return PollDeadline(
-        f"{left:,} of {update.total:,} tasks have not ended within {end:g} s; .update has the last state. They are pending, "
-        "not failed: poll again to go on.",
+        f"{pending + unanswered:,} of {update.total:,} tasks have not ended within {end:g} s; .update has the last state. They are "
+        f"{state}, not failed: poll again to go on.",
         update,
     )

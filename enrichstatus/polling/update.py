@@ -16,7 +16,7 @@ import pyarrow as pa
 from enrichstatus.errors import PartialLookupError
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.contract import BATCH_SIZE
-from enrichstatus.polling.tracker import NO_RECORD, PENDING, Codes, Places, Tracker
+from enrichstatus.polling.tracker import NO_RECORD, UNANSWERED, Codes, Places, Tracker
 from enrichstatus.presentation import duration, plain
 from enrichstatus.survival import Outlook
 
@@ -44,7 +44,7 @@ class State:
     @classmethod
     def of(cls, tracker: Tracker, before: Codes | None) -> State:
         """Take a copy of what is known; `before` are the statuses of the last update, None where there is none."""
-        changed = tracker.status != (PENDING if before is None else before)
+        changed = (tracker.status > UNANSWERED) & (tracker.status != (UNANSWERED if before is None else before))
         return cls(
             tracker.frame,
             tracker.names,
@@ -79,12 +79,15 @@ class State:
             pairs.reshape(len(self.fields), size).astype(np.int64),
             index=list(self.fields),
             # a service may have any word for a status, one of ours too
-            columns=[f"{name} (status)" if name in _OURS else name for name in self.vocabulary],
+            columns=[
+                f"{name} (status)" if name in _OURS or name in self.vocabulary[:code] else name
+                for code, name in enumerate(self.vocabulary)
+            ],
         )
         table = table[[name for name in table.columns if name != "no record"] + ["no record"]]
         data = np.bincount(self.field[good], self.found[good] == 1, minlength=len(self.fields)).astype(np.int64)
         table.insert(0, "tasks", table.sum(axis=1))
-        table.insert(1, "ended", table["tasks"] - table["pending"])
+        table.insert(1, "ended", table["tasks"] - table[["pending", "unanswered"]].sum(axis=1))
         table["with data"] = data
         return table
 
@@ -96,11 +99,12 @@ class Update:
     Attributes
     ----------
     frame : a frame like the tasks
-        All tasks, with ``status`` and ``dataFound``: ``pending`` where they have not ended, null where there is no record.
+        All tasks, with ``status`` and ``dataFound``: ``pending`` where they have not ended, ``unanswered`` where nobody has answered yet,
+        null where there is no record.
     changed : a frame like the tasks
         The rows that have ended since the last update; bad ones, which never began, are among the first.
     counts : pandas.DataFrame
-        Rows by field: ``tasks``, ``ended``, a column for each status, ``no record`` and ``with data``.
+        Rows by field: ``tasks``, ``ended``, ``pending``, ``unanswered``, a column for each other status, ``no record`` and ``with data``.
     total, ended : int
         Rows, and those of them that have ended: bad ones too, though they are in no count.
     requests : int
@@ -156,7 +160,7 @@ class Update:
     @cached_property
     def ended(self) -> int:
         """Number of rows that have ended, bad ones among them."""
-        return self.total - int(self.counts["pending"].sum())
+        return self.total - int(self.counts[["pending", "unanswered"]].to_numpy().sum())
 
     @property
     def saved(self) -> int:

@@ -165,6 +165,8 @@ class SimulatedStore(EnrichmentStore):
 
     def lookup(self, tasks: Kind | ListOrPath, *, now: Instant = None, **options: Any) -> Kind:
         """Answer as any store does (see `EnrichmentStore.lookup`), at the instant of its own clock unless `now` is given."""
+        with self._advancing:
+            self._advance()
         return super().lookup(tasks, now=self._now() if now is None else now, **options)
 
     def lookup_to(self, tasks: Any, output: Any, *, now: Instant = None, **options: Any) -> LookupReport:

@@ -295,4 +295,4 @@ def test_one_uuid_in_two_spellings_is_one_lead_and_one_task(kind: Any):
     assert len(es.spread(kind(rows))) == 4
     tasks = kind(pd.DataFrame({"entityId": spellings[:5], "field": "emails"}))
     plan = es.plan(es.EnrichmentStore(org_id=ORG), tasks, costs={"emails": 1})
-    assert (plan.cost, list(plan.frame["action"])) == (1, ["trigger", *["duplicate"] * 4])
+    assert (plan.cost, list(map(str, plan.frame["action"]))) == (1, ["trigger", *["duplicate"] * 4])

@@ -174,7 +174,7 @@ def folders(path: str) -> tuple[Folder, ...]:
     return tuple(dict.fromkeys(Folder(name) for name, _ in pairs))
 
 
-#: The types a column may arrive in besides text; everything else is turned into text first, so that it can be judged and quoted.
+#: The types a column may arrive in besides text; everything else is turned into text first, so that it can be checked and quoted.
 _INSTANTS = {"TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"}
 _NATIVE = {
     "id": {"UUID"},
@@ -285,7 +285,7 @@ def _store(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int, int, int]:
         counts = con.execute(_COUNTS_SQL).fetchall()[0]
         con.commit()
     except BaseException:
-        with suppress(duckdb.Error):  # where the engine gave up the transaction itself, that hides why
+        with suppress(duckdb.Error):  # where DuckDB gave up the transaction itself, that hides why
             con.rollback()
         raise
     con.execute("create index if not exists enrichment_probes on enrichments (probe)")

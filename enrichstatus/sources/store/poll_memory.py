@@ -39,7 +39,7 @@ class Memory:
         # without the timeout rule: what is pending has not ended, however old it is
         never = pa.nulls(len(question), question.schema.field("pendingSince").type)
         question = question.set_column(question.schema.get_field_index("pendingSince"), "pendingSince", never)
-        names = ("status", "dataFound", "createdAt", "updatedAt")
+        names = ("status", "dataFound", "id", "createdAt", "updatedAt")
         found = self._store._look_up(tasks, question, columns=names, how="left", errors="raise", prefix="")
         with self._store._cursor() as con:
             con.register("asked", pa.Table.from_pandas(tasks, preserve_index=False))

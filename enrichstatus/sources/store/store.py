@@ -12,11 +12,12 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus import presentation as display
 from enrichstatus.errors import StoreError
 from enrichstatus.files.read import PathLike
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
 from enrichstatus.lookup.tasks import to_pandas
+from enrichstatus.presentation import html_table
+from enrichstatus.schema import STATUSES, listed
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import LoadReport, load
 from enrichstatus.sources.store.point_lookup import answer
@@ -101,13 +102,14 @@ class EnrichmentStore(Embedded):
         Parameters
         ----------
         records : path, glob, list of paths, DataFrame, Arrow table, DuckDB relation or list of dicts
-            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too; wire names or snake_case.
+            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too; wire names, in any case or in snake_case. Folders such as
+            ``orgId=org_1/`` say what the records in them have in common, as text.
         org_id : str, optional
             The organization of records that carry none; the store's unless given.
         errors : {"raise", "reject"}
             What bad rows do: ``raise`` loads nothing and names them, ``reject`` loads the others and reports them.
         columns : mapping, optional
-            Columns under other names, ``{"theirs": "ours"}``.
+            Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
 
         Returns
         -------
@@ -155,7 +157,7 @@ class EnrichmentStore(Embedded):
             Leave out records created before this instant. Files in folders by an earlier ``day=``, ``date=`` or ``dt=`` (ISO, by the
             day of creation, change or export) are not read.
         columns : mapping, optional
-            Columns under other names, ``{"theirs": "ours"}``.
+            Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
         errors : {"raise", "reject"}
             What bad records of the asking organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
 
@@ -220,15 +222,51 @@ class EnrichmentStore(Embedded):
         if self._file is None:
             return f"{type(self).__name__}({self.path!r}, closed)"
         try:
-            return display.text(self._headline(), self._counts())
+            return _text(self._headline(), self._counts())
         except StoreError as error:
             return f"{self._headline()}: {error}"
 
     def _repr_html_(self) -> str:
         try:
-            return display.html(self._headline(), self._counts())
+            return _html(self._headline(), self._counts())
         except StoreError:
             return f"<code>{escape(repr(self))}</code>"
+
+
+def _text(headline: str, counts: pd.DataFrame) -> str:
+    """Lay out counts (``orgId``, ``field``, ``status``, ``records``) under a headline, for a fixed-width font."""
+    if counts.empty:
+        return f"{headline}\n{_summary(counts)}"
+    table = _field_by_status(counts)
+    body = table.to_string(formatters=dict.fromkeys(table.columns, "{:,}".format))
+    return f"{headline}\n{_summary(counts)}\n{body}"
+
+
+def _html(headline: str, counts: pd.DataFrame) -> str:
+    """Lay out the same as HTML, each count with its share of the field."""
+    head = f"<b>{escape(headline)}</b><br>{escape(_summary(counts))}"
+    if counts.empty:
+        return f"<div>{head}</div>"
+    table = _field_by_status(counts)
+    shares = table.drop(columns="total").div(table["total"], axis=0)
+    caption = "records by field and status, as recorded"
+    return f"<div>{head}{html_table(table.map('{:,}'.format), shares=shares, caption=caption)}</div>"
+
+
+def _summary(counts: pd.DataFrame) -> str:
+    """Say how many records there are, and whose."""
+    organizations = counts.groupby("orgId")["records"].sum().sort_values(ascending=False).index
+    whose = f" of {listed(organizations, limit=5)}" if len(organizations) else ""
+    return f"{int(counts['records'].sum()):,} records{whose}"
+
+
+def _field_by_status(counts: pd.DataFrame) -> pd.DataFrame:
+    """Count records by field (rows) and status (columns, the documented ones first), with a total."""
+    table = counts.pivot_table(index="field", columns="status", values="records", aggfunc="sum", fill_value=0)
+    known = [status for status in STATUSES if status in table.columns]
+    table = table[known + [status for status in table.columns if status not in known]].astype("int64")
+    table["total"] = table.sum(axis=1)
+    return table.rename_axis(index=None, columns=None)
 
 
 _COUNTS_SQL = """
