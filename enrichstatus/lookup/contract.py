@@ -18,6 +18,8 @@ from enrichstatus.schema import COLUMNS, listed, timestamps
 PATH = "/api/v1/operations/enrichment/batch/query"
 #: The contract's limit on the tasks of one request.
 BATCH_SIZE = 200
+#: The contract's limit on the entities that one request triggers.
+TRIGGER_SIZE = 100
 
 #: What one request is answered with: wire objects, or what is wrong with it.
 Answer: TypeAlias = list[dict[str, Any]] | ValidationError

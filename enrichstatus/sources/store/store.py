@@ -93,6 +93,8 @@ class EnrichmentStore(Embedded):
         org_id: str | None = None,
         errors: Errors = "raise",
         columns: Mapping[str, str | None] | None = None,
+        encoding: str | None = None,
+        skip: int = 0,
     ) -> LoadReport:
         """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
 
@@ -110,6 +112,10 @@ class EnrichmentStore(Embedded):
             What bad rows do: ``raise`` loads nothing and names them, ``reject`` loads the others and reports them.
         columns : mapping, optional
             Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
+        encoding : str, optional
+            How files are encoded, ``cp1252`` say, unless they are UTF-8 or begin with a byte order mark.
+        skip : int
+            Lines above the header of each CSV file, which are left out.
 
         Returns
         -------
@@ -127,7 +133,7 @@ class EnrichmentStore(Embedded):
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
         org_id = self.org_id if org_id is None else parse_org(org_id)
         with self._writing() as con:
-            return load(con, records, org_id=org_id, errors=errors, columns=columns)
+            return load(con, records, org_id=org_id, errors=errors, columns=columns, encoding=encoding, skip=skip)
 
     @staticmethod
     def scan(
