@@ -222,7 +222,7 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
     if options.output:
         write(frame, options.output, options)
     say(
-        f"{update.ended:,} of {update.total:,} tasks have ended, answered by {options.base_url} "
+        f"{update.ended:,} of {update.total:,} tasks have ended, {_answered(update)} by {options.base_url} "
         f"with {cost(update)} in {duration(update.elapsed)}\n"
     )
     width = shutil.get_terminal_size((100, 24)).columns
@@ -240,10 +240,17 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
         say(f"\n{update.total:,} rows written to {options.output}")
 
 
+def _answered(update: Update) -> str:
+    unanswered = int(update.counts["unanswered"].sum())
+    if not unanswered:
+        return "answered"
+    return "none answered" if unanswered == update.counts["tasks"].sum() else f"all but {unanswered:,} answered"
+
+
 def _late(options: argparse.Namespace, update: Update) -> str:
     left = update.total - update.ended
     text = (
-        f"{left:,} of {update.total:,} tasks have not ended within {options.deadline}: they are pending, not failed. "
+        f"{left:,} of {update.total:,} tasks have not ended within {options.deadline}: they are {update.unfinished}, not failed. "
         "Run the same command again to "
     )
     return text + ("go on where it was" if options.into else "start anew; with --store FILE it goes on where it was")

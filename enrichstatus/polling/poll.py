@@ -281,10 +281,8 @@ def _held(error: Exception | None) -> float:
 
 
 def _late(update: Update, end: float) -> PollDeadline:
-    pending, unanswered = update.counts[["pending", "unanswered"]].sum()
-    state = "pending" if not unanswered else f"pending ({pending:,}) or unanswered ({unanswered:,})"
     return PollDeadline(
-        f"{pending + unanswered:,} of {update.total:,} tasks have not ended within {end:g} s; .update has the last state. They are "
-        f"{state}, not failed: poll again to go on.",
+        f"{update.total - update.ended:,} of {update.total:,} tasks have not ended within {end:g} s; .update has the last state. They "
+        f"are {update.unfinished}, not failed: poll again to go on.",
         update,
     )

@@ -107,6 +107,8 @@ class Update:
         Rows by field: ``tasks``, ``ended``, ``pending``, ``unanswered``, a column for each other status, ``no record`` and ``with data``.
     total, ended : int
         Rows, and those of them that have ended: bad ones too, though they are in no count.
+    unfinished : str
+        What the rows that have not ended are, in words: pending, or unanswered where nobody has answered.
     requests : int
         Requests of 200 tasks made until now.
     saved : int
@@ -161,6 +163,12 @@ class Update:
     def ended(self) -> int:
         """Number of rows that have ended, bad ones among them."""
         return self.total - int(self.counts[["pending", "unanswered"]].to_numpy().sum())
+
+    @property
+    def unfinished(self) -> str:
+        """What the tasks that have not ended are, in words: pending, or unanswered where nobody has answered."""
+        pending, unanswered = self.counts[["pending", "unanswered"]].sum()
+        return f"pending ({pending:,}) or unanswered ({unanswered:,})" if unanswered else "pending"
 
     @property
     def saved(self) -> int:

@@ -149,7 +149,7 @@ def test_a_log_has_one_line_a_tick(service: Service, capsys: pytest.CaptureFixtu
     assert re.fullmatch(
         rf"450 of 450 tasks have ended, answered by {service.url} with \d requests .*in [\d.]+ s", lines[0]
     )
-    assert lines[2].split()[:2] == ["tasks", "finished"]
+    assert lines[2].split()[:2] == ["tasks", "with"]
     assert lines[3].split()[:2] == ["emails", "450"]
     assert not list(Path().glob("*.duckdb"))
 
