@@ -16,6 +16,11 @@ from enrichstatus.schema import COLUMNS, listed, timestamps
 
 #: The path of the contract's endpoint, under whatever base URL.
 PATH = "/api/v1/operations/enrichment/batch/query"
+#: The path at which enrichments are triggered, and that of the credits that are left.
+TRIGGER_PATH = PATH.removesuffix("/query")
+BALANCE_PATH = "/api/v1/operations/credits/balance"
+#: Where a simulated service, and no other, lists what it has charged.
+LEDGER_PATH = "/ledger"
 #: The contract's limit on the tasks of one request.
 BATCH_SIZE = 200
 #: The contract's limit on the entities that one request triggers.

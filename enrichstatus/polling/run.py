@@ -37,7 +37,7 @@ from enrichstatus.schema import COLUMNS, FIELDS
 from enrichstatus.survival import Outlook
 
 if TYPE_CHECKING:
-    from enrichstatus.sources.store.poll_memory import Memory
+    from enrichstatus.polling.memory import Memory
     from enrichstatus.sources.store.store import EnrichmentStore
 
 #: With a memory, so many tasks are looked up at once: what is lost when the process is killed meanwhile is no more.
@@ -79,7 +79,7 @@ class Run:
         )
         self._before: Codes | None = None
         if into is not None:
-            from enrichstatus.sources.store.poll_memory import Memory
+            from enrichstatus.polling.memory import Memory
 
             self.memory = Memory(into)
             self.tracker.recall(self.memory.recall(self.tracker.tasks), self.memory.history(self.tracker.tasks))

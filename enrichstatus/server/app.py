@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from enrichstatus.errors import EnrichStatusError, UnauthorizedError, ValidationError
-from enrichstatus.lookup.contract import PATH
+from enrichstatus.errors import EnrichStatusError, ServiceError, UnauthorizedError, ValidationError
+from enrichstatus.lookup.contract import PATH, TRIGGER_PATH
 from enrichstatus.server.request_batcher import Batcher
 from enrichstatus.server.tokens import digests, organization, read_tokens
 from enrichstatus.sources.store.open_files import identity
@@ -39,6 +39,7 @@ Tokens: TypeAlias = TokensFile | Mapping[str, str | None]
 Clock: TypeAlias = Callable[[], datetime]
 #: Gives what an organization and the body of its request are answered with.
 Ask: TypeAlias = Callable[[str, Any], Awaitable[Any]]
+NOTHING: Mapping[str, Any] = {}
 
 _LOG = logging.getLogger("enrichstatus.server")
 
@@ -81,11 +82,16 @@ def create_app(store: EnrichmentStore, tokens: Tokens, *, clock: Clock | None = 
 
 
 def application(
-    store: EnrichmentStore, tokens: Tokens, clock: Clock | None = None, trigger: Ask | None = None
+    store: EnrichmentStore,
+    tokens: Tokens,
+    clock: Clock | None = None,
+    trigger: Ask | None = None,
+    shown: Mapping[str, Callable[[str], Any]] = NOTHING,
 ) -> Starlette:
-    """Make the application; that of a simulated service, and no other, has something to `trigger` and a route for it."""
+    """Make the application; that of a simulated service, and no other, has something to `trigger`, and pages `shown` to organizations."""
     endpoint = _Endpoint(store, tokens, clock, trigger)
-    triggered = [Route(openapi.TRIGGER_PATH, endpoint.trigger, methods=["POST"])] if trigger else []
+    triggered = [Route(TRIGGER_PATH, endpoint.trigger, methods=["POST"])] if trigger else []
+    triggered += [Route(path, endpoint.showing(give)) for path, give in shown.items()]
     app = Starlette(
         routes=[
             Route(PATH, endpoint.query, methods=["POST"]),
@@ -120,12 +126,23 @@ class _Endpoint:
         assert self._trigger
         return await self._asked(request, self._types.trigger, "personIds", self._trigger)
 
+    def showing(self, give: Callable[[str], Any]) -> Callable[[Request], Awaitable[Response]]:
+        async def show(request: Request) -> Response:
+            return _json(await asyncio.to_thread(give, self._organization(request)))
+
+        return show
+
+    def _organization(self, request: Request) -> str:
+        org_id = organization(self._tokens, request.headers.get("authorization"))
+        request.scope["enrichstatus"]["org"] = org_id
+        if org_id is None or not org_id.strip():
+            raise ValidationError("Organization ID is missing")
+        return org_id
+
     async def _asked(self, request: Request, kind: Any, member: str, ask: Ask) -> Response:
         """Answer with what `ask` gives a body of this type, or checks itself; of its member the log has the length."""
         note = request.scope["enrichstatus"]
-        note["org"] = org_id = organization(self._tokens, request.headers.get("authorization"))
-        if org_id is None or not org_id.strip():
-            raise ValidationError("Organization ID is missing")
+        org_id = self._organization(request)
         try:
             # read first and then checked: of members that come twice the last counts, and what is ignored is JSON too
             body = msgspec.json.decode(await _body(request))
@@ -227,6 +244,8 @@ async def _refused(request: Request, error: Exception) -> Response:
         # the caller has no exception to look into, and knows what was sent
         text = str(error).replace(" in .problems", "")
         return _error(error.http_status, error.code, text if len(text) <= 1000 else text[:1000] + " …", challenge)
+    if isinstance(error, ServiceError) and error.http_status == 402:  # of a simulated service
+        return _error(402, "INSUFFICIENT_CREDITS", str(error))
     raise error
 
 

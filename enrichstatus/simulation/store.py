@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,10 +14,11 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus import frames
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ServiceError, ValidationError
 from enrichstatus.frames import Kind, ListOrPath
+from enrichstatus.leads.prices import parse_costs
 from enrichstatus.lookup import contract as wire
-from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Instant
+from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Instant, parse_number
 from enrichstatus.lookup.contract import PREFIX
 from enrichstatus.lookup.query import asker
 from enrichstatus.lookup.tasks import check
@@ -35,6 +36,8 @@ NEVER, FAILS = 0.03, 0.02
 SLOWEST, FASTEST = 0.001, 1_000_000
 #: A trigger buys nothing anew where the newest record has one of these.
 REUSED = ("pending", "finished")
+#: Credits for one task of a field, and those that an organization has at the start.
+COSTS, CREDITS = {"emails": 1.0, "phones": 10.0, "summary": 1.0}, 1_000_000.0
 #: Who has triggered what nobody is named for.
 USER = "user_simulated"
 
@@ -59,6 +62,12 @@ class SimulatedStore(EnrichmentStore):
         The fields of the service.
     clock : callable
         Gives seconds that only grow, on which the events take place.
+    costs : mapping of str to float
+        Credits that a new record of a field is charged; of a field that is not named, 1.
+    balance : float
+        The credits that each organization has at the start. What it cannot pay, it cannot trigger.
+    forgetful : bool
+        Buy, and charge, whatever is triggered, also what is pending or has finished.
 
     Raises
     ------
@@ -88,11 +97,18 @@ class SimulatedStore(EnrichmentStore):
         speed: float = 1.0,
         fields: Sequence[str] = FIELDS,
         clock: Callable[[], float] = time.monotonic,
+        costs: Mapping[str, float] = COSTS,
+        balance: float = CREDITS,
+        forgetful: bool = False,
     ):
         if not SLOWEST <= speed <= FASTEST:  # nor is NaN
             raise ValidationError(f"is from {SLOWEST} to {FASTEST:,}, not {speed!r}.", argument="speed")
         super().__init__(org_id=org_id, max_processing_time=MAX_PROCESSING_TIME / speed, fields=fields)
         self._seed, self._speed, self._clock = seed, speed, clock
+        self._costs = parse_costs(costs, self.fields if costs is not COSTS else tuple(COSTS))
+        self._credits = parse_number("balance", balance, least=0)
+        self.forgetful = forgetful
+        self._ledger: list[pd.DataFrame] = []
         self._advancing = threading.Lock()
         #: what has not ended yet: the records as they will be, in the order of their ends, and when these are
         self._ends, self._seconds = pd.DataFrame(), np.empty(0)
@@ -114,8 +130,8 @@ class SimulatedStore(EnrichmentStore):
     ) -> list[dict[str, Any]]:
         """Have a field of some entities enriched, from now on.
 
-        What is pending or has finished is not bought again. What has no record, or whose newest has failed or timed out, gets a new
-        one.
+        What is pending or has finished is not bought again, unless the service is forgetful. What has no record, or whose newest
+        has failed or timed out, gets a new one. Each new record is charged, whatever becomes of it.
 
         Parameters
         ----------
@@ -139,6 +155,8 @@ class SimulatedStore(EnrichmentStore):
         ------
         ValidationError
             No organization, or bad tasks (all are in its ``.problems``), of which none is triggered then.
+        ServiceError
+            402: the credits do not suffice; none is triggered then.
         StoreError
             The store is closed.
 
@@ -160,8 +178,24 @@ class SimulatedStore(EnrichmentStore):
             question = asker(owner, self._limits, self._at(seconds))
             keys = self._keys(tasks, owner, self._at(seconds))
             status = self._newest(keys, question, ["status"], how="left")["status"].to_pandas()
-            self._begin(keys[~status.isin(REUSED)], owner, created_by, seconds)
+            new = keys if self.forgetful else keys[~status.isin(REUSED)]
+            if (price := self._prices(new).sum()) > (left := self.balance(org_id=owner)):
+                raise ServiceError(f"There are {left:g} credits, of the {price:g} that this costs.", 402)
+            self._begin(new, owner, created_by, seconds)
             return wire.objects(self._newest(keys, question, COLUMNS, how="inner"))
+
+    def ledger(self, *, org_id: str | None = None) -> pd.DataFrame:
+        """List what an organization was charged, in order: ``creditTransactionId``, ``credits``, ``createdAt`` and the task."""
+        owner = self.org_id if org_id is None else org_id
+        charges = pd.concat([_NO_CHARGES, *self._ledger])
+        return charges[charges.pop("orgId") == owner].reset_index(drop=True)
+
+    def balance(self, *, org_id: str | None = None) -> float:
+        """Give the credits that an organization has left."""
+        return self._credits - float(self.ledger(org_id=org_id)["credits"].sum())
+
+    def _prices(self, keys: pd.DataFrame) -> pd.Series[float]:
+        return keys["field"].map(self._costs).fillna(1.0).astype(float)
 
     def lookup(self, tasks: Kind | ListOrPath, *, now: Instant = None, **options: Any) -> Kind:
         """Answer as any store does (see `EnrichmentStore.lookup`), at the instant of its own clock unless `now` is given."""
@@ -228,13 +262,24 @@ class SimulatedStore(EnrichmentStore):
         if keys.empty:
             return
         pending = keys.assign(updatedAt=keys["createdAt"], status="pending", createdBy=created_by, orgId=org_id)
+        pending["creditTransactionId"] = pending["id"]
         ends, lasting = _course(pending, self._seed, self._speed)
         self.load(pending)
+        self._ledger.append(pending.assign(credits=self._prices(pending))[list(_NO_CHARGES.columns)])
         parts = [part for part in (self._ends, ends) if len(part)]
         times = np.concatenate([self._seconds, seconds + lasting])
         order = np.argsort(times, kind="stable")
         self._ends, self._seconds = pd.concat(parts).iloc[order] if parts else self._ends, times[order]
 
+
+_NO_CHARGES = pd.DataFrame(
+    {
+        "creditTransactionId": pd.Series(dtype=str),
+        "credits": pd.Series(dtype=float),
+        "createdAt": pd.Series(dtype="datetime64[us, UTC]"),
+        **{name: pd.Series(dtype=str) for name in (*KEY, "orgId")},
+    }
+)
 
 # Of a task's first record id and fate are those of the task; each later one has its own. It begins after the one before, in whatever
 # millisecond that began, for of two the newer wins.
@@ -291,7 +336,6 @@ def _course(pending: pd.DataFrame, seed: int, speed: float) -> tuple[pd.DataFram
         status=np.where(failed, "failed", "finished"),
         error=pd.Series("The provider did not answer.", pending.index).where(failed),
         dataFound=found & ~failed,
-        creditTransactionId=pending["id"].where(found & ~failed),
     )
     ending = fate < 1 - NEVER
     return ends[ending], seconds[ending]

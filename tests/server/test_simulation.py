@@ -104,7 +104,7 @@ def test_unusable_settings_are_refused():
         with pytest.raises(es.ValidationError, match=r"speed= is from 0\.001 to 1,000,000, not "):
             SimulatedStore([task(0)], speed=speed)
     for kinds, found in ((["404"], "'404'"), (["429", ""], "''"), ([], "none at all")):
-        with pytest.raises(es.ValidationError, match=f"429, 500, slow, cut, not {found}"):
+        with pytest.raises(es.ValidationError, match=f"429, 500, slow, cut, lost, 500-after, not {found}"):
             Faults(None, rate=0.1, kinds=kinds)  # type: ignore[arg-type]
     with pytest.raises(es.ValidationError, match="from 0 to 1"):
         Faults(None, rate=2)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -24,16 +24,19 @@ from enrichstatus.lookup.arguments import (
     parse_instant,
     parse_limits,
 )
-from enrichstatus.lookup.contract import tasks_of
+from enrichstatus.lookup.contract import BALANCE_PATH, tasks_of
 from enrichstatus.lookup.query import LOOKUP_SQL, PartialAnswer, look_up, timing_out
 from enrichstatus.lookup.tasks import check, task_tables
 from enrichstatus.schema import FIELDS
 from enrichstatus.sources.client import batches
 from enrichstatus.sources.client import responses as replies
-from enrichstatus.sources.client.config import Bearer, parse_flag, parse_settings
+from enrichstatus.sources.client.config import Bearer, Request, parse_flag, parse_settings
 
 if TYPE_CHECKING:
     from enrichstatus.sources.client.transport import Outcome, Transport
+
+
+T = TypeVar("T")
 
 
 class EnrichmentClient:
@@ -220,12 +223,18 @@ class EnrichmentClient:
         transport = self._transport()
         with task_tables(self.fields) as con:
             check(con, frames.read(tasks_of(body)))
-            outcome = self._request(con, transport, read)
-        if outcome.interrupted:
-            raise KeyboardInterrupt
-        for error in outcome.failed.values():
-            raise error
+            _raise(self._request(con, transport, read))
         return found
+
+    def balance(self) -> float:
+        """Give the credits that the organization of the token has left.
+
+        Raises
+        ------
+        UnauthorizedError, ServiceError
+            As for `lookup`; a service without a balance answers 404.
+        """
+        return self._request_one(None, replies.balance, Request(BALANCE_PATH))[0]
 
     def close(self) -> None:
         """Close the connections that are kept for the next call; calls that are under way in other threads still end."""
@@ -293,6 +302,12 @@ class EnrichmentClient:
             )
         return outcome
 
+    def _request_one(self, body: str | None, read: Callable[[bytes], T], request: Request) -> T:
+        """Post one body, or get; gives what is read of the answer."""
+        outcome = self._transport().post([body], read, lambda place: None, request)
+        _raise(outcome)
+        return outcome.answered[0]
+
     def _give_up(self, con: duckdb.DuckDBPyConnection, outcome: Outcome[pa.Table], table: pa.Table) -> None:
         """Raise what is due where not all batches were answered."""
         causes = [outcome.failed[place] for place in sorted(outcome.failed)]
@@ -310,6 +325,14 @@ class EnrichmentClient:
             return PartialLookupError(text, result, failed, causes)
 
         raise PartialAnswer(table, lost, error) from (causes[0] if causes else None)
+
+
+def _raise(outcome: Outcome[Any]) -> None:
+    """Raise what kept a single request from being answered."""
+    if outcome.interrupted:
+        raise KeyboardInterrupt
+    for error in outcome.failed.values():
+        raise error
 
 
 def _close(process: int, transport: Transport) -> None:

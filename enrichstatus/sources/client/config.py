@@ -7,7 +7,7 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from enrichstatus.errors import UnauthorizedError, ValidationError
@@ -32,6 +32,15 @@ class Rate:
 
     def __str__(self) -> str:
         return f"{self.requests:,} in {self.seconds:g} s"
+
+
+class Request(NamedTuple):
+    """What is requested of the service, whatever the body."""
+
+    path: str = wire.PATH
+    accepted: tuple[int, ...] = (200,)
+    #: whether it may be sent again where it is not known what became of it
+    repeated: bool = True
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from enrichstatus.errors import ServiceError
 from enrichstatus.lookup.clocks import ServiceClock
-from enrichstatus.sources.client.config import Bearer, Settings
+from enrichstatus.sources.client.config import Bearer, Request, Settings
 from enrichstatus.sources.client.responses import Unreadable, brief, error_of, scrubbed
 from enrichstatus.sources.client.retry import REPEATED, Passing, asked_for
 
@@ -65,7 +65,7 @@ class Lane:
     """A session that one worker uses at a time, and whose connection can be cut from outside."""
 
     def __init__(self, settings: Settings, bearer: Bearer):
-        self._settings, self._bearer = settings, bearer
+        self._settings, self._bearer, self._url = settings, bearer, settings.url
         self.session = _Session()
         self.session.auth = bearer
         if settings.loopback:
@@ -78,14 +78,16 @@ class Lane:
         #: whether its worker has done with it; kept by who lends it
         self.free = True
 
-    def post(self, body: str, read: Callable[[bytes], T], clock: ServiceClock) -> T:
-        """Post once; raises `Passing` where another attempt may help."""
+    def send(self, call: Request, body: str | None, read: Callable[[bytes], T], clock: ServiceClock) -> T:
+        """Post a body, or get where there is none, once; raises `Passing` where another attempt may help."""
+        self._url = self._settings.address + call.path
         sent = time.monotonic()
         try:
-            response = self.session.post(
-                self._settings.url,
-                data=body.encode(),
-                headers={"Content-Type": "application/json"},
+            response = self.session.request(
+                "GET" if body is None else "POST",
+                self._url,
+                data=None if body is None else body.encode(),
+                headers={} if body is None else {"Content-Type": "application/json"},
                 timeout=(self._settings.connect, self._settings.read),
                 verify=self._settings.verify,  # of the session, the environment's bundle would go before it
                 allow_redirects=False,
@@ -102,13 +104,13 @@ class Lane:
             clock.learn(response.headers.get("Date"), sent, time.monotonic())
             try:
                 content = self._content(response)
-                if status == 200:
+                if status in call.accepted:
                     return read(content)
             except (requests.RequestException, HTTPError, Unreadable) as error:
                 raise Passing(self._unreachable(error, status), status) from scrubbed(error)
             finally:
                 self.line.rest()
-            failed = error_of(response, content, self._settings.url, self._bearer.hide)
+            failed = error_of(response, content, self._url, self._bearer.hide)
         asked = asked_for(response.headers, status, clock.now())
         if isinstance(failed, ServiceError):
             failed.retry_after = asked
@@ -125,7 +127,7 @@ class Lane:
                 break  # the status says it all
             if len(content) > _LONGEST << 20:
                 raise ServiceError(
-                    f"{self._settings.url} answered with more than {_LONGEST} MiB, which no answer to a batch is; what came "
+                    f"{self._url} answered with more than {_LONGEST} MiB, which no answer to a batch is; what came "
                     "was not read to its end. Is that the service?",
                     response.status_code,
                 )
@@ -142,7 +144,7 @@ class Lane:
         elif timed_out:
             reason = f"no TLS handshake within {self._settings.connect:g} s"
         answered = f"answered {status}, but it is of no use" if status else "gave no usable answer"
-        return ServiceError(f"{self._settings.url} {answered}: {self._bearer.hide(brief(reason))}", status)
+        return ServiceError(f"{self._url} {answered}: {self._bearer.hide(brief(reason))}", status)
 
     def start(self, work: Callable[..., None], *arguments: Any) -> None:
         """Begin to work on it, in a thread that does not keep the program from ending."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 import traceback
 from collections import Counter
@@ -78,6 +79,16 @@ def _fits(found: list[dict[str, Any]], name: str) -> bool:
         _cast(pa.Table.from_pylist(found, schema=pa.schema([_TEXT.field(name)])))
         return True
     return False
+
+
+def balance(content: bytes) -> tuple[float, str | None]:
+    """Read an organization's credits, and the organization."""
+    found = parse(content)
+    left = found.get("balance") if isinstance(found, dict) else None
+    if isinstance(left, bool) or not isinstance(left, (int, float)) or not math.isfinite(left):
+        raise ServiceError("The service answered with a balance that is not a number.", 200)
+    organization = found.get("organizationId")
+    return float(left), organization if isinstance(organization, str) else None
 
 
 def error_of(response: requests.Response, content: bytes, url: str, hide: Callable[[str], str]) -> EnrichStatusError:

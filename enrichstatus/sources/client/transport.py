@@ -13,11 +13,14 @@ from typing import Generic, TypeVar
 
 from enrichstatus.errors import EnrichStatusError, ServiceError, UnauthorizedError
 from enrichstatus.lookup.clocks import ServiceClock
-from enrichstatus.sources.client.config import Bearer, Settings
+from enrichstatus.sources.client.config import Bearer, Request, Settings
 from enrichstatus.sources.client.lane import Lane
 from enrichstatus.sources.client.retry import Attempts, Passing, Quota
 
 T = TypeVar("T")
+
+#: The contract's question.
+QUERY = Request()
 
 _log = logging.getLogger("enrichstatus.client")
 
@@ -49,11 +52,17 @@ class Transport:
         # to be taken again by who has it: the collector, which may come at any time, closes too
         self._lock = threading.RLock()
 
-    def post(self, bodies: Sequence[str], read: Callable[[bytes], T], done: Callable[[int], object]) -> Outcome[T]:
+    def post(
+        self,
+        bodies: Sequence[str | None],
+        read: Callable[[bytes], T],
+        done: Callable[[int], object],
+        request: Request = QUERY,
+    ) -> Outcome[T]:
         """Post every body, some at once; `read` turns an answer into a result, `done` gets the place of each that is answered."""
         outcome: Outcome[T] = Outcome()
         time_left = self.settings.time_for(len(bodies))
-        call = _Call(time.monotonic() + time_left, self.settings.workers)
+        call = _Call(time.monotonic() + time_left, self.settings.workers, request)
         ended: queue.SimpleQueue[int] = queue.SimpleQueue()
         todo = iter(enumerate(bodies))
         interrupted = False
@@ -134,7 +143,7 @@ class Transport:
     def _work(
         self,
         lane: Lane,
-        todo: Iterator[tuple[int, str]],
+        todo: Iterator[tuple[int, str | None]],
         read: Callable[[bytes], T],
         outcome: Outcome[T],
         ended: queue.SimpleQueue[int],
@@ -175,13 +184,13 @@ class Transport:
             if late:
                 lane.close()
 
-    def _answer(self, lane: Lane, body: str, read: Callable[[bytes], T], call: _Call) -> T:
+    def _answer(self, lane: Lane, body: str | None, read: Callable[[bytes], T], call: _Call) -> T:
         lane.line.heard = False
         attempts = Attempts(self.settings)
         while True:
             self._quota.begin(call)
             try:
-                return lane.post(body, read, self.clock)
+                return lane.send(call.request, body, read, self.clock)
             except Passing as trouble:
                 passing = trouble
             finally:
@@ -189,7 +198,7 @@ class Transport:
             pause = attempts.pause(passing)
             if passing.status == 429 and passing.asked:
                 self._quota.hold(min(passing.asked, self.settings.max_retry_after))  # the others would be refused too
-            if pause is None:
+            if pause is None or not call.request.repeated:
                 raise passing.failure from passing.__cause__
             if pause > call.remaining():
                 raise ServiceError(
@@ -216,8 +225,9 @@ def _is_silence(error: Exception, lane: Lane) -> bool:
 class _Call:
     """The bounds of one call, which all its workers keep."""
 
-    def __init__(self, until: float, workers: int):
+    def __init__(self, until: float, workers: int, request: Request):
         self._until = until
+        self.request = request
         self._workers = workers
         self._heard = False
         self._silent = 0
