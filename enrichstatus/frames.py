@@ -245,7 +245,11 @@ class _Polars:
         return int(self.frame.height)
 
     def arrow(self, names: Sequence[str]) -> pa.Table:
-        return pa.table(self.frame.select(names))
+        import polars as pl
+
+        # the oldest types: of string views Arrow cannot take rows
+        table: pa.Table = self.frame.select(names).to_arrow(compat_level=pl.CompatLevel.oldest())
+        return table
 
     def take(self, rows: Rows) -> _Polars:
         return _Polars(self.frame[rows], lazy=self.lazy)
@@ -293,7 +297,10 @@ class _Arrow:
         return int(self.table.num_rows)
 
     def arrow(self, names: Sequence[str]) -> pa.Table:
-        return self.table.select(names)
+        table = self.table.select(names)
+        views = [pa.types.is_string_view(kind) for kind in table.schema.types]  # of which Arrow cannot take rows
+        fields = zip(table.schema, views, strict=True)
+        return table.cast(pa.schema([field.with_type(pa.string()) if view else field for field, view in fields]))
 
     def _of(self, table: pa.Table) -> _Arrow:
         return _Arrow(table, self.restore, caseless=self.caseless, objects=self.objects, twice=self.twice)

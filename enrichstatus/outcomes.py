@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
     dark: str
     #: Whether it has ended.
     ended: bool
-    #: Whether a plan buys it, or buys it again, unless it is told otherwise.
+    #: Whether a plan buys it, or buys it again, by default.
     bought: bool
 
     @property
@@ -70,7 +70,7 @@ _STATUSES = {None: "no_record", "pending": "pending", "unanswered": "unanswered"
 def outcome(status: str | None, found: bool | None) -> Outcome:
     """Give the outcome of a task by its ``status`` and ``dataFound``, as ``lookup.sql`` decides it.
 
-    These two do not tell whose timeout it was, nor a bad row from one without a record.
+    These two do not show whose timeout it was, nor whether a task without a record is a bad row.
     """
     if status in (*_STATUSES, "failed"):
         word = _STATUSES.get(status, "failed")

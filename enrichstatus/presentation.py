@@ -8,8 +8,6 @@ from typing import Any
 
 import pandas as pd
 
-from enrichstatus.schema import STATUSES, listed
-
 #: Longer texts are cut off.
 LONGEST = 36
 #: What stands where there is no value.
@@ -48,7 +46,7 @@ def number(value: Any) -> str:
 
 def label(value: Any, longest: int = LONGEST) -> str:
     """Write any value of a column in a few plain words; a day without its hours."""
-    if pd.isna(value):
+    if pd.api.types.is_scalar(value) and pd.isna(value):  # a list is never null
         return NONE
     if isinstance(value, pd.Timestamp):
         midnight = value == value.normalize()
@@ -98,19 +96,18 @@ def html_table(
         Whether the index names the rows.
     """
     styles = [f"padding:1px 8px;white-space:nowrap;text-align:{'left' if name in left else 'right'}" for name in cells]
-    # bdi: a name that runs from right to left must not turn its neighbours around
     heads = [
-        f'<th scope="col" style="{style}"><bdi>{escape(str(name))}</bdi></th>'
+        f'<th scope="col" style="{style}">{_isolated(str(name))}</th>'
         for name, style in zip(cells, styles, strict=True)
     ]
     # a table has a few rows, and as many columns as a person reads
     rows = []
     for place, (name, row) in enumerate(zip(cells.index, cells.itertuples(index=False, name=None), strict=True)):
         drawn = [
-            f'<td style="{style}{_behind(shares, column, place)}"><bdi>{escape(text)}</bdi></td>'
+            f'<td style="{style}{_behind(shares, column, place)}">{_isolated(text) if column in left else escape(text)}</td>'
             for column, style, text in zip(cells, styles, row, strict=True)
         ]
-        first = f'<th scope="row" style="text-align:left"><bdi>{escape(str(name))}</bdi></th>' if index else ""
+        first = f'<th scope="row" style="text-align:left">{_isolated(str(name))}</th>' if index else ""
         rows.append(f"<tr>{first}{''.join(drawn)}</tr>")
     above = f'<caption style="text-align:left;opacity:.7">{escape(caption)}</caption>' if caption else ""
     body = "".join(rows) or f'<tr><td colspan="{len(cells.columns)}">no rows</td></tr>'
@@ -118,44 +115,13 @@ def html_table(
     return f"<table>{above}<thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
+def _isolated(name: str) -> str:
+    """Escape a name, and keep one that runs from right to left from turning its neighbours around."""
+    return f"<bdi>{escape(name)}</bdi>"
+
+
 def _behind(shares: pd.DataFrame | None, column: Any, place: int) -> str:
     if shares is None or column not in shares:
         return ""
     percent = 100 * float(shares[column].iloc[place])
     return f";background:linear-gradient(90deg,rgba(0,140,220,.3) {percent:.1f}%,transparent {percent:.1f}%)"
-
-
-def text(headline: str, counts: pd.DataFrame) -> str:
-    """Lay out counts (``orgId``, ``field``, ``status``, ``records``) under a headline, for a fixed-width font."""
-    if counts.empty:
-        return f"{headline}\n{summary(counts)}"
-    table = field_by_status(counts)
-    body = table.to_string(formatters=dict.fromkeys(table.columns, "{:,}".format))
-    return f"{headline}\n{summary(counts)}\n{body}"
-
-
-def html(headline: str, counts: pd.DataFrame) -> str:
-    """Lay out the same as HTML, each count with its share of the field."""
-    head = f"<b>{escape(headline)}</b><br>{escape(summary(counts))}"
-    if counts.empty:
-        return f"<div>{head}</div>"
-    table = field_by_status(counts)
-    shares = table.drop(columns="total").div(table["total"], axis=0)
-    caption = "records by field and status, as recorded"
-    return f"<div>{head}{html_table(table.map('{:,}'.format), shares=shares, caption=caption)}</div>"
-
-
-def summary(counts: pd.DataFrame) -> str:
-    """Say how many records there are, and whose."""
-    organizations = counts.groupby("orgId")["records"].sum().sort_values(ascending=False).index
-    whose = f" of {listed(organizations, limit=5)}" if len(organizations) else ""
-    return f"{int(counts['records'].sum()):,} records{whose}"
-
-
-def field_by_status(counts: pd.DataFrame) -> pd.DataFrame:
-    """Count records by field (rows) and status (columns, the documented ones first), with a total."""
-    table = counts.pivot_table(index="field", columns="status", values="records", aggfunc="sum", fill_value=0)
-    known = [status for status in STATUSES if status in table.columns]
-    table = table[known + [status for status in table.columns if status not in known]].astype("int64")
-    table["total"] = table.sum(axis=1)
-    return table.rename_axis(index=None, columns=None)

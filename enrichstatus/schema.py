@@ -163,6 +163,14 @@ def listed(names: Iterable[object], limit: int = 12) -> str:
     return (", ".join(texts[:limit]) + more) or "no columns"
 
 
+def instants(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Read instants of the wire as a store does: six digits of a fraction of a second count, and without a zone it is UTC."""
+    texts = pc.replace_substring_regex(texts, r"^([0-9-]{10}[Tt ][0-9:]{5,8})(\.[0-9]{1,6})?[0-9]* ?(.*)$", r"\1\2\3")
+    texts = pc.replace_substring_regex(texts, "(?i)(z|utc|gmt)$", "Z")
+    zoned = pc.match_substring_regex(texts, "Z$|:.*[+-][0-9:]{2,5}$")
+    return pc.if_else(zoned, texts, pc.binary_join_element_wise(texts, "Z", "")).cast(_INSTANT)
+
+
 def timestamps(instants: pa.ChunkedArray) -> pa.ChunkedArray:
     """Format instants as the wire has them: ``2025-01-13T10:30:00.000Z``."""
     # a cast and a replacement take a tenth of the time of strftime

@@ -22,7 +22,7 @@ Numbers: TypeAlias = npt.NDArray[np.float64]
 ENOUGH = 20
 #: Where fewer than this are at risk, the estimate is not believed.
 _FEW = 10
-#: The last part of a curve whose slope is taken to go on.
+#: The last part of a curve, whose slope is assumed to go on.
 _RECENT = 0.4
 #: Times and ages are rounded to this share of the longest: nobody waits by the thousandth.
 _GRAIN = 1 / 2000
@@ -41,7 +41,7 @@ class Curve:
 
     def __init__(self, ages: Numbers, pending: Numbers, at_risk: npt.NDArray[np.int64], longest: float):
         sure = at_risk >= _FEW
-        # where many end last of all, at the same time, the share is taken for half of one, not for none
+        # where many end last of all, at the same time, the share left is assumed to be half of one task, not none
         ages, hazard = ages[sure], -np.log(np.maximum(pending[sure], 0.5 / at_risk.max(initial=1)))
         last = hazard[-1] if len(hazard) else 0.0
         known = float(ages[-1]) if len(ages) else 0.0
@@ -90,14 +90,14 @@ def learn(con: duckdb.DuckDBPyConnection, evidence: pa.Table) -> dict[str, Curve
 
 @dataclass(frozen=True)
 class Prospect:
-    """The unfinished tasks of one field, in groups that were last asked at the same time and at the same age.
+    """The unfinished tasks of one field, in groups that were last requested at the same time and at the same age.
 
     Attributes
     ----------
     tasks : array of int
         How many a group has.
     age : array of float
-        Their age when they were last asked, in seconds.
+        Their age when they were last requested, in seconds.
     since : array of float
         Seconds since then.
     curve : Curve or None
@@ -145,7 +145,7 @@ class Outlook:
         return seconds, ended / max(count, 1)
 
     def until(self, share: float) -> float | None:
-        """Expect this share of the unfinished to have ended in so many seconds; None where that is not to be told."""
+        """Expect this share of the unfinished to have ended in so many seconds; None where too little is known."""
         seconds, ended = self._ahead
         reached = np.flatnonzero(ended >= share)
         return float(seconds[reached[0]]) if len(reached) else None

@@ -61,7 +61,7 @@ def add_source(command: Any) -> None:
         metavar="ORG",
         help="with --store or --records: the organization whose records to look in; a service knows it from the token",
     )
-    add_allow_http(command)
+    add_service_options(command)
 
 
 def add_service(command: Any, **settings: Any) -> None:
@@ -75,13 +75,18 @@ def add_service(command: Any, **settings: Any) -> None:
     )
 
 
-def add_allow_http(command: Any) -> None:
-    """Declare that the token may be sent over plain http."""
+def add_service_options(command: Any) -> None:
+    """Declare how requests are made to a service: also over plain http, and how many in a time."""
     command.add_argument(
         "--allow-http",
         action="store_true",
         default=None,
         help="with --url: send the token over plain http to another machine than this one",
+    )
+    command.add_argument(
+        "--rate",
+        metavar="N/TIME",
+        help="with --url: make no more requests than so many in such a time, e.g. 600/min or 10/s",
     )
 
 
@@ -158,7 +163,7 @@ def check_leads(options: argparse.Namespace) -> None:
 def check_source(options: argparse.Namespace) -> None:
     """Refuse options that the source, or a list of tasks, would not heed."""
     if options.base_url is None:
-        refuse_stray(options, ["allow_http"], "--url")
+        refuse_stray(options, ["allow_http", "rate"], "--url")
         if options.org_id is None:
             raise ValidationError("Organization ID is missing: say whose records to look in with --org.")
     else:
@@ -206,7 +211,7 @@ def times(given: Sequence[str] | None) -> Any:
 
 
 def instant(options: argparse.Namespace) -> datetime | None:
-    """Read --now; a service goes by its own clock, unless told otherwise."""
+    """Read --now; without it a service goes by its own clock."""
     from enrichstatus.lookup.arguments import parse_instant
 
     return None if options.base_url and not options.now else parse_instant(options.now)
@@ -223,7 +228,7 @@ def fields(options: argparse.Namespace, known: Sequence[str]) -> Sequence[str]:
 
 
 @contextmanager
-def asked_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[Any]:
+def read_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[Any]:
     """Give the tasks, or those made of a lead list, in whose rows bad ones are named meanwhile."""
     import pyarrow as pa
 
@@ -246,7 +251,7 @@ def asked_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[A
         yield tasks
 
 
-def asked_source(options: argparse.Namespace) -> EnrichmentStore | Scan | EnrichmentClient:
+def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | EnrichmentClient:
     """Open the store that is looked in, make one of record files, or make a client of the service."""
     from enrichstatus.files import read as files
     from enrichstatus.sources.store.store import EnrichmentStore
@@ -273,7 +278,7 @@ def service(options: argparse.Namespace, **settings: Any) -> EnrichmentClient:
     from enrichstatus.sources.client.client import EnrichmentClient
 
     try:
-        return EnrichmentClient(options.base_url, allow_http=bool(options.allow_http), **settings)
+        return EnrichmentClient(options.base_url, allow_http=bool(options.allow_http), rate=options.rate, **settings)
     except UnauthorizedError:
         raise ValidationError(
             "There is no ENRICHSTATUS_TOKEN in the environment: put the token of the service there."

@@ -33,7 +33,7 @@ def picture(progress: Progress, *, live: bool) -> str:
     if far is not None and update.ended < update.total:
         seconds = np.linspace(0, span - update.elapsed, 60)
         ended = update.ended + update.outlook.ahead(seconds) * (update.total - update.ended)
-        # it begins above the course: some have ended unseen since they were last asked
+        # it begins above the course: some have ended unseen since the last request
         way = np.stack([update.elapsed + seconds, ended], axis=1)
         path = _path(np.concatenate([points[-1:], way]), span, update.total)
         ahead = f'<path d="M{path}" fill="none" stroke="currentColor" stroke-opacity=".65" stroke-dasharray="4 4"/>'

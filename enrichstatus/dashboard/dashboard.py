@@ -36,7 +36,7 @@ class Dashboard:
     source, tasks, into, schedule, deadline, missing_after, errors, prefix
         As for `poll`.
     start : bool
-        Start to ask when it is first shown; else at the press of the button, or with ``.start()``.
+        Start to poll when it is first shown; else at the press of the button, or with ``.start()``.
     show : {"auto", "widgets", "html", "lines"}
         How it shows itself. Unless given: as widgets in a notebook, with HTML beside them that stays readable in the saved
         notebook; as HTML that is updated where there is no ipywidgets; as a line for each update outside of notebooks.
@@ -50,7 +50,7 @@ class Dashboard:
 
     Notes
     -----
-    It asks in a thread of its own, which lives while there is something to wait for: closing the page does not end it, `pause`,
+    It polls in a thread of its own, which lives while there is something to wait for: closing the page does not end it, `pause`,
     `stop`, the end of all tasks and the end of the kernel do. While a cell is running, in `wait` for one, the kernel does not hear
     the buttons; its interrupt ends the wait and stops the poll.
 
@@ -114,11 +114,11 @@ class Dashboard:
         self._watch.start()
 
     def pause(self) -> None:
-        """Ask no more until it is started again; an ask under way is ended first."""
+        """Send no more requests until it is started again; one under way is ended first."""
         self._watch.pause()
 
     def ask_now(self) -> None:
-        """Ask without waiting any longer, unless the service asked to be left alone until later."""
+        """Send a request without waiting any longer, unless the service wants none until later."""
         self._watch.ask_now()
 
     def stop(self) -> None:
@@ -153,7 +153,7 @@ class Dashboard:
         return view.box
 
     def __repr__(self) -> str:
-        # nobody asks again while it rests
+        # while it rests no request is due
         update = self.update if self.phase == "waiting" else replace(self.update, next_in=None)
         return f"Dashboard({self.phase}: {update})"
 
@@ -194,7 +194,7 @@ class Dashboard:
             for view in list(self._views):
                 try:
                     view.draw(progress)
-                except Exception:  # of whatever shows it: no reason to ask no more
+                except Exception:  # of whatever shows it: no reason to end the poll
                     _log.exception("a view of the dashboard cannot be drawn, and is given up")
                     self._views.remove(view)
 

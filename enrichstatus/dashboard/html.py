@@ -52,7 +52,7 @@ STYLE += "".join(
 
 
 def phase(progress: Progress) -> str:
-    """Say what it does: what a screen reader says when it changes."""
+    """Show what the poll does, which a screen reader reads out when it changes."""
     update = progress.update
     left = update.total - update.ended
     said = {
@@ -60,7 +60,7 @@ def phase(progress: Progress) -> str:
         "paused": "Paused",
         "stopped": "Stopped",
         "done": "Done: all have ended" if update.total else "Done: there are no tasks",
-        "deadline": f"The deadline came: {left:,} still pending",
+        "deadline": f"The deadline came: {left:,} have not ended",
         "failed": "Given up",
     }.get(progress.phase, "Polling")
     if said == "Polling" and progress.wanted != "run":
@@ -69,7 +69,7 @@ def phase(progress: Progress) -> str:
 
 
 def line(progress: Progress, *, live: bool) -> str:
-    """Say in numbers how it stands, and what came out or comes next; a page that does not live on tells no countdown."""
+    """Show in numbers how it stands, and what came out or comes next; a page that is not live shows no countdown."""
     update = progress.update
     share = math.floor(100 * update.ended / update.total) if update.total else 100
     parts = [f"<b>{share} %</b>", f"{update.ended:,} of {update.total:,} ended"]
@@ -94,7 +94,7 @@ def line(progress: Progress, *, live: bool) -> str:
 
 
 def trouble(progress: Progress) -> str:
-    """Say why there was no answer, and what will happen next; nothing where there was one."""
+    """Show why there was no answer, and what will happen next; nothing where there was one."""
     error = progress.failure if progress.phase == "failed" else progress.update.error
     if error is None or progress.phase in ("done", "deadline"):
         return ""

@@ -111,7 +111,7 @@ class CsvFile:
         if separator := _SEPARATOR.fullmatch(line):  # what Excel obeys
             line, skip = lines.readline(), skip + 1
         while line and not line.strip("\r\n"):
-            line = lines.readline()
+            line, skip = lines.readline(), skip + 1
         unquoted = re.sub(r'"[^"]*"', "", line)
         sniffed = "\t" if ".tsv" in Path(path.lower()).suffixes else max(",;\t|", key=unquoted.count)
         delimiter = separator[1] if separator else sniffed

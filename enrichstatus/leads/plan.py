@@ -16,13 +16,12 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.frames import Kind
 from enrichstatus.leads.prices import Numbers
-from enrichstatus.lookup.tasks import check, create_vocabularies, to_pandas
+from enrichstatus.lookup.contract import TRIGGER_SIZE
+from enrichstatus.lookup.tasks import check, task_tables, to_pandas
 from enrichstatus.presentation import NONE, html_table, number
 
 #: What is to be done with a task, in the order of a plan's table.
 ACTIONS = ("have", "no_data", "in_flight", "retry", "trigger", "over_budget", "duplicate", "invalid")
-#: So many entities are triggered by one request.
-TRIGGER_SIZE = 100
 BOUGHT = ("retry", "trigger")
 
 Codes = npt.NDArray[np.int64]
@@ -75,8 +74,7 @@ class Plan(Generic[Kind]):
             service documents no trigger, ``{"companyIds": [...], "field": ...}``.
         """
         bought = np.flatnonzero(np.isin(self._action, [ACTIONS.index(name) for name in BOUGHT]))
-        with duckdb.connect() as con:
-            create_vocabularies(con, self._fields)
+        with task_tables(self._fields) as con:
             check(con, frames.read(self._keys.take(bought)))
             found = con.execute(_TRIGGER_SQL, {"size": TRIGGER_SIZE}).fetchall()
         return [{f"{kind}Ids": ids, "field": field} for kind, field, ids in found]

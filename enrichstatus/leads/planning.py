@@ -87,7 +87,7 @@ def plan(
     costs : mapping of str to float, optional
         Credits for one task of a field, ``{"emails": 1, "phones": 10}``; a field that is not named costs nothing.
     budget : float, optional
-        Credits that may be spent. The tasks are taken by `priority` as far as they can be paid; the others are ``over_budget``.
+        Credits that may be spent. The tasks are bought by `priority` as far as they can be paid; the others are ``over_budget``.
     priority : str, optional
         A column of numbers: the greatest are bought first, those without one last. Unless given, the first in the list are.
     retry : sequence of str
@@ -137,21 +137,12 @@ def plan(
     with duckdb.connect() as con:
         create_vocabularies(con, fields)
         keys = check(con, frame, errors="coerce")
-        views = [pa.types.is_string_view(kind) for kind in keys.schema.types]  # of which Arrow cannot take rows
-        keys = keys.cast(
-            pa.schema(
-                [
-                    column.with_type(pa.string()) if view else column
-                    for column, view in zip(keys.schema, views, strict=True)
-                ]
-            )
-        )
         used = {name for (name,) in con.execute("select distinct field::varchar from tasks").fetchall()}
         if most is not None and (unpriced := sorted(used - set(prices))):
             raise ValidationError(
                 f"needs the price of {listed(unpriced)}, which the costs do not have.", argument="budget"
             )
-        asked = None if now is None else moment  # a service judges by its own clock, unless told otherwise
+        asked = None if now is None else moment  # a service uses its own clock, unless `now` is given
         found = source.lookup(keys, columns=("reason", "createdAt", "updatedAt"), errors="coerce", now=asked)
         reason: Codes = pc.index_in(found["reason"], pa.array(_WORDS)).to_numpy()
         made, ended = (found[name].to_numpy() for name in ("createdAt", "updatedAt"))

@@ -57,7 +57,7 @@ def prices_of(fields: pa.ChunkedArray, prices: Mapping[str, float]) -> Numbers:
 
 
 def over_budget(wanted: Rows, cost: Numbers, budget: float, value: Numbers | None) -> Rows:
-    """Say which of the wanted rows cannot be paid: taken by value, what costs more than is left is passed over."""
+    """Give the wanted rows that cannot be paid: they are bought by value, and what costs more than is left is passed over."""
     queue = wanted if value is None else wanted[np.argsort(-value[wanted], kind="stable")]
     over = []
     left = budget * (1 + 1e-12)  # as exact as sums of fractions are

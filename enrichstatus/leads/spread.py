@@ -14,6 +14,7 @@ from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame, Kind, ListOrPath, Rows
 from enrichstatus.lookup.tasks import KEYS_SQL, taken_names, task_tables
+from enrichstatus.outcomes import outcome
 from enrichstatus.schema import EXPLANATION, FIELDS, find, listed
 
 _READY = "ready"
@@ -74,7 +75,9 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
         place[lead[rows]] = rows
         told = answered.take(pa.array(place, mask=place < 0))
         columns |= {f"{name}_{answer}": told[answer] for answer in answers}
-    ended = pc.fill_null(pc.not_equal(answered[answers[0]], "pending"), fill_value=False)
+    words = answered[answers[0]]
+    over = [word for word in words.unique().to_pylist() if outcome(word, None).ended]  # a few statuses, not leads
+    ended = pc.is_in(words, pa.array(over, pa.string()))
     waiting = lead[~ended.to_numpy()]
     columns[_READY] = pa.array(np.bincount(waiting, minlength=len(first)) == 0, pa.bool_())
     if taken := taken_names(leads, list(columns)):
@@ -85,7 +88,7 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
 
 def _answered(frame: Frame, names: Sequence[str]) -> pa.Table:
     status, found, *_ = names
-    texts = [pa.string() if pa.types.is_string_view(kind) else kind for kind in frame.arrow(names[2:]).schema.types]
+    texts = frame.arrow(names[2:]).schema.types
     try:
         return frame.arrow(names).cast(pa.schema(list(zip(names, [pa.string(), pa.bool_(), *texts], strict=True))))
     except (pa.ArrowException, ValueError) as error:
@@ -133,7 +136,6 @@ def _codes(frame: Frame, name: str) -> tuple[Rows, pa.Array]:
     """Number the values of a column in the order of their first appearance; a null is one beyond them."""
     column = frame.arrow([name]).column(0).combine_chunks()
     column = column.storage if isinstance(column, pa.ExtensionArray) else column
-    column = column.cast(pa.string()) if pa.types.is_string_view(column.type) else column  # which Arrow cannot number
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     values = encoded.dictionary
     return encoded.indices.fill_null(len(values)).to_numpy().astype(np.int64), values

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 #: A `Date` has whole seconds, and servers write it up to a second late: a smaller difference is none.
 _EXACT = 2.0
+#: The share of the bounds at either end that is left aside.
+_WRONG = 0.005
 #: A clock that is wrong by more than a day tells nothing.
 _DAY = 86_400.0
 
@@ -66,15 +68,15 @@ def seconds_of(date: str | None) -> float | None:
         return None
 
 
-def ahead(said: float | None, least: npt.NDArray[np.float64], most: npt.NDArray[np.float64]) -> float | None:
+def ahead_of_ours(said: float | None, least: npt.NDArray[np.float64], most: npt.NDArray[np.float64]) -> float | None:
     """Say how many seconds a service's clock is ahead of ours; None where nothing is known.
 
     `said` comes from its ``Date``. `least` and `most` are the bounds that each record sets which ended between two requests: the
     instant of its end, less when the later answer came and when the earlier request was sent. They go before what was said, for
-    ages are reckoned with the clock that wrote the records; a tenth of them may be wrong.
+    ages are reckoned with the clock that wrote the records. One in a hundred may be wrong.
     """
     known = ~np.isnan(least)
     if not known.any():
         return said
-    low, high = np.quantile(least[known], 0.9), np.quantile(most[known], 0.1)
-    return float(min(max(said or 0.0, low), high)) if low <= high else float((low + high) / 2)
+    low, high = np.quantile(least[known], 1 - _WRONG), np.quantile(most[known], _WRONG)
+    return said or 0.0 if low <= (said or 0.0) <= high else float(low + high) / 2

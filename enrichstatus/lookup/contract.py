@@ -18,6 +18,8 @@ from enrichstatus.schema import COLUMNS, listed, timestamps
 PATH = "/api/v1/operations/enrichment/batch/query"
 #: The contract's limit on the tasks of one request.
 BATCH_SIZE = 200
+#: The contract's limit on the entities that one request triggers.
+TRIGGER_SIZE = 100
 
 #: What one request is answered with: wire objects, or what is wrong with it.
 Answer: TypeAlias = list[dict[str, Any]] | ValidationError
@@ -31,7 +33,7 @@ _MEMBERS = ("entityId", "field", "entityType")
 def tasks_of(body: Any) -> pa.Table:
     """Read the tasks of a request (``{"tasks": [...]}``), in their order; a task without ``entityType`` is a person.
 
-    Only the shape is judged here: whether an id is a UUID and a field is known is checked like any task is.
+    Only the shape is checked here: whether an id is a UUID and a field is known is checked as for any task.
     """
     if not isinstance(body, dict):
         raise ValidationError(f'The body is an object {{"tasks": [...]}}, not {type(body).__name__}.')

@@ -1,4 +1,4 @@
-"""THE query in the words of other engines, for those whose records live in a warehouse (extra ``sql``)."""
+"""THE query in the words of other databases, for those whose records live in a warehouse (extra ``sql``)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def lookup_sql(dialect: Dialect = "duckdb") -> str:
       ``pendingSince``, which is ``now`` less ``maximum`` seconds, has timed out. The head of the text spells it out for its dialect.
 
     What is compared is of one type and spelled alike on both sides: ``lower(trim(entityId))``, or a cast to UUID where the
-    engine has that type. Instants have a time zone (``timestamptz``, in BigQuery ``TIMESTAMP``), or all are of UTC. One row comes out for
+    database has that type. Instants have a time zone (``timestamptz``, in BigQuery ``TIMESTAMP``), or all are of UTC. One row comes out for
     each task that has a record: join it to yours by ``position``.
 
     Nothing is quoted, so that your unquoted tables are met: PostgreSQL calls the columns ``createdat``, Snowflake ``CREATEDAT``.
@@ -121,7 +121,7 @@ from (values ('emails'), ('phones'), ('summary')) as fields (field)""",
 
 
 def _transpiled(dialect: str) -> str:
-    """Have sqlglot write the query for an engine, and say at its head what it wants there."""
+    """Have sqlglot write the query for a database, and say at its head what it wants there."""
     try:
         from sqlglot import ErrorLevel, exp, parse_one
     except ImportError as error:
@@ -134,7 +134,7 @@ def _transpiled(dialect: str) -> str:
     micros = parse_one(engine.micros, read=dialect)
     for call in list(
         query.find_all(exp.Anonymous)
-    ):  # epoch_us, which sqlglot takes from one engine to the other as it is
+    ):  # epoch_us, which sqlglot takes from one database to the other as it is
         call.replace(exp.replace_placeholders(micros.copy(), call.expressions[0]))
     text = query.sql(dialect, pretty=True, unsupported_level=ErrorLevel.RAISE)
     notes = [

@@ -37,7 +37,7 @@ matched as (
 ),
 
 ranked as (
-    -- rule 3: the newest record speaks. Where records lie in files one id may come several times, as it was and as it is: of two
+    -- rule 3: the newest record wins. Where records lie in files one id may come several times, as it was and as it is: of two
     -- that look alike an ended one knows more
     select
         matched.*,

@@ -22,7 +22,7 @@ KEYS_SQL = Path(__file__).with_name("keys.sql").read_text(encoding="utf-8")
 COERCE = ("errors", "coerce", "give them a null status")
 PROBLEMS_SQL = Path(__file__).with_name("problems.sql").read_text(encoding="utf-8")
 
-# Materialized, or the condition would make the engine cast every key twice
+# Materialized, or the condition would make DuckDB cast every key twice
 _TASKS_SQL = f"""
 create temp table tasks as
 with keys as materialized ({KEYS_SQL})
@@ -203,14 +203,14 @@ def naming_leads(entity_id: str | None, fields: Sequence[str]) -> Iterator[None]
 
 
 def _comparable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Turn what is neither text, categories nor UUIDs into text, so that it can be judged and quoted."""
+    """Turn what is neither text, categories nor UUIDs into text, so that it can be checked and quoted."""
     kind = column.type
     if pa.types.is_dictionary(kind) or pa.types.is_large_string(kind) or str(kind) in _COMPARABLE:
         return column
     try:
         return column.cast(pa.string())
     except (pa.ArrowException, ValueError) as error:
-        raise ValidationError(f"The column {name!r} holds {kind}, which is no text: {error}") from error
+        raise ValidationError(f"The column {name!r} holds {kind}, which is not text: {error}") from error
 
 
 _COMPARABLE = {"string", "string_view", "extension<arrow.uuid>"}

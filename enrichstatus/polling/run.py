@@ -1,4 +1,4 @@
-"""One poll as far as it asks: whom, for what, what it has been told and what that has cost."""
+"""One poll's requests: to which source, for which tasks, what was answered and what it has cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ from enrichstatus.errors import (
     StoreError,
     ValidationError,
 )
-from enrichstatus.lookup.arguments import Errors, check_source, choice, parse_duration
+from enrichstatus.lookup.arguments import (
+    MAX_PROCESSING_TIME,
+    Errors,
+    check_source,
+    choice,
+    parse_duration,
+    parse_limits,
+)
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.schedules import Ask
@@ -40,7 +47,7 @@ Duration: TypeAlias = str | float | timedelta
 
 
 class Run:
-    """One poll: whom it asks, what it knows, and what it has spent."""
+    """One poll: its source, what it knows, and what it has spent."""
 
     def __init__(
         self,
@@ -64,7 +71,7 @@ class Run:
         self._missing_after = parse_duration(missing_after, "missing_after").total_seconds()
         self.tracker = Tracker(
             tasks,
-            fields=getattr(source, "fields", FIELDS),
+            limits=_limits(source),
             errors=errors,
             prefix=prefix,
             missing_after=self._missing_after,
@@ -89,7 +96,7 @@ class Run:
         return self._clock() - self._start
 
     def ask(self, ask: Ask) -> Exception | None:
-        """Ask for the unfinished tasks that `ask` names; gives what went wrong, if it may pass."""
+        """Look up the unfinished tasks that `ask` names; gives what went wrong, if it may pass."""
         chosen = self.tracker.pick(ask.fields, ask.samples)
         size = len(chosen) if self.memory is None else _KEPT_EVERY
         self._asked = len(chosen)
@@ -100,33 +107,34 @@ class Run:
 
     def _look_up(self, tasks: pd.DataFrame) -> Exception | None:
         names: Literal["all"] | tuple[str, ...] = (
-            "all" if self.memory else ("status", "dataFound", "createdAt", "updatedAt")
+            "all" if self.memory else ("status", "dataFound", "id", "createdAt", "updatedAt")
         )
         self._requests += requests_for(len(tasks))
+        sent = self.now()
         quiet = progress_is_shown.set(True)
         try:
             answers = self._source.lookup(tasks, columns=names)
         except PartialLookupError as error:
-            self._take(error.result)
+            self._take(error.result, sent)
             return error
         except LookupInterrupted as interrupt:
-            self._take(interrupt.result)
+            self._take(interrupt.result, sent)
             raise
         except (ServiceError, InternalError, StoreError, OSError) as error:
-            return error  # any other, such as that of a closed client, is not mended by asking again
+            return error  # any other, such as that of a closed client, is not fixed by another request
         finally:
             progress_is_shown.reset(quiet)
-        self._take(answers, of=tasks)
+        self._take(answers, sent, of=tasks)
         return None
 
-    def _take(self, answers: pd.DataFrame, of: pd.DataFrame | None = None) -> None:
-        """Take in what was answered; of those asked, a task that is not among the answers has no record."""
+    def _take(self, answers: pd.DataFrame, sent: float, of: pd.DataFrame | None = None) -> None:
+        """Take in what was answered; a task `of` those looked up that is not among the answers has no record."""
         now = self.now()
         try:
             places = self.tracker.places_of(answers, COLUMNS if self.memory else ())
             if of is not None and len(of) > len(places):
                 answers = pd.concat([answers, of[~of["task"].isin(places)]], ignore_index=True)
-            self.tracker.absorb(answers, now)
+            self.tracker.absorb(answers, sent, now, ahead=self._ahead(now))
         except (pa.ArrowException, TypeError, ValueError, LookupError, AttributeError) as error:
             if isinstance(error, EnrichStatusError):
                 raise
@@ -138,8 +146,14 @@ class Run:
             at = self._wall + timedelta(seconds=now)
             self.memory.remember(answers, at, missing_after=self._missing_after)
 
+    def _ahead(self, now: float) -> float | None:
+        """Give the seconds that the service's clock is ahead of the poll's, if the source knows."""
+        service_time = getattr(self._source, "service_time", None)
+        there = service_time() if callable(service_time) else None
+        return None if there is None else there - self._wall.timestamp() - now
+
     def last(self) -> Update:
-        """Say how things stand when nobody asks any more."""
+        """Say how things stand at the end."""
         return self.update(self.tracker.outlook(self.now()), None, None)
 
     def update(self, outlook: Outlook, error: Exception | None, next_in: float | None, *, held: float = 0.0) -> Update:
@@ -148,3 +162,9 @@ class Run:
         self._before = state.status
         done = not np.any(self.tracker.unfinished)
         return Update(state, self._requests, self.now(), next_in, outlook, error, held, self._asked, done)
+
+
+def _limits(source: Source) -> dict[str, timedelta]:
+    """Give by field of a source for how long a record may be pending."""
+    fields = getattr(source, "fields", FIELDS)
+    return parse_limits(getattr(source, "max_processing_time", MAX_PROCESSING_TIME), fields)

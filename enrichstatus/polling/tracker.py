@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import duckdb
@@ -14,15 +15,18 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import EnrichStatusError
 from enrichstatus.lookup.arguments import parse_prefix
+from enrichstatus.lookup.clocks import ahead_of_ours
 from enrichstatus.lookup.query import refuse_taken
 from enrichstatus.lookup.tasks import check, create_vocabularies, to_pandas
 from enrichstatus.schema import KEY, STATUSES, listed
 from enrichstatus.survival import Numbers, Outlook, Prospect, learn
 
-#: The codes of the two states that are no status of an ended record; those have the codes above, in the order of the vocabulary.
-PENDING, NO_RECORD = 0, 1
-#: Instants less than this apart are the same one: a service tells milliseconds, a store knows microseconds.
+#: The codes of the states that are no status of an ended record; those have the codes above, in the order of the vocabulary.
+PENDING, UNANSWERED, NO_RECORD = 0, 1, 2
+#: Instants less than this apart are the same one: a service gives milliseconds, a store knows microseconds.
 _INSTANT = 0.002
+#: What is pending for longer than the maximum processing time, by this share of it, has timed out, whether the service says so or not.
+_MARGIN = 0.1
 #: Ages are told apart by this share of the oldest, when tasks are put in groups.
 _GRAIN = 1 / 100
 
@@ -37,7 +41,14 @@ class Tracker:
     """
 
     def __init__(
-        self, tasks: Any, *, fields: Sequence[str], errors: str, prefix: str, missing_after: float, wall: float
+        self,
+        tasks: Any,
+        *,
+        limits: Mapping[str, timedelta],
+        errors: str,
+        prefix: str,
+        missing_after: float,
+        wall: float,
     ):
         # a shallow copy: what is done to the caller's frame while the poll goes on does not change ours
         self.frame = frames.read(tasks.copy(deep=False) if isinstance(tasks, pd.DataFrame) else tasks)
@@ -45,7 +56,7 @@ class Tracker:
         self.names = (prefix + "status", prefix + "dataFound")
         refuse_taken(self.frame, self.names)
         self._con = duckdb.connect()
-        create_vocabularies(self._con, fields)
+        create_vocabularies(self._con, list(limits))
         check(self._con, self.frame, errors=errors)
         self._con.execute(_DISTINCT_SQL)
         self.tasks = to_pandas(self._con.sql(_TASKS_SQL))
@@ -57,12 +68,21 @@ class Tracker:
         self.fields: list[str] = list(names)
         self.field: Codes = codes.astype(np.int16)
         count = len(self.tasks)
-        self.vocabulary = ["pending", "no record", *STATUSES[1:]]
-        self.status: Codes = np.full(count, PENDING, dtype=np.int16)
+        self._limits = np.array([limits[name].total_seconds() * (1 + _MARGIN) for name in self.fields])
+        self.vocabulary = ["pending", "unanswered", "no record", *STATUSES[1:]]
+        #: the codes of the words that a source has for a status
+        self._codes = {name: self.vocabulary.index(name) for name in STATUSES}
+        self.status: Codes = np.full(count, UNANSWERED, dtype=np.int16)
         self.found: npt.NDArray[np.int8] = np.full(count, -1, dtype=np.int8)  # -1 is null
-        #: when its record was made, when it began, when it was first and last asked, and how long it took
+        #: the newest record that is known: a number made of its id, and when it was made, on the clock of the service
+        self._id, self._made = np.zeros(count, dtype=np.uint64), np.full(count, np.nan)
+        #: on our clock: when a request was first made for it, when the last was answered, when the last that was answered with that
+        #: record was made, and since when none is answered; how long it took
         blank: Numbers = np.full((5, count), np.nan)
-        self._made, self._began, self._first, self._asked, self._took = blank
+        self._first, self._asked, self._sent, self._gone, self._took = blank
+        #: within what bounds the service's clock is ahead, by the records that ended between two requests, and what its answers say
+        self._least, self._most = np.full((2, count), np.nan)
+        self._said: float | None = None
         #: a fixed random order, by which samples are drawn: a list may be sorted by anything
         self._lot = np.random.default_rng(0).permutation(count)
         self._missing_after, self._wall = missing_after, wall
@@ -71,13 +91,13 @@ class Tracker:
     @property
     def unfinished(self) -> npt.NDArray[np.bool_]:
         """Which tasks have not ended."""
-        return np.equal(self.status, PENDING)
+        return np.less_equal(self.status, UNANSWERED)
 
     def pick(self, fields: Sequence[str] | None, samples: Mapping[str, int]) -> pd.DataFrame:
         """Give the unfinished tasks of some fields (None: of all), and samples of others, with the place of each as ``task``."""
         open_ = self.unfinished
         wanted = np.isin(self.field, [self.fields.index(name) for name in fields or () if name in self.fields])
-        # those that no answer has come for are asked anyway: nobody can tell when to
+        # those that no answer has come for are always among them: nobody knows when to look them up
         unknown = np.isnan(self._asked)
         chosen = np.flatnonzero(open_ if fields is None else open_ & (wanted | unknown))
         parts = [chosen]
@@ -88,44 +108,77 @@ class Tracker:
         return self.tasks.iloc[np.unique(np.concatenate(parts))]
 
     def recall(self, known: pd.DataFrame, history: pa.Table) -> None:
-        """Take what a store remembers: what has ended is not asked again, what is pending is."""
+        """Take what a store remembers: what has ended is not looked up again, what is pending is."""
         self._history = history
         places = known["task"].to_numpy()
         first = known["since"].to_numpy(dtype=float, na_value=np.nan) - self._wall
         # a wait that has run out since begins anew: what had no record then may have been bought by now
-        self._first[places] = np.where(first > -self._missing_after, first, np.nan)
-        self._made[places] = self._seconds(known, "createdAt")
-        ended = known[known["status"].notna() & (known["status"] != "pending")]
-        self.absorb(ended, 0.0)
+        self._first[places] = np.where(first > -self._missing_after, np.minimum(first, 0), np.nan)
+        self._made[places], self._id[places] = self._seconds(known, "createdAt"), _numbers(known)
+        recorded = known["status"].notna().to_numpy()
+        self.status[places[recorded]] = PENDING
+        self.absorb(known[recorded & (known["status"] != "pending").to_numpy()], 0.0, 0.0)
 
-    def absorb(self, answers: pd.DataFrame, now: float) -> None:
-        """Take answers: tasks with their place as ``task``, ``status``, ``dataFound`` and, where a source has them, the record's times."""
+    def absorb(self, answers: pd.DataFrame, sent: float, now: float, *, ahead: float | None = None) -> None:
+        """Take in the answers that have come `now` to requests made at `sent`.
+
+        They are tasks with their place as ``task``, ``status``, ``dataFound`` and, where a source has them, the record's id and times.
+        `ahead` is how many seconds the service's clock is ahead of ours, if the source knows.
+        """
         places = self.places_of(answers)
         answered = _texts(_whole(answers["status"])).dictionary_encode()
         found = _whole(answers["dataFound"]).cast(pa.bool_()).cast(pa.int8()).fill_null(-1).to_numpy()
         created, updated = (self._seconds(answers, name) for name in ("createdAt", "updatedAt"))
+        ids = _numbers(answers)
         # all of it has been read: from here on nothing can be wrong with it
         for name in answered.dictionary.to_pylist():  # a few words, not tasks
-            if name not in self.vocabulary:
+            if name not in self._codes:
+                self._codes[name] = len(self.vocabulary)
                 self.vocabulary.append(name)
-        words = np.array([self.vocabulary.index(name) for name in answered.dictionary.to_pylist()] or [0])
-        # a record older than the newest that is known is no news: that one has not ended, whatever became of those before it
-        old = created < self._made[places] - _INSTANT
-        recorded = answered.is_valid().to_numpy(zero_copy_only=False) & ~old
-        codes = words[answered.indices.fill_null(0).to_numpy()]
-        first = np.fmin(self._first[places], now)
-        missing = np.where((now - first >= self._missing_after) & np.isnan(self._made[places]), NO_RECORD, PENDING)
-        self._first[places] = first
-        # of a clock that is ahead of ours it is not to be told when a record began
-        self._made[places] = np.fmax(self._made[places], created)
-        began = np.where(self._made[places] <= now, self._made[places], first)
-        self.status[places] = np.where(recorded, codes, missing)
-        self.found[places] = np.where(recorded, found, -1)
+        words = np.array([self._codes[name] for name in answered.dictionary.to_pylist()] or [0])
+        recorded = answered.is_valid().to_numpy(zero_copy_only=False)
+        made, before = self._made[places], self._sent[places]
+        # another record that is older than the newest that is known is no news: that one has not ended, whatever became of those
+        # before it. The same record is always news, however its service rounds or changes when it was made
+        same = (ids == self._id[places]) & (ids != 0)
+        news = recorded & (same | ~(created < made - _INSTANT))
+        codes = np.where(news, words[answered.indices.fill_null(0).to_numpy()], PENDING)
+        ended = news & (codes != PENDING)
+        wrote = ended & (updated > created) & ~np.isnan(before)
+        self._least[places], self._most[places] = np.where(wrote, [updated - now, updated - before], np.nan)
+        self._said = ahead
+        self._made[places] = np.where(news & ~np.isnan(created), np.where(same, created, np.fmax(made, created)), made)
+        self._id[places] = np.where(news & (ids != 0), ids, self._id[places])
+        self._first[places] = first = np.fmin(self._first[places], now)
+        self._asked[places] = now
+        self._sent[places] = np.where(news, sent, before)
+        self._gone[places] = gone = np.where(recorded, np.nan, np.fmin(self._gone[places], now))
+        # the record that a store knows of may lag behind; one that the service has shown does not
+        waited = now - np.where(np.isnan(self._made[places]), first, np.where(np.isnan(before), np.nan, gone))
+        codes[~recorded & (waited >= self._missing_after)] = NO_RECORD
+        known = ~np.isnan(self._made[places])
+        late = known & (codes == PENDING) & (now - self._latest_begin(places) > self._limits[self.field[places]])
+        codes[late] = self._codes["timeout"]
+        self.status[places], self.found[places] = codes, np.where(news, found, -1)
         # the record of one that timed out was last written when it began: when it ended is known only if it was pending before
-        observed = np.where(np.isnan(self._asked[places]), np.nan, now - began)
-        took = np.where(updated > created, updated - created, observed)
-        self._took[places] = np.where(recorded & (codes != PENDING), took, np.nan)
-        self._began[places], self._asked[places] = began, now
+        observed = np.where(np.isnan(before), np.nan, now - self._begin(places))
+        self._took[places] = np.where(ended, np.where(updated > created, updated - created, observed), np.nan)
+
+    def _ahead(self) -> float | None:
+        return ahead_of_ours(self._said, self._least, self._most)
+
+    def _begin(self, places: Places) -> Numbers:
+        """Give when records were made, on our clock; if that cannot be, the time of our first request."""
+        made = self._made[places] - (self._ahead() or 0.0)
+        begin: Numbers = np.where(made <= self._asked[places], made, self._first[places])
+        return begin
+
+    def _latest_begin(self, places: Places) -> Numbers:
+        """Give when records were made at the latest: nothing times out early because of a clock."""
+        difference = self._ahead()
+        first, made = self._first[places], self._made[places]
+        latest: Numbers = first if difference is None else np.fmin(first, np.fmax(made, made - difference))
+        return latest
 
     def places_of(self, answers: pd.DataFrame, names: Sequence[str] = ()) -> Places:
         """Check that these are answers, with the columns of these names, and give the places of their tasks."""
@@ -151,14 +204,14 @@ class Tracker:
         return np.asarray(seconds, dtype=np.float64)
 
     def outlook(self, now: float) -> Outlook:
-        """Say what can be expected of the unfinished tasks, learned from all, and from what a store remembers of others."""
+        """Give what can be expected of the unfinished tasks, learned from all, and from what a store remembers of others."""
         curves = learn(self._con, self._evidence())
         unfinished = self.unfinished & ~np.isnan(self._asked)
         prospects = {}
         for code, name in enumerate(self.fields):  # a few fields, not tasks
             places = np.flatnonzero(unfinished & (self.field == code))
             if len(places):
-                age, since = self._asked[places] - self._began[places], now - self._asked[places]
+                age, since = self._asked[places] - self._begin(places), now - self._asked[places]
                 grain = max(float((age + since).max()) * _GRAIN, 1e-6)
                 groups = np.rint(np.stack([age, since]) / grain)
                 groups, tasks = np.unique(groups, axis=1, return_counts=True)
@@ -168,7 +221,7 @@ class Tracker:
     def _evidence(self) -> pa.Table:
         known = np.flatnonzero(~np.isnan(self._took) | (self.unfinished & ~np.isnan(self._asked)))
         ended = ~np.isnan(self._took[known])
-        seconds = np.where(ended, self._took[known], self._asked[known] - self._began[known])
+        seconds = np.where(ended, self._took[known], self._asked[known] - self._begin(known))
         names = pa.array(self.fields, pa.string())
         own = pa.table({"field": names.take(pa.array(self.field[known])), "seconds": seconds, "ended": ended})
         return own if self._history is None else pa.concat_tables([own, self._history])
@@ -176,12 +229,20 @@ class Tracker:
     def shift(self, seconds: float) -> None:
         """Count the times from so much later."""
         self._wall += seconds
-        for times in (self._made, self._began, self._first, self._asked):
+        for times in (self._made, self._first, self._asked):
             times -= seconds
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Let go of DuckDB."""
         self._con.close()
+
+
+def _numbers(answers: pd.DataFrame) -> npt.NDArray[np.uint64]:
+    """Make a number of each record's id, 0 where there is none."""
+    if "id" not in answers:
+        return np.zeros(len(answers), dtype=np.uint64)
+    ids = answers["id"]
+    return np.where(ids.isna(), np.uint64(0), pd.util.hash_array(ids.astype(str).to_numpy(dtype=object)))
 
 
 def _texts(values: pa.Array) -> pa.Array:

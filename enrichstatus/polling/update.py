@@ -1,4 +1,4 @@
-"""What a poll tells each time it has asked: all tasks as they are now, what has changed, and what to expect."""
+"""What a poll reports after each request: all tasks as they are now, what has changed, and what to expect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 from enrichstatus.errors import PartialLookupError
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.contract import BATCH_SIZE
-from enrichstatus.polling.tracker import NO_RECORD, PENDING, Codes, Places, Tracker
+from enrichstatus.polling.tracker import NO_RECORD, UNANSWERED, Codes, Places, Tracker
 from enrichstatus.presentation import duration, plain
 from enrichstatus.survival import Outlook
 
@@ -44,7 +44,7 @@ class State:
     @classmethod
     def of(cls, tracker: Tracker, before: Codes | None) -> State:
         """Take a copy of what is known; `before` are the statuses of the last update, None where there is none."""
-        changed = tracker.status != (PENDING if before is None else before)
+        changed = (tracker.status > UNANSWERED) & (tracker.status != (UNANSWERED if before is None else before))
         return cls(
             tracker.frame,
             tracker.names,
@@ -79,46 +79,52 @@ class State:
             pairs.reshape(len(self.fields), size).astype(np.int64),
             index=list(self.fields),
             # a service may have any word for a status, one of ours too
-            columns=[f"{name} (status)" if name in _OURS else name for name in self.vocabulary],
+            columns=[
+                f"{name} (status)" if name in _OURS or name in self.vocabulary[:code] else name
+                for code, name in enumerate(self.vocabulary)
+            ],
         )
         table = table[[name for name in table.columns if name != "no record"] + ["no record"]]
         data = np.bincount(self.field[good], self.found[good] == 1, minlength=len(self.fields)).astype(np.int64)
         table.insert(0, "tasks", table.sum(axis=1))
-        table.insert(1, "ended", table["tasks"] - table["pending"])
+        table.insert(1, "ended", table["tasks"] - table[["pending", "unanswered"]].sum(axis=1))
         table["with data"] = data
         return table
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Update:
-    """What is known after an ask.
+    """What is known after a request.
 
     Attributes
     ----------
     frame : a frame like the tasks
-        All tasks, with ``status`` and ``dataFound``: ``pending`` where they have not ended, null where there is no record.
+        All tasks, with ``status`` and ``dataFound``: ``pending`` where they have not ended, ``unanswered`` where nobody has answered yet,
+        null where there is no record.
     changed : a frame like the tasks
         The rows that have ended since the last update; bad ones, which never began, are among the first.
     counts : pandas.DataFrame
-        Rows by field: ``tasks``, ``ended``, a column for each status, ``no record`` and ``with data``.
+        Rows by field: ``tasks``, ``ended``, ``pending``, ``unanswered``, a column for each other status, ``no record`` and ``with data``.
     total, ended : int
         Rows, and those of them that have ended: bad ones too, though they are in no count.
+    unfinished : str
+        What the rows that have not ended are, in words: pending, or unanswered where nobody has answered.
     requests : int
         Requests of 200 tasks made until now.
     saved : int
-        How many more a plain loop would have made until now: one that asks for all tasks after 1, 2, 4 … 60, 60 … seconds.
+        How many more a plain loop would have made until now: one that looks up all tasks after 1, 2, 4 … 60, 60 … seconds.
     elapsed : float
         Seconds since the poll began.
     next_in : float or None
-        Seconds until the next ask; None where this is the last update.
+        Seconds until the next request; None where this is the last update.
     half_in, most_in : float or None
-        Seconds until half, and 90 %, of the unfinished are expected to have ended; None where there is too little to tell.
+        Seconds until half, and 90 %, of the unfinished are expected to have ended; None where too little is known.
     error : Exception or None
-        Why this ask was not answered, or not in full; the poll goes on.
+        Why this request was not answered, or not in full; the poll goes on.
     held : float
         Seconds for which the source asked to be left alone; ``next_in`` is never less.
     asked : int
-        Distinct tasks asked this time.
+        Distinct tasks looked up this time.
     done : bool
         Whether all have ended.
     """
@@ -156,14 +162,20 @@ class Update:
     @cached_property
     def ended(self) -> int:
         """Number of rows that have ended, bad ones among them."""
-        return self.total - int(self.counts["pending"].sum())
+        return self.total - int(self.counts[["pending", "unanswered"]].to_numpy().sum())
+
+    @property
+    def unfinished(self) -> str:
+        """What the tasks that have not ended are, in words: pending, or unanswered where nobody has answered."""
+        pending, unanswered = self.counts[["pending", "unanswered"]].sum()
+        return f"pending ({pending:,}) or unanswered ({unanswered:,})" if unanswered else "pending"
 
     @property
     def saved(self) -> int:
         """Requests that a plain loop would have made until now, beyond ours."""
         if not self.requests and not self.done:
-            return 0  # nobody has been asked yet
-        # its asks are at 0, 1, 3, 7, 15, 31 and 63 s, then every 60 s
+            return 0  # no request has been made yet
+        # its requests are at 0, 1, 3, 7, 15, 31 and 63 s, then every 60 s
         early = math.floor(math.log2(min(self.elapsed, 63) + 1))
         asks = 1 + early + math.floor(max(self.elapsed - 63, 0) / 60)
         return max(asks * requests_for(len(self.state.status)) - self.requests, 0)

@@ -16,7 +16,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from enrichstatus.presentation import label, plain, short
 
 GREY = "#999999"
-#: How many groups are drawn unless told otherwise.
+#: How many groups are drawn unless ``most`` is given.
 MOST = 30
 _WIDTH = 8.0
 #: A thin line between two parts of a bar, also where their colours look alike.
@@ -69,12 +69,12 @@ def names_of(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[str]:
 
 
 def told(by: Sequence[str]) -> str:
-    """Say in a title what is told apart."""
+    """Name the groups in a title."""
     return f" by {' and '.join(_CALLED.get(name, name) for name in by)}" if by else ""
 
 
 def unformatted(value: str) -> str:
-    """Give text that is not taken for a formula."""
+    """Give text that matplotlib does not read as a formula."""
     return plain(str(value)).replace("$", r"\$")
 
 

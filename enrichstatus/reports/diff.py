@@ -84,7 +84,7 @@ def diff(a: Any, b: Any, *, names: tuple[str, str] = ("a", "b")) -> Report:
 
 
 def _fields(both: Sequence[Frame]) -> list[str]:
-    """Give the fields that the two lists ask for: a store may have others than the contract's."""
+    """Give the fields of the two lists: a store may have others than the contract's."""
     asked = [frame.arrow(["field"]) for frame in both if "field" in frame.columns]
     texts = {text for table in asked for text in comparable(table).column(0).unique().to_pylist()}
     return sorted(

@@ -1,4 +1,4 @@
-"""The segments that a report tells apart: rows of any kind, numbered by what they have in common."""
+"""The groups of a report: rows of any kind, numbered by what they have in common."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def segment(columns: pa.Table, rows: int, *, taken: Collection[str]) -> Segments
 
 
 def comparable(columns: pa.Table) -> pa.Table:
-    """Turn the columns into types that can be told apart and ordered: text, numbers, booleans, and instants by the microsecond."""
+    """Turn the columns into types that can be compared and ordered: text, numbers, booleans, and instants by the microsecond."""
     return pa.table([_comparable(column) for column in columns.columns], names=columns.column_names)
 
 
@@ -134,6 +134,6 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
             text = con.sql("select value::varchar as value from given").to_arrow_table()
     except duckdb.Error as error:
         raise ValidationError(
-            f"A column holds {column.type}, by which nothing can be told apart; make text of it. {error}"
+            f"A column holds {column.type}, which cannot be compared; make text of it. {error}"
         ) from error
     return text.column(0).cast(pa.string())

@@ -1,4 +1,4 @@
--- Records as they are to be judged: whether they are still pending, have timed out or have ended, and how long each took.
+-- The state of each record: whether it is still pending or has timed out, and how long it took.
 --   history (segment, field, createdAt, updatedAt, status, and any columns beside them)
 --   limits  (field, pendingSince, now, maximum, and any columns beside them)  the rule of the timeout, as for a lookup
 with states as (

@@ -1,4 +1,4 @@
-"""Pictures of the reports, for people: titles, units, colours that the colour-blind tell apart, on a light page and on a dark one."""
+"""Pictures of the reports, for people: titles, units, readable on a light page and on a dark one, for the colour-blind too."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def _timing(asked: Asked) -> Axes:
 
 
 def _half(frame: pd.DataFrame, row: int) -> str:
-    """Say how long half of a group takes, and nine of ten, where that can be told."""
+    """Write how long half of a group takes, and nine of ten, where enough have ended."""
     times = [(name, frame[column][row]) for name, column in (("half", "median"), ("90 %", "p90"))]
     return ", ".join(f"{name} in {duration(time)}" for name, time in times if pd.notna(time)) or "too few have ended"
 

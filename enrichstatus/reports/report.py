@@ -86,7 +86,7 @@ class Report:
             There is no such picture.
         """
         try:
-            import matplotlib  # noqa: F401  asked for here, or a fault of our own would be taken for its absence
+            import matplotlib  # noqa: F401  imported here, or a fault of our own would look like its absence
         except ImportError as error:
             raise ImportError('Pictures need the extra "plot": pip install "enrichstatus[plot]"') from error
         from enrichstatus.reports import plots

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from enrichstatus.lookup.contract import BATCH_SIZE, PATH
+from enrichstatus.lookup.contract import BATCH_SIZE, PATH, TRIGGER_SIZE
 from enrichstatus.schema import ENTITY_TYPES, FIELDS
 
 #: The path at which a simulated service is triggered, and how many entities one request may name.
-TRIGGER_PATH, TRIGGER_SIZE = PATH.removesuffix("/query"), 100
+TRIGGER_PATH = PATH.removesuffix("/query")
 
 _EXAMPLE = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
 _UUID = {"format": "uuid", "examples": [_EXAMPLE]}

@@ -354,3 +354,28 @@ def test_an_output_never_replaces_what_is_read(
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "would replace" in err
     assert {path: path.read_bytes() for path in Path().rglob("*.*")} == before
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    "name", ['my schedule="fast" list.csv', "token= of base_url= in .problems.csv", "a\x1b[31m.csv"]
+)
+def test_a_name_of_the_users_own_is_quoted_as_it_is(capsys: pytest.CaptureFixture[str], name: str):
+    """Arguments become options where the message names them, never inside of what the user gave; no sign moves the terminal."""
+    code, _, err = run(capsys, "lookup", name, *LOOKUP[2:])
+    assert (code, repr(name) in err, err.count("\n")) == (2, True, 1)
+    assert err.removesuffix("\n").isprintable()
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_error_names_the_argument_that_the_option_became(capsys: pytest.CaptureFixture[str]):
+    """One message is a sentence in both worlds: of an argument in Python, of its option at the command line."""
+    source = es.EnrichmentStore(org_id="org_1")
+    with pytest.raises(es.ValidationError, match=r"^now= takes a datetime") as caught:
+        source.lookup([task(0)], now="yesterday")
+    assert caught.value.argument == "now"
+    assert run(capsys, *LOOKUP, "--now", "yesterday")[2].startswith("enrichstatus: --now takes a datetime")
+    with pytest.raises(es.ValidationError, match=r'Drop it, or pass prefix="current_" to name the new ones apart\.$'):
+        source.lookup([task(0) | {"status": "mine"}])
+    pd.DataFrame([task(0) | {"status": "mine"}]).to_csv("tasks.csv", index=False)
+    assert "Drop it, or pass --prefix current_ to name the new ones apart.\n" in run(capsys, *LOOKUP)[2]

@@ -1865,3 +1865,38 @@ def test_no_variable_of_a_failed_call_has_the_token(serve: Serve, client: MakeCl
         with pytest.raises(es.ServiceError) as caught:
             client(where, retries=1, timeout=(1, 0.3)).query(body_of(1))
     assert not [variable for variable in shown(caught.value) if TOKEN in variable]
+
+
+# Instants
+
+
+@pytest.mark.parametrize(
+    ("text", "microseconds"),
+    [
+        ("2026-11-01T10:00:00.000Z", 0),
+        ("2026-11-01T10:00:00Z", 0),
+        ("2026-11-01T10:00:00z", 0),
+        ("2026-11-01T10:00:00.1Z", 100_000),
+        ("2026-11-01T10:00:00.1234567Z", 123_456),
+        ("2026-11-01T10:00:00.123456789Z", 123_456),
+        ("2026-11-01T10:00:00.123456789", 123_456),
+        ("2026-11-01T10:00:00", 0),
+        ("2026-11-01T10:00", 0),
+        ("2026-11-01 10:00:00", 0),
+        ("2026-11-01T12:00:00.1234567+02:00", 123_456),
+        ("2026-11-01T05:30:00-0430", 0),
+        ("2026-11-01T10:00:00 UTC", 0),
+        ("2026-11-01T10:00:00 GMT", 0),
+    ],
+)
+def test_an_instant_is_read_as_a_store_reads_it(serve: Serve, client: MakeClient, text: str, microseconds: int):
+    """However many digits a second has, and with or without a zone, an instant is the same from a service and in a store."""
+    served = bad.altered(lambda found: [one | {"createdAt": text, "updatedAt": text} for one in found])
+    answer = client(serve(then=served)).lookup(tasks_of(1), columns=["createdAt", "updatedAt"], now=NOW)
+    expected = pd.Timestamp("2026-11-01T10:00:00Z") + pd.Timedelta(microseconds=microseconds)
+    assert answer["createdAt"].item() == answer["updatedAt"].item() == expected
+    if text.endswith("z"):
+        return  # a small letter is read from a service alone
+    with es.EnrichmentStore(org_id="org_1") as store:
+        store.load([bad.finished(task(0)) | {"createdAt": text, "updatedAt": text, "orgId": "org_1"}])
+        assert store.lookup(tasks_of(1), columns=["createdAt"])["createdAt"].item() == expected

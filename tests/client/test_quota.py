@@ -8,12 +8,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import enrichstatus as es
+from enrichstatus.cli import main
 from enrichstatus.sources.client.config import Rate, parse_rate
 from enrichstatus.sources.client.retry import asked_for
 from tests.support import misbehaving as bad
@@ -206,3 +209,22 @@ def test_the_reset_of_a_quota_is_not_that_of_an_outage():
     """Only a refusal for the quota is held until the quota's reset; a 503 is not."""
     assert asked_for({"X-RateLimit-Reset": "30"}, 503, None) is None
     assert asked_for({"X-RateLimit-Reset": "30"}, 429, None) == 30
+
+
+def test_the_command_line_keeps_a_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """``--rate`` is the client's; what is no rate, or goes without a service, is refused by the option's name."""
+    monkeypatch.setenv("ENRICHSTATUS_TOKEN", TOKEN)
+    path = tmp_path / "tasks.csv"
+    pd.DataFrame(tasks_of(2)).to_csv(path, index=False)
+    with Misbehaving(bad.in_turn()) as server:
+        command = ["lookup", str(path), "--url", server.url]
+        assert main([*command, "--rate", "1/s"]) == 0
+        first, second = (request.when for request in server.requests)
+        assert second - first >= 1
+        capsys.readouterr()
+        assert main([*command, "--rate", "0/min"]) == 2
+        assert "--rate takes requests in a time" in capsys.readouterr().err
+    assert main(["lookup", str(path), "--store", "none.duckdb", "--org", "org_1", "--rate", "1/s"]) == 2
+    assert "--rate goes with --url" in capsys.readouterr().err

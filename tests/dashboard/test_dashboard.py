@@ -105,7 +105,7 @@ def test_outside_of_a_notebook_it_is_a_line_an_update(make: Make, capsys: pytest
     assert frame["status"].tolist() == ["finished", "finished"]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("0 of 2 ended; 2 pending; 1 request; not answered: It is down.; asks again in")
+    assert lines[0].startswith("0 of 2 ended; 2 unanswered; 1 request; not answered: It is down.; asks again in")
     assert lines[1] == str(dashboard.update)
     assert repr(dashboard) == f"Dashboard(done: {dashboard.update})"
 
@@ -281,7 +281,7 @@ def test_an_outage_a_refusal_and_a_deadline_are_told_with_what_happens_next(make
     phase, _, _, html = late.widget.children
     late.start()
     settled(late, "deadline")
-    assert text(phase.value) == "The deadline came: 1 still pending"
+    assert text(phase.value) == "The deadline came: 1 have not ended"
     assert 'role="alert"' not in html.value
 
 

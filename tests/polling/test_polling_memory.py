@@ -216,11 +216,11 @@ def test_the_answered_part_of_a_lookup_is_kept(clock: Clock, path: Path):
     service = Service(clock, {0: 0, 1: 0, 2: 0}, troubles=[failed, interrupted])
     with es.EnrichmentStore(path, org_id=ORG) as store:
         run = es.poll(service, numbered(0, 1, 2), into=store, clock=clock, sleep=clock.sleep)
-        assert statuses(next(run).frame) == ["finished", "pending", "pending"]
+        assert statuses(next(run).frame) == ["finished", "unanswered", "unanswered"]
         assert statuses(store.lookup(numbered(0, 1, 2))) == ["finished", None, None]
         with pytest.raises(es.PollInterrupted) as caught:
             next(run)
-        assert statuses(caught.value.update.frame) == ["finished", "finished", "pending"]
+        assert statuses(caught.value.update.frame) == ["finished", "finished", "unanswered"]
         assert statuses(store.lookup(numbered(0, 1, 2))) == ["finished", "finished", None]
     assert service.counts() == [3, 2]
 

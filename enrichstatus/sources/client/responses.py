@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from enrichstatus.errors import EnrichStatusError, InternalError, ServiceError, UnauthorizedError, ValidationError
 from enrichstatus.presentation import plain
-from enrichstatus.schema import SCHEMA, known_statuses, listed
+from enrichstatus.schema import SCHEMA, instants, known_statuses, listed
 
 if TYPE_CHECKING:
     import requests
 
-#: Without these an object tells nothing; of the others the contract allows that they are null.
+#: Without these an object says nothing; of the others the contract allows that they are null.
 _REQUIRED = ("id", "createdAt", "updatedAt", "entityId", "entityType", "field", "status", "dataFound")
 _NEVER_NULL = ("id", "createdAt", "entityId", "entityType", "field", "status")
 _TEXT = pa.schema(
@@ -54,7 +54,7 @@ def table(found: Any) -> pa.Table:
     if missing := [name for name in _REQUIRED if present[name] < len(found)]:
         raise ServiceError(f"The service answered with an enrichment that lacks {listed(missing)}.", 200)
     with suppress(*_WRONG):  # which hold the value, and whatever is in it
-        records = pa.Table.from_pylist(found, schema=_TEXT).cast(SCHEMA)
+        records = _cast(pa.Table.from_pylist(found, schema=_TEXT))
         if null := [name for name in _NEVER_NULL if records[name].null_count]:
             raise ServiceError(f"The service answered with an enrichment whose {listed(null)} is null.", 200)
         place = SCHEMA.get_field_index("status")
@@ -66,9 +66,16 @@ def table(found: Any) -> pa.Table:
 _WRONG = (pa.ArrowException, TypeError, ValueError, OverflowError)
 
 
+def _cast(records: pa.Table) -> pa.Table:
+    for place, name in enumerate(records.column_names):
+        if pa.types.is_timestamp(SCHEMA.field(name).type):
+            records = records.set_column(place, name, instants(records[name]))
+    return records
+
+
 def _fits(found: list[dict[str, Any]], name: str) -> bool:
     with suppress(*_WRONG):
-        pa.Table.from_pylist(found, schema=pa.schema([_TEXT.field(name)])).cast(pa.schema([SCHEMA.field(name)]))
+        _cast(pa.Table.from_pylist(found, schema=pa.schema([_TEXT.field(name)])))
         return True
     return False
 

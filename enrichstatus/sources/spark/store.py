@@ -70,7 +70,7 @@ class SparkEnrichmentStore:
     errors : {"raise", "reject"}
         What a bad record of the organization that asks does: ``raise`` makes the lookup fail when it runs, ``reject`` leaves it out.
     columns : mapping, optional
-        Columns under other names, ``{"theirs": "ours"}``.
+        Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
 
     Raises
     ------

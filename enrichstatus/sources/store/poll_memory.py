@@ -13,7 +13,7 @@ from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.schema import COLUMNS, KEY, SCHEMA, listed
 from enrichstatus.sources.store.store import EnrichmentStore
 
-#: Of each field so many of the newest records are history: more would outweigh what the present run tells.
+#: Of each field so many of the newest records are history: more would outweigh what the present run shows.
 _HISTORY = 2000
 
 
@@ -34,12 +34,12 @@ class Memory:
             con.execute(_WAITS_SQL)
 
     def recall(self, tasks: pd.DataFrame) -> pd.DataFrame:
-        """Give the tasks with what is recorded of them, and ``since``: when those without a record were first asked."""
+        """Give the tasks with what is recorded of them, and ``since``: when those without a record were first requested."""
         question = asker(self._org, self._store._limits, None)
         # without the timeout rule: what is pending has not ended, however old it is
         never = pa.nulls(len(question), question.schema.field("pendingSince").type)
         question = question.set_column(question.schema.get_field_index("pendingSince"), "pendingSince", never)
-        names = ("status", "dataFound", "createdAt", "updatedAt")
+        names = ("status", "dataFound", "id", "createdAt", "updatedAt")
         found = self._store._look_up(tasks, question, columns=names, how="left", errors="raise", prefix="")
         with self._store._cursor() as con:
             con.register("asked", pa.Table.from_pandas(tasks, preserve_index=False))
@@ -107,7 +107,7 @@ left join enrichment_waits as waits
 order by asked.task
 """
 
-# A timeout tells that it took longer, not how long.
+# A timeout shows that it took longer, not how long.
 _HISTORY_SQL = """
 select
     field::varchar as field,

@@ -12,11 +12,12 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus import presentation as display
 from enrichstatus.errors import StoreError
 from enrichstatus.files.read import PathLike
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
 from enrichstatus.lookup.tasks import to_pandas
+from enrichstatus.presentation import html_table
+from enrichstatus.schema import STATUSES, listed
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import LoadReport, load
 from enrichstatus.sources.store.point_lookup import answer
@@ -37,7 +38,8 @@ class EnrichmentStore(Embedded):
     fields : sequence of str, optional
         The allowed fields, fixed when the file is made; ``emails``, ``phones`` and ``summary`` unless given.
     read_only : bool
-        Open an existing file without writing to it. Any number of read-only processes share a file, one that writes does not.
+        Open an existing file without writing to it. Any number of read-only processes share a file, one that writes does not. It
+        answers from the file that it opened until `refresh` takes up one that replaced it.
 
     preload : bool
         For a server: copy the records of a file opened read-only to the temporary folder (some 240 bytes each; ten million take 10 s),
@@ -50,7 +52,13 @@ class EnrichmentStore(Embedded):
     StoreLockedError
         Another process holds the file.
     StoreError
-        The file is no store, or cannot be opened, made or read.
+        The file is not a store, or cannot be opened, made or read.
+
+    Notes
+    -----
+    Stores of one file in one process share its database. Where the file is removed, replaced or written over meanwhile, a store that
+    writes raises `StoreError` instead of going on. In a forked process a store that writes, or that is in memory, raises `StoreError`; a
+    read-only one opens its file anew. Pickled, a store of a file is opened read-only where it arrives.
 
     Examples
     --------
@@ -92,6 +100,8 @@ class EnrichmentStore(Embedded):
         org_id: str | None = None,
         errors: Errors = "raise",
         columns: Mapping[str, str | None] | None = None,
+        encoding: str | None = None,
+        skip: int = 0,
     ) -> LoadReport:
         """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
 
@@ -101,13 +111,18 @@ class EnrichmentStore(Embedded):
         Parameters
         ----------
         records : path, glob, list of paths, DataFrame, Arrow table, DuckDB relation or list of dicts
-            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too; wire names or snake_case.
+            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too; wire names, in any case or in snake_case. Folders such as
+            ``orgId=org_1/`` say what the records in them have in common, as text.
         org_id : str, optional
             The organization of records that carry none; the store's unless given.
         errors : {"raise", "reject"}
             What bad rows do: ``raise`` loads nothing and names them, ``reject`` loads the others and reports them.
         columns : mapping, optional
-            Columns under other names, ``{"theirs": "ours"}``.
+            Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
+        encoding : str, optional
+            How files are encoded, ``cp1252`` say, unless they are UTF-8 or begin with a byte order mark.
+        skip : int
+            Lines above the header of each CSV file, which are left out.
 
         Returns
         -------
@@ -125,7 +140,7 @@ class EnrichmentStore(Embedded):
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
         org_id = self.org_id if org_id is None else parse_org(org_id)
         with self._writing() as con:
-            return load(con, records, org_id=org_id, errors=errors, columns=columns)
+            return load(con, records, org_id=org_id, errors=errors, columns=columns, encoding=encoding, skip=skip)
 
     @staticmethod
     def scan(
@@ -138,10 +153,10 @@ class EnrichmentStore(Embedded):
         columns: Mapping[str, str | None] | None = None,
         errors: Literal["raise", "reject"] = "raise",
     ) -> Scan:
-        """Ask records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
+        """Look up records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
 
         Files in folders by organization (``orgId=org_1/``) are read for that organization alone. Records are taken as they lie: of
-        several versions of one the newest speaks, as in a store, unless its ``createdAt`` or its key has changed.
+        several versions of one the newest wins, as in a store, unless its ``createdAt`` or its key has changed.
 
         Parameters
         ----------
@@ -155,7 +170,7 @@ class EnrichmentStore(Embedded):
             Leave out records created before this instant. Files in folders by an earlier ``day=``, ``date=`` or ``dt=`` (ISO, by the
             day of creation, change or export) are not read.
         columns : mapping, optional
-            Columns under other names, ``{"theirs": "ours"}``.
+            Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
         errors : {"raise", "reject"}
             What bad records of the asking organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
 
@@ -220,15 +235,51 @@ class EnrichmentStore(Embedded):
         if self._file is None:
             return f"{type(self).__name__}({self.path!r}, closed)"
         try:
-            return display.text(self._headline(), self._counts())
+            return _text(self._headline(), self._counts())
         except StoreError as error:
             return f"{self._headline()}: {error}"
 
     def _repr_html_(self) -> str:
         try:
-            return display.html(self._headline(), self._counts())
+            return _html(self._headline(), self._counts())
         except StoreError:
             return f"<code>{escape(repr(self))}</code>"
+
+
+def _text(headline: str, counts: pd.DataFrame) -> str:
+    """Lay out counts (``orgId``, ``field``, ``status``, ``records``) under a headline, for a fixed-width font."""
+    if counts.empty:
+        return f"{headline}\n{_summary(counts)}"
+    table = _field_by_status(counts)
+    body = table.to_string(formatters=dict.fromkeys(table.columns, "{:,}".format))
+    return f"{headline}\n{_summary(counts)}\n{body}"
+
+
+def _html(headline: str, counts: pd.DataFrame) -> str:
+    """Lay out the same as HTML, each count with its share of the field."""
+    head = f"<b>{escape(headline)}</b><br>{escape(_summary(counts))}"
+    if counts.empty:
+        return f"<div>{head}</div>"
+    table = _field_by_status(counts)
+    shares = table.drop(columns="total").div(table["total"], axis=0)
+    caption = "records by field and status, as recorded"
+    return f"<div>{head}{html_table(table.map('{:,}'.format), shares=shares, caption=caption)}</div>"
+
+
+def _summary(counts: pd.DataFrame) -> str:
+    """Say how many records there are, and whose."""
+    organizations = counts.groupby("orgId")["records"].sum().sort_values(ascending=False).index
+    whose = f" of {listed(organizations, limit=5)}" if len(organizations) else ""
+    return f"{int(counts['records'].sum()):,} records{whose}"
+
+
+def _field_by_status(counts: pd.DataFrame) -> pd.DataFrame:
+    """Count records by field (rows) and status (columns, the documented ones first), with a total."""
+    table = counts.pivot_table(index="field", columns="status", values="records", aggfunc="sum", fill_value=0)
+    known = [status for status in STATUSES if status in table.columns]
+    table = table[known + [status for status in table.columns if status not in known]].astype("int64")
+    table["total"] = table.sum(axis=1)
+    return table.rename_axis(index=None, columns=None)
 
 
 _COUNTS_SQL = """

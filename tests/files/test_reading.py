@@ -1,0 +1,329 @@
+"""Files in: the same rows and cells as Python's csv and json, or a refusal that names the file and the line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+import enrichstatus as es
+from enrichstatus.files.read import Files
+from tests.support.cases import cases
+from tests.support.factory import ORG, record, uid
+
+DAMAGE = [
+    '"',
+    '""',
+    ",",
+    "\n",
+    "\r\n",
+    " ",
+    '",',
+    ',"',
+    '"\n',
+    "é",
+    "'",
+    ";",
+    "[",
+    "]",
+    "{",
+    "}",
+    ":",
+    "\\",
+    "1",
+    "null",
+    "\t",
+]
+
+
+def mutated(text: str, dice: random.Random) -> str:
+    """Damage a text in one to three places: something is put in, taken out, repeated, or the end is cut off."""
+    for _ in range(dice.randint(1, 3)):
+        place = dice.randrange(len(text) + 1)
+        end = min(len(text), place + dice.randint(1, 6))
+        match dice.randrange(5):
+            case 0 | 1:
+                text = text[:place] + dice.choice(DAMAGE) + text[place:]
+            case 2:
+                text = text[:place] + text[end:]
+            case 3:
+                text = text[:end] + text[place:]
+            case _:
+                text = text[:place] if dice.random() < 0.3 else text[:place] + dice.choice(DAMAGE) + text[end:]
+    return text
+
+
+def refusal(path: Path) -> str | None:
+    """Say why a file is not read; None, where it is."""
+    try:
+        rows_of(path)
+    except es.ValidationError as error:
+        return str(error)
+    return None
+
+
+def rows_of(path: Path) -> tuple[list[str], list[list[str | None]]]:
+    """Read the names and the cells of a file as this package does."""
+    given = Files(path)
+    with duckdb.connect() as con:
+        table = given.stream(con).read_all()
+    return given.names, [list(row.values()) for row in table.to_pylist()]
+
+
+def csv_file(dice: random.Random) -> str:
+    rows = [["id", "name", "note"][: dice.randint(1, 3)]]
+    words = ["Ada", "", "a, b", 'say "hi"', "two\nlines", "00123", " x ", "é", "5' pipe"]
+    rows += [
+        [f"{row}-{dice.randrange(10**6)}", *dice.choices(words, k=len(rows[0]) - 1)]
+        for row in range(dice.randint(0, 6))
+    ]
+    made = io.StringIO()
+    csv.writer(made, lineterminator=dice.choice(["\n", "\r\n"])).writerows(rows)
+    return made.getvalue()
+
+
+def by_csv(text: str) -> list[list[str | None]]:
+    """Read a text as Python's csv does, with the delimiter that we took; empty cells are null, and empty lines no rows of several cells."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text))
+    rows = list(reader)
+    header = next(row for row in rows if row)
+    below = rows[rows.index(header) + 1 :]
+    kept = [row or [""] for row in below if row or len(header) == 1]
+    return [[cell or None for cell in row] for row in kept]
+
+
+def delimiter_of(text: str) -> str:
+    line = next(line for line in re.split(r"\r\n?|\n", text) if line)
+    unquoted = re.sub(r'"[^"]*"', "", line)
+    return max(",;\t|", key=unquoted.count)
+
+
+def test_a_damaged_csv_gives_the_cells_of_pythons_csv_or_names_file_and_line(tmp_path: Path):
+    """Whatever was put into a CSV file or taken out of it: no row is merged, none is lost, and no cell is another."""
+    dice = random.Random(14)
+    path, refused = tmp_path / "l.csv", 0
+    count = cases(400, 50_000)
+    for _ in range(count):
+        text = mutated(csv_file(dice), dice)
+        path.write_bytes(text.encode())
+        if not text.strip("\r\n"):
+            continue
+        if why := refusal(path):
+            assert re.search(r"l\.csv', line \d+", why), (text, why)
+            refused += 1
+        else:
+            assert rows_of(path)[1] == by_csv(text), text
+    assert 0 < refused < count
+
+
+def json_file(dice: random.Random) -> tuple[str, str]:
+    members = ["id", "ID", "", "a b", "x.y", "/", "~", "né"]
+    values = [1, -2.5, "x", "", None, True, [1, 2], {"a": [None]}, 2**70, 'é\n"', "a, ]"]
+    rows = [
+        {name: dice.choice(values) for name in dice.sample(members, dice.randint(0, 6))}
+        for _ in range(dice.randint(0, 5))
+    ]
+    if dice.random() < 0.5:
+        return "l.json", json.dumps(rows, indent=dice.choice([None, 1]), ensure_ascii=dice.random() < 0.5)
+    return "l.ndjson", "".join(json.dumps(row) + "\n" for row in rows) or "{}\n"
+
+
+def by_json(text: str) -> list[dict[str, object]] | None:
+    """Read objects as Python's json does, in an array or one after the other; None where they are not."""
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError
+        return dict(pairs)
+
+    decoder, values, place = json.JSONDecoder(object_pairs_hook=once), [], 0
+    text = text.strip(" \t\r\n")
+    try:
+        if text.startswith("["):
+            values = decoder.decode(text)
+        while text and not text.startswith("[") and place < len(text):
+            value, place = decoder.raw_decode(text, place)
+            values.append(value)
+            place += len(text[place:]) - len(text[place:].lstrip(" \t\r\n"))
+    except ValueError:
+        return None
+    return values if all(isinstance(value, dict) for value in values) else None
+
+
+def cell(value: object) -> object:
+    """Compare values as they are: text of a number with the number, nested ones as JSON."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def test_a_damaged_json_gives_the_cells_of_pythons_json_or_names_file_and_line(tmp_path: Path):
+    """Members that are rare, empty or differ in case alone keep their cells; what json refuses is refused, with its line."""
+    dice = random.Random(14)
+    refused, count = 0, cases(400, 50_000)
+    for number in range(count):
+        name, text = json_file(dice)
+        text = text if number % 4 == 0 else mutated(text, dice)
+        path = tmp_path / name
+        path.write_bytes(text.encode())
+        expected = by_json(text)
+        if not text:
+            continue
+        if why := refusal(path):
+            assert expected is None or not text.strip(), (text, why)
+            assert re.search(r"l\.(nd)?json', line \d+", why), (text, why)
+            refused += 1
+            continue
+        assert expected is not None, text
+        names, rows = rows_of(path)
+        if not names:  # objects without members, or none
+            assert not any(expected)
+            continue
+        assert [[cell(one) for one in row] for row in rows] == [
+            [cell(row.get(name)) for name in names] for row in expected
+        ], text
+    assert 0 < refused < count
+
+
+@pytest.fixture
+def store() -> Iterator[es.EnrichmentStore]:
+    with es.EnrichmentStore(org_id=ORG) as made:
+        made.load([record(n, status="finished", dataFound=True) for n in range(3)])
+        yield made
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252", "latin-1"])
+@pytest.mark.parametrize("ending", ["csv", "json", "ndjson"])
+def test_files_are_read_in_any_encoding(store: es.EnrichmentStore, tmp_path: Path, encoding: str, ending: str):
+    """A byte order mark says how a file is encoded; without one it is said with encoding=."""
+    rows = {
+        "csv": f"lead_id,name\r\n{uid(0)},José\r\n",
+        "json": json.dumps([{"lead_id": uid(0), "name": "José"}], ensure_ascii=False),
+    }
+    path = tmp_path / f"l.{ending}"
+    path.write_bytes(rows["csv" if ending == "csv" else "json"].encode(encoding))
+    marked = encoding in ("utf-8-sig", "utf-16", "utf-32")
+    leads = es.tasks_from_leads(path, entity_id="lead_id", fields="emails", encoding=None if marked else encoding)
+    assert store.lookup(leads)[["name", "status"]].to_numpy().tolist() == [["José", "finished"]]
+
+
+def test_records_are_read_in_any_encoding(tmp_path: Path):
+    """``load`` takes the same two options, also for records under lines of a report."""
+    row = record(0, status="failed", error="Müller")
+    text = f"Report\n\n{','.join(row)}\n{','.join('' if cell is None else str(cell) for cell in row.values())}\n"
+    (tmp_path / "r.csv").write_bytes(text.encode("cp1252"))
+    with es.EnrichmentStore(org_id=ORG) as store:
+        assert store.load(tmp_path / "r.csv", encoding="cp1252", skip=2).inserted == 1
+        assert store.records(["error"])["error"].to_pylist() == ["Müller"]
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("shift_jis", "表予"), ("gbk", "张丽"), ("cp1251", "Анна")])
+def test_names_of_the_east_are_read(tmp_path: Path, encoding: str, name: str):
+    """Where a byte of a character is that of a delimiter, too."""
+    path = tmp_path / "l.csv"
+    path.write_bytes(f"lead_id,name\n{uid(0)},{name}\n".encode(encoding))
+    leads = es.tasks_from_leads(path, entity_id="lead_id", fields="emails", encoding=encoding)
+    assert leads["name"].tolist() == [name]
+    with pytest.raises(es.ValidationError, match=r"l\.csv', line 2, cannot be read: .*encoding="):
+        es.tasks_from_leads(path, entity_id="lead_id")
+
+
+@pytest.mark.parametrize(
+    "given", [{"encoding": "hex"}, {"encoding": "none-such"}, {"skip": -1}, {"skip": "1"}, {"skip": True}]
+)
+def test_options_of_reading_are_checked(tmp_path: Path, given: dict[str, object]):
+    """An encoding that nobody knows, and a number of lines that is none, are refused; so are both for what is no file."""
+    (tmp_path / "l.csv").write_text("lead_id\n")
+    with pytest.raises(es.ValidationError, match=f"{next(iter(given))}= is"):
+        es.tasks_from_leads(tmp_path / "l.csv", entity_id="lead_id", **given)
+    with pytest.raises(es.ValidationError, match="encoding= and skip= say how files are read"):
+        es.tasks_from_leads([{"lead_id": uid(0)}], entity_id="lead_id", skip=1)
+
+
+ABOVE = {
+    "notes": (f'Notes:\n"When exporting, some, are missing."\n\nFirst Name,lead_id\nA,{uid(0)}\n', 3),
+    "a title and its date": (f"Leads of May\r\n2026-05-01,,,\r\nlead_id,name\r\n{uid(0)},A\r\n", 2),
+    "a separator": (f"sep=;\nlead_id;name\n{uid(0)};A\n", 0),
+    "a separator in quotes": (f'"sep=|"\r\nlead_id|name\r\n{uid(0)}|A\r\n', 0),
+    "blank lines": (f"\n\r\n\nlead_id,name\n{uid(0)},A\n", 0),
+    "delimiters in a quoted name": (f'lead_id,"a;b;c"\n{uid(0)},A\n', 0),
+}
+
+
+@pytest.mark.parametrize("name", ABOVE)
+def test_lines_above_the_header_are_left_out(store: es.EnrichmentStore, tmp_path: Path, name: str):
+    """``skip=`` leaves them out, Excel's line ``sep=;`` is obeyed, and without it the error says which option helps."""
+    text, skip = ABOVE[name]
+    path = tmp_path / "l.csv"
+    path.write_bytes(text.encode())
+    tasks = es.tasks_from_leads(path, entity_id="lead_id", fields="emails", skip=skip)
+    assert store.lookup(tasks)["status"].tolist() == ["finished"]
+    if skip:
+        with pytest.raises(es.ValidationError, match=r"l\.csv', line \d, cannot be read: .*skip="):
+            es.tasks_from_leads(path, entity_id="lead_id")
+
+
+LEAD = {"lead_id": uid(0), "name": "Ada"}
+WRAPPED = {
+    "data": json.dumps({"data": [LEAD], "meta": {"page": 1}}),
+    "results": json.dumps({"count": 1, "next": None, "results": [LEAD]}, indent=1),
+    "a page a line": json.dumps({"items": [LEAD], "has_more": False}) + "\n" + json.dumps({"items": []}),
+    "Singer": "\n".join(map(json.dumps, [
+        {"type": "SCHEMA", "stream": "leads", "schema": {}, "key_properties": ["lead_id"]},
+        {"type": "RECORD", "stream": "leads", "record": LEAD, "time_extracted": "2026-01-01T00:00:00Z"},
+        {"type": "STATE", "value": {"leads": 1}},
+    ])),
+    "Airbyte": "\n".join(map(json.dumps, [
+        {"type": "LOG", "log": {"message": "x"}},
+        {"type": "RECORD", "record": {"stream": "leads", "data": LEAD, "emitted_at": 1}},
+    ])),
+    "Airbyte's files": json.dumps({"_airbyte_ab_id": "x", "_airbyte_emitted_at": 1, "_airbyte_data": LEAD}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_rows_are_taken_out_of_their_envelope(tmp_path: Path, name: str):
+    """Pages of an API, and messages of Singer and Airbyte, are read as the rows in them."""
+    (tmp_path / "l.json").write_text(WRAPPED[name])
+    leads = es.tasks_from_leads(tmp_path / "l.json", entity_id="lead_id", fields="emails")
+    assert leads[["lead_id", "name"]].to_dict("records") == [LEAD]
+
+
+def test_what_is_not_surely_an_envelope_is_read_as_it_stands(tmp_path: Path):
+    """A row with a list of its own is a row; of two streams none is chosen."""
+    rows = [LEAD | {"data": [{"a": 1}]}, LEAD | {"type": "RECORD", "record": {"a": 1}}]
+    (tmp_path / "l.json").write_text(json.dumps(rows))
+    leads = es.tasks_from_leads(tmp_path / "l.json", entity_id="lead_id", fields="emails")
+    assert leads["name"].tolist() == ["Ada", "Ada"]
+    messages = [{"type": "RECORD", "stream": stream, "record": LEAD} for stream in ("leads", "deals")]
+    (tmp_path / "l.ndjson").write_text("\n".join(map(json.dumps, messages)))
+    with pytest.raises(es.ValidationError, match=r"l\.ndjson' holds records of several streams, deals, leads"):
+        es.tasks_from_leads(tmp_path / "l.ndjson", entity_id="lead_id")
+
+
+def test_two_stray_quotes_swallow_no_rows(tmp_path: Path):
+    """A cell in quotes that holds whole rows is refused with its lines; one that holds an address of several lines is read.
+
+    Blank lines are no rows above the header, and blank cells below the only one.
+    """
+    path = tmp_path / "l.csv"
+    rows = [f"{uid(n)},{name}" for n, name in enumerate(["A", '"Bob', "C", 'D"', "E"])]
+    path.write_text("\n".join(["lead_id,name", *rows, ""]))
+    with pytest.raises(
+        es.ValidationError, match=r"l\.csv', line 3 to 5, cannot be read: a cell in quotes holds whole rows"
+    ):
+        Files(path).stream(duckdb.connect()).read_all()
+    path.write_text("\n\nlead_id\n\nx\n")
+    assert rows_of(path) == (["lead_id"], [[None], ["x"]])
+    path.write_text(f'lead_id,address,n\n{uid(0)},"5, Main St\nApt 4, 2nd floor\nRome",1\n')
+    assert rows_of(path)[1] == [[uid(0), "5, Main St\nApt 4, 2nd floor\nRome", "1"]]

@@ -1,0 +1,230 @@
+"""Files out: the caller's columns come back as they were, in every format, or are refused by name before the work."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import decimal
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import enrichstatus as es
+from enrichstatus.cli import main
+from tests.support.cases import cases
+from tests.support.factory import NOW, ORG, record, uid
+
+FEW = 5
+MAKERS: dict[pa.DataType, Callable[[random.Random], Any]] = {
+    pa.int64(): lambda dice: dice.randint(-(2**63), 2**63 - 1),
+    pa.uint64(): lambda dice: dice.randint(0, 2**64 - 1),
+    pa.int8(): lambda dice: dice.randint(-128, 127),
+    pa.float64(): lambda dice: dice.choice([0.1, 1e22, 5e-324, 1 / 3, -0.0, dice.random(), 2.0**60]),
+    pa.float32(): lambda dice: dice.choice([0.5, 2.0**-20, 3.0]),
+    pa.decimal128(38, 9): lambda dice: decimal.Decimal(dice.randint(-(10**37), 10**37)).scaleb(-9),
+    pa.bool_(): lambda dice: dice.random() < 0.5,
+    pa.string(): lambda dice: dice.choice(
+        ["00123", "a,b", 'say "hi"', "two\nlines", "é\t", "=1+1", " x ", "null", "1.0"]
+    ),
+    pa.large_string(): lambda dice: dice.choice(["x", "y"]),
+    pa.date32(): lambda dice: dt.date(1, 1, 1) + dt.timedelta(days=dice.randrange(3_600_000)),
+    pa.time64("us"): lambda dice: dt.time(1, 2, 3, dice.randrange(10**6)),
+    pa.timestamp("s"): lambda dice: dt.datetime(2026, 11, 1, 9, 0, dice.randrange(60)),
+    pa.timestamp("us"): lambda dice: dt.datetime(2026, 11, 1, 9, 0, 0, dice.choice([0, 1000, 123456])),
+    pa.timestamp("ns"): lambda dice: dice.randrange(2**60),
+    pa.timestamp("us", "UTC"): lambda dice: dt.datetime(2026, 11, 1, 9, 0, 0, dice.choice([0, 1000, 123456]), dt.UTC),
+    pa.timestamp("ms", "Europe/Berlin"): lambda dice: dt.datetime(2026, 11, 1, 9, 0, 0, 1000, dt.UTC),
+    pa.duration("us"): lambda dice: dt.timedelta(microseconds=dice.randrange(10**12)),
+    pa.binary(): lambda dice: dice.randbytes(3),
+    pa.list_(pa.int64()): lambda dice: [dice.randrange(2**63), None],
+    pa.struct([("a", pa.int64()), ("b", pa.list_(pa.string()))]): lambda dice: {
+        "a": dice.randrange(9),
+        "b": ["x", "é"],
+    },
+    pa.dictionary(pa.int32(), pa.string()): lambda dice: dice.choice(["gold", "silver"]),
+}
+#: What a text of these is read back as, by people's own programs.
+TEXTS: dict[str, Callable[[str], Any]] = {
+    "int64": int, "uint64": int, "int8": int, "double": float, "float": float, "decimal128(38, 9)": decimal.Decimal,
+    "bool": lambda text: {"true": True, "false": False}[text], "date32[day]": dt.date.fromisoformat, "time64[us]": dt.time.fromisoformat,
+    "timestamp[s]": dt.datetime.fromisoformat, "timestamp[us]": dt.datetime.fromisoformat, "timestamp[us, tz=UTC]": dt.datetime.fromisoformat,
+    "timestamp[ms, tz=Europe/Berlin]": dt.datetime.fromisoformat,
+    "timestamp[ns]": lambda text: pd.Timestamp(text),
+}  # fmt: skip
+
+
+def columns(dice: random.Random, kinds: list[pa.DataType]) -> pa.Table:
+    """Make tasks with columns of their own, some of their cells null."""
+    own = {
+        f"own {place}": pa.array([None if dice.random() < 0.3 else MAKERS[kind](dice) for _ in range(FEW)], kind)
+        for place, kind in enumerate(kinds)
+    }
+    return pa.table({"entityId": [uid(n) for n in range(FEW)], "field": ["emails"] * FEW, **own})
+
+
+def read_back(path: Path, schema: pa.Schema) -> dict[str, list[Any]]:
+    """Read the caller's columns of an output, as what they were."""
+    if path.suffix == ".parquet":
+        return pq.read_table(path).select(schema.names).cast(schema).to_pydict()
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+        return {field.name: [_cell(row[field.name] or None, field) for row in rows] for field in schema}
+    rows = [json.loads(line, parse_float=str) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {field.name: [_cell(row[field.name], field) for row in rows] for field in schema}
+
+
+def _cell(value: Any, field: pa.Field) -> Any:
+    return TEXTS[str(field.type)](value) if isinstance(value, str) and str(field.type) in TEXTS else value
+
+
+def as_python(table: pa.Table) -> dict[str, list[Any]]:
+    return table.to_pydict()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    path = str(tmp_path / "s.duckdb")
+    with es.EnrichmentStore(path, org_id=ORG) as made:
+        made.load([record(n, status="finished", dataFound=True) for n in range(3)])
+    return path
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "ndjson"])
+@pytest.mark.parametrize("way", ["lookup_to", "lookup", "plan"])
+def test_the_callers_columns_come_back_as_they_were(tmp_path: Path, store: str, ending: str, way: str):
+    """Random columns of every type go from file to file; a format that cannot hold one names it, and nothing is written."""
+    dice = random.Random(f"{ending} {way}")
+    source, out = tmp_path / "tasks.parquet", tmp_path / f"o.{ending}"
+    for _ in range(cases(6, 300)):
+        kinds = dice.sample(list(MAKERS), 3)
+        tasks = columns(dice, kinds)
+        pq.write_table(tasks, source)
+        out.unlink(missing_ok=True)
+        if way == "lookup_to":
+            with es.EnrichmentStore(store, org_id=ORG, read_only=True) as made:
+                try:
+                    made.lookup_to(source, out, now=NOW)
+                except es.ValidationError as error:
+                    assert "cannot hold the column 'own" in str(error)  # noqa: PT017
+        else:
+            code = main([way, str(source), "--store", store, "--org", ORG, "-o", str(out)])
+            assert code == (0 if out.exists() else 2)
+        lost = [kind for kind in kinds if not held(kind, ending)]
+        assert out.exists() == (not lost), kinds
+        if not lost:
+            schema = pa.schema([field for field in tasks.schema if field.name.startswith("own")])
+            assert read_back(out, schema) == as_python(tasks.select(schema.names)), kinds
+
+
+def held(kind: pa.DataType, ending: str) -> bool:
+    """Whether a format can hold a type."""
+    if ending == "parquet":
+        return True
+    return not (
+        pa.types.is_duration(kind) or pa.types.is_binary(kind) or (pa.types.is_nested(kind) and ending == "csv")
+    )
+
+
+def test_whole_numbers_beside_nulls_stay_whole_in_python(tmp_path: Path):
+    """Of an id past 2**53 no digit changes where its column has a null: in a file, in a list, in what comes back."""
+    big = 2**53 + 1
+    pq.write_table(
+        pa.table({"entityId": [uid(0), uid(1)], "field": ["emails"] * 2, "crm": pa.array([big, None])}),
+        tmp_path / "t.parquet",
+    )
+    store = es.EnrichmentStore(org_id=ORG)
+    rows = [{"entityId": uid(n), "field": "emails", "crm": crm} for n, crm in enumerate((big, None))]
+    for given in (tmp_path / "t.parquet", rows):
+        assert store.lookup(given)["crm"][0] == big
+
+
+def test_csv_for_excel(tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]):
+    """With a byte order mark Excel reads the letters; what it would take for a formula is text, and numbers are numbers."""
+    rows = {"lead": [uid(n) for n in range(8)], "=name": ["José", "=1+1", "+49 30 1", "@x", "-5", "-1,5", "-x", "a=b"]}
+    pd.DataFrame(rows).to_csv(tmp_path / "l.csv", index=False)
+    out = tmp_path / "o.csv"
+    arguments = [
+        "lookup",
+        str(tmp_path / "l.csv"),
+        "--entity-id",
+        "lead",
+        "--fields",
+        "emails",
+        "--store",
+        store,
+        "--org",
+        ORG,
+    ]
+    assert main([*arguments, "-o", str(out), "--excel-csv"]) == 0
+    assert out.read_bytes().startswith(b"\xef\xbb\xbf")
+    assert pd.read_csv(out, dtype=str)["'=name"].tolist() == [
+        "José",
+        "'=1+1",
+        "'+49 30 1",
+        "'@x",
+        "-5",
+        "-1,5",
+        "'-x",
+        "a=b",
+    ]
+    assert main([*arguments, "-o", str(out)]) == 0
+    assert pd.read_csv(out, dtype=str)["=name"].tolist() == rows["=name"]
+    capsys.readouterr()
+    assert main([*arguments, "-o", str(tmp_path / "o.parquet"), "--excel-csv"]) == 2
+    assert main([*arguments, "--excel-csv"]) == 2
+    assert "CSV" in capsys.readouterr().err
+
+
+def test_numbers_that_json_has_none_for_are_null(tmp_path: Path):
+    """NaN and infinities are written as null, so that every reader takes the file."""
+    table = {"entityId": [uid(n) for n in range(3)], "field": ["emails"] * 3, "x": [math.nan, math.inf, 1.5]}
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    es.EnrichmentStore(org_id=ORG).lookup_to(tmp_path / "t.parquet", tmp_path / "o.json")
+    assert [row["x"] for row in json.loads((tmp_path / "o.json").read_text())] == [None, None, 1.5]
+
+
+ODD: dict[str, Callable[[], Any]] = {
+    "polars categories": lambda: pl.DataFrame({"entityId": [uid(0), "x"], "field": ["emails"] * 2}, schema={"entityId": pl.Categorical, "field": pl.Categorical}),
+    "polars enum": lambda: pl.DataFrame({"entityId": [uid(0), "x"], "field": ["emails"] * 2}, schema={"entityId": pl.String, "field": pl.Enum(["fax", "emails"])}),
+    "unused categories": lambda: pd.DataFrame({"entityId": [uid(0), "x"], "field": pd.Categorical(["emails"] * 2, ["fax", "emails"])}),
+    "whole numbers beyond 64 bits": lambda: pd.DataFrame({"entityId": [uid(0), 2**70], "field": ["emails"] * 2}),
+    "not a number": lambda: [{"entityId": uid(0), "field": "emails"}, {"entityId": math.inf, "field": "emails"}],
+    "nested": lambda: [{"entityId": uid(0), "field": "emails"}, {"entityId": {"a": [1]}, "field": "emails"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_values_are_bad_values(name: str):
+    """What is not a UUID is named with its row, or has no status; no value makes a call crash, in any function that takes a frame."""
+    store = es.EnrichmentStore(org_id=ORG)
+    store.load([record(0, status="finished", dataFound=True)])
+    given = ODD[name]()
+    with pytest.raises(es.ValidationError, match="row 1: entityId"):
+        store.lookup(given)
+    status = store.lookup(given, errors="coerce", columns=("status", "dataFound", "reason"))
+    assert [pd.isna(one) or one for one in status["status"]] == ["finished", True]
+    plan = es.plan(store, given)
+    assert list(plan.frame["action"]) == ["have", "invalid"]
+    es.spread(status)
+    es.coverage(status)
+
+
+def test_columns_of_several_levels_are_refused(store: str):
+    """A frame whose columns have two names says how to give them one."""
+    frame = pd.DataFrame([[uid(0), "emails"]], columns=pd.MultiIndex.from_tuples([("entityId", ""), ("field", "")]))
+    for call in (
+        lambda: es.EnrichmentStore(org_id=ORG).lookup(frame),
+        lambda: es.tasks_from_leads(frame, entity_id="entityId"),
+    ):
+        with pytest.raises(es.ValidationError, match=r"several levels .*MultiIndex.*frame\.columns = "):
+            call()
