@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from enrichstatus.cli.options import add_command, check_outputs, opened, pair, refuse_stray, store_file
+from enrichstatus.cli.options import add_command, add_reading, check_outputs, opened, pair, refuse_stray, store_file
 
 
 def add(commands: Any) -> None:
@@ -37,6 +37,7 @@ def add(commands: Any) -> None:
         metavar="THEIRS=OURS",
         help="a column that has another name; can be repeated",
     )
+    add_reading(command)
 
 
 def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -52,7 +53,14 @@ def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     check_outputs(options, rejects=writing.ENDINGS)
     files.expand(options.records)  # before a store is made for nothing
     with opened(store_file(options.store)) as store:
-        report = store.load(options.records, org_id=options.org_id, errors=options.errors, columns=columns)
+        report = store.load(
+            options.records,
+            org_id=options.org_id,
+            errors=options.errors,
+            columns=columns,
+            encoding=options.encoding,
+            skip=options.skip,
+        )
     say(str(report))
     if options.rejects:
         writing.write(pa.Table.from_pandas(report.rejects, preserve_index=False), options.rejects)

@@ -217,6 +217,16 @@ def test_files_are_read_in_any_encoding(store: es.EnrichmentStore, tmp_path: Pat
     assert store.lookup(leads)[["name", "status"]].to_numpy().tolist() == [["José", "finished"]]
 
 
+def test_records_are_read_in_any_encoding(tmp_path: Path):
+    """``load`` takes the same two options, also for records under lines of a report."""
+    row = record(0, status="failed", error="Müller")
+    text = f"Report\n\n{','.join(row)}\n{','.join('' if cell is None else str(cell) for cell in row.values())}\n"
+    (tmp_path / "r.csv").write_bytes(text.encode("cp1252"))
+    with es.EnrichmentStore(org_id=ORG) as store:
+        assert store.load(tmp_path / "r.csv", encoding="cp1252", skip=2).inserted == 1
+        assert store.records(["error"])["error"].to_pylist() == ["Müller"]
+
+
 @pytest.mark.parametrize(("encoding", "name"), [("shift_jis", "表予"), ("gbk", "张丽"), ("cp1251", "Анна")])
 def test_names_of_the_east_are_read(tmp_path: Path, encoding: str, name: str):
     """Where a byte of a character is that of a delimiter, too."""

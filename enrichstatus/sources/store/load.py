@@ -82,10 +82,11 @@ def load(
     org_id: str | None,
     errors: Errors,
     columns: Mapping[str, str | None] | None,
+    **reading: Any,
 ) -> LoadReport:
     """Load records through a cursor of a store; see `EnrichmentStore.load`."""
     choice("errors", errors, ("raise", "reject"))
-    con.register("given", _arrived(con, records, columns))
+    con.register("given", _arrived(con, records, columns, **reading))
     con.register("keyed", con.sql(KEYS_SQL))
     con.register("checked", con.sql(PROBLEMS_SQL))
     with files.reading():
@@ -126,11 +127,11 @@ select read, inserted, updated, read - inserted - updated - rejected as unchange
 
 
 def _arrived(
-    con: duckdb.DuckDBPyConnection, records: Any, columns: Mapping[str, str | None] | None
+    con: duckdb.DuckDBPyConnection, records: Any, columns: Mapping[str, str | None] | None, **reading: Any
 ) -> duckdb.DuckDBPyRelation:
     """Make one relation of the input, with every column of a record and ``file``, as they came."""
     if not files.is_path(records):
-        frame = frames.read(records)
+        frame = frames.read(records, **reading)
         if frame.objects and not len(frame):
             return pick(con.sql("select null as nothing where false"), {}, objects=True)
         names = record_names(frame.columns, columns)
@@ -144,7 +145,7 @@ def _arrived(
         by_format.setdefault((files.format_of(path), folders(path)), []).append(path)
     parts = []
     for (kind, above), paths in by_format.items():
-        given = files.Files(paths)
+        given = files.Files(paths, **reading)
         relation = given.relation(con)
         empty = kind == "json" and not given.names
         names = {} if empty else record_names([*above, *given.names], columns)

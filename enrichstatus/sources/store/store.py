@@ -38,7 +38,8 @@ class EnrichmentStore(Embedded):
     fields : sequence of str, optional
         The allowed fields, fixed when the file is made; ``emails``, ``phones`` and ``summary`` unless given.
     read_only : bool
-        Open an existing file without writing to it. Any number of read-only processes share a file, one that writes does not.
+        Open an existing file without writing to it. Any number of read-only processes share a file, one that writes does not. It
+        answers from the file that it opened until `refresh` takes up one that replaced it.
 
     preload : bool
         For a server: copy the records of a file opened read-only to the temporary folder (some 240 bytes each; ten million take 10 s),
@@ -51,7 +52,13 @@ class EnrichmentStore(Embedded):
     StoreLockedError
         Another process holds the file.
     StoreError
-        The file is no store, or cannot be opened, made or read.
+        The file is not a store, or cannot be opened, made or read.
+
+    Notes
+    -----
+    Stores of one file in one process share its database. Where the file is removed, replaced or written over meanwhile, a store that
+    writes raises `StoreError` instead of going on. In a forked process a store that writes, or that is in memory, raises `StoreError`; a
+    read-only one opens its file anew. Pickled, a store of a file is opened read-only where it arrives.
 
     Examples
     --------
@@ -93,6 +100,8 @@ class EnrichmentStore(Embedded):
         org_id: str | None = None,
         errors: Errors = "raise",
         columns: Mapping[str, str | None] | None = None,
+        encoding: str | None = None,
+        skip: int = 0,
     ) -> LoadReport:
         """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
 
@@ -110,6 +119,10 @@ class EnrichmentStore(Embedded):
             What bad rows do: ``raise`` loads nothing and names them, ``reject`` loads the others and reports them.
         columns : mapping, optional
             Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
+        encoding : str, optional
+            How files are encoded, ``cp1252`` say, unless they are UTF-8 or begin with a byte order mark.
+        skip : int
+            Lines above the header of each CSV file, which are left out.
 
         Returns
         -------
@@ -127,7 +140,7 @@ class EnrichmentStore(Embedded):
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
         org_id = self.org_id if org_id is None else parse_org(org_id)
         with self._writing() as con:
-            return load(con, records, org_id=org_id, errors=errors, columns=columns)
+            return load(con, records, org_id=org_id, errors=errors, columns=columns, encoding=encoding, skip=skip)
 
     @staticmethod
     def scan(
@@ -140,10 +153,10 @@ class EnrichmentStore(Embedded):
         columns: Mapping[str, str | None] | None = None,
         errors: Literal["raise", "reject"] = "raise",
     ) -> Scan:
-        """Ask records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
+        """Look up records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
 
         Files in folders by organization (``orgId=org_1/``) are read for that organization alone. Records are taken as they lie: of
-        several versions of one the newest speaks, as in a store, unless its ``createdAt`` or its key has changed.
+        several versions of one the newest wins, as in a store, unless its ``createdAt`` or its key has changed.
 
         Parameters
         ----------
