@@ -13,6 +13,8 @@ from enrichstatus.errors import RequirementError as RequirementError
 from enrichstatus.errors import ServiceError as ServiceError
 from enrichstatus.errors import StoreError as StoreError
 from enrichstatus.errors import StoreLockedError as StoreLockedError
+from enrichstatus.errors import TriggerInterrupted as TriggerInterrupted
+from enrichstatus.errors import TriggerStopped as TriggerStopped
 from enrichstatus.errors import UnauthorizedError as UnauthorizedError
 from enrichstatus.errors import ValidationError as ValidationError
 from enrichstatus.leads.plan import Plan as Plan
@@ -35,6 +37,7 @@ from enrichstatus.reports.report import Report as Report
 from enrichstatus.reports.timing import timing as timing
 from enrichstatus.reports.waste import waste as waste
 from enrichstatus.sources.client.client import EnrichmentClient as EnrichmentClient
+from enrichstatus.sources.client.trigger import TriggerReport as TriggerReport
 from enrichstatus.sources.spark.store import SparkEnrichmentStore as SparkEnrichmentStore
 from enrichstatus.sources.store.load import LoadReport as LoadReport
 from enrichstatus.sources.store.lookup_files import LookupReport as LookupReport

@@ -10,6 +10,7 @@
     │   └── PartialLookupError                      some batches were answered, others were not
     ├── StoreError                                  the file behind a store cannot be used
     │   └── StoreLockedError                        somebody else holds it
+    ├── TriggerStopped                              a trigger ended midway, with what was bought and what was not
     ├── PollDeadline                                a poll's time is up, with its last update
     └── RequirementError                            a list has not ended well enough, with the figures
 
@@ -18,6 +19,7 @@
 
     KeyboardInterrupt
     ├── LookupInterrupted                           Ctrl-C, with what was answered until then
+    ├── TriggerInterrupted                          Ctrl-C, with what was bought until then
     └── PollInterrupted                             Ctrl-C, with the poll's last update
 
 The first three carry the ``code`` and the ``http_status`` of the wire contract. Errors of DuckDB, requests and Spark are wrapped, with the
@@ -199,6 +201,35 @@ class StoreLockedError(StoreError):
 
 class OrganizationWarning(UserWarning):
     """A source holds records, but none of the organization that looks them up."""
+
+
+class TriggerStopped(EnrichStatusError):
+    """A trigger ended midway: the credits did not suffice, or a request was not answered.
+
+    Attributes
+    ----------
+    bought : pandas.DataFrame
+        The tasks that were bought.
+    left : pandas.DataFrame
+        Those that were not requested.
+    in_flight : pandas.DataFrame
+        Those of which it is not known: they are leased, and the next trigger looks them up before it buys anything.
+    """
+
+    def __init__(self, message: str, report: Any):
+        super().__init__(message)
+        self.bought, self.left, self.in_flight = report.bought, report.left, report.in_flight
+
+
+class TriggerInterrupted(KeyboardInterrupt):
+    """A trigger was interrupted (Ctrl-C); ``.bought``, ``.left`` and ``.in_flight`` are those of `TriggerStopped`."""
+
+    def __init__(self, message: str, report: Any):
+        super().__init__(message)
+        self.bought, self.left, self.in_flight = report.bought, report.left, report.in_flight
+
+    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, ...]]:
+        return _again, (type(self), self.args, vars(self))
 
 
 class PollDeadline(EnrichStatusError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from html import escape
 from typing import Any, Generic
@@ -36,14 +36,30 @@ class Plan(Generic[Kind]):
         The tasks with ``action``, ``reason`` and ``cost``.
     cost : float
         Credits for all that is to be triggered.
+    balance : float or None
+        The credits that the service said are left, where the budget is the balance.
+    org_id : str or None
+        The organization whose records were looked in, where the source names it.
     """
 
     def __init__(
-        self, frame: Kind, keys: pa.Table, action: Codes, cost: Numbers, fields: Sequence[str], *, priced: bool
+        self,
+        frame: Kind,
+        keys: pa.Table,
+        action: Codes,
+        cost: Numbers,
+        fields: Sequence[str],
+        *,
+        prices: Mapping[str, float],
+        seen: pa.Table,
+        balance: float | None,
+        org_id: str | None,
     ):
         self.frame = frame
         self.cost = float(cost.sum())
-        self._keys, self._action, self._costs, self._fields, self._priced = keys, action, cost, fields, priced
+        self.balance, self.org_id = balance, org_id
+        self._keys, self._action, self._costs, self._fields = keys, action, cost, fields
+        self._prices, self._seen, self._priced = dict(prices), seen, bool(prices)
 
     @cached_property
     def _counts(self) -> pd.DataFrame:
@@ -73,11 +89,38 @@ class Plan(Generic[Kind]):
             ``{"personIds": [...], "field": "emails"}``, each entity once, in the order of the list; of companies, for which the
             service documents no trigger, ``{"companyIds": [...], "field": ...}``.
         """
+        with duckdb.connect() as con:
+            con.register("purchases", self.purchases())
+            found = con.execute(_TRIGGER_SQL).fetchall()
+        return [{f"{kind}Ids": ids, "field": field} for kind, field, ids in found]
+
+    def purchases(self) -> pa.Table:
+        """Give what is to be bought: its key, ``cost``, the ``batch`` in which it is triggered, and what was recorded of it.
+
+        That is ``createdAt`` and ``updatedAt`` of its record, null where there was none, and whether it was still ``pending``.
+        """
         bought = np.flatnonzero(np.isin(self._action, [ACTIONS.index(name) for name in BOUGHT]))
         with task_tables(self._fields) as con:
-            check(con, frames.read(self._keys.take(bought)))
-            found = con.execute(_TRIGGER_SQL, {"size": TRIGGER_SIZE}).fetchall()
-        return [{f"{kind}Ids": ids, "field": field} for kind, field, ids in found]
+            check(con, frames.read(self._keys.take(bought).drop_columns("position")))
+            known = self._seen.take(bought).append_column("cost", pa.array(self._costs[bought]))
+            con.register("known", known.append_column("position", pa.array(np.arange(len(bought)))))
+            return con.sql(_PURCHASES_SQL, params={"size": TRIGGER_SIZE}).to_arrow_table()
+
+    @cached_property
+    def quote(self) -> dict[str, Any]:
+        """What is to be bought, at what prices, as a value that can be saved as JSON, signed off and compared.
+
+        It has ``tasks``, ``credits``, the tasks by field in ``fields``, ``prices``, and a ``digest``, which is another one where a task
+        is bought that was not, or what was recorded of one, or its price, has changed.
+        """
+        purchases = self.purchases()
+        with duckdb.connect() as con:
+            con.execute("set TimeZone = 'UTC'")
+            con.register("purchases", purchases)
+            ((digest,),) = con.execute(_DIGEST_SQL).fetchall()
+            fields = dict(con.execute("select field, count(*) from purchases group by field order by field").fetchall())
+        counts = {"tasks": purchases.num_rows, "credits": self.cost, "fields": fields}
+        return {**counts, "prices": self._prices, "digest": digest}
 
     def __len__(self) -> int:
         return len(self._action)
@@ -88,7 +131,12 @@ class Plan(Generic[Kind]):
         price = f" for {number(self.cost)} credits" if self._priced else ""
         over = int(counts.get("over_budget", 0))
         more = f"; {over:,} more are beyond the budget" if over else ""
-        return f"Plan of {len(self):,} tasks: {bought:,} to trigger{price}{more}"
+        left = (
+            ""
+            if self.balance is None
+            else f", which leaves {number(self.balance - self.cost)} of {number(self.balance)}"
+        )
+        return f"Plan of {len(self):,} tasks: {bought:,} to trigger{price}{left}{more}"
 
     def _table(self) -> pd.DataFrame:
         table = self.summary()
@@ -113,14 +161,41 @@ group by action, field
 order by field
 """
 
-_TRIGGER_SQL = """
-with batches as (
-    select *, (row_number() over (partition by entityType, field order by position) - 1) // $size as batch
+_PURCHASES_SQL = """
+with parts as (
+    select
+        tasks.*,
+        known.* exclude position,
+        (row_number() over (partition by entityType, field order by tasks.position) - 1) // $size as part
     from tasks
+    inner join known using (position)
 )
 
-select entityType::varchar, field::varchar, list(entityId::varchar order by position)
-from batches
-group by entityType, field, batch
-order by min(position)
+select
+    entityId::varchar as entityId,
+    entityType::varchar as entityType,
+    field::varchar as field,
+    cost,
+    createdAt,
+    updatedAt,
+    pending,
+    position,
+    min(position) over (partition by entityType, field, part) as batch
+from parts
+order by batch, position
+"""
+
+_TRIGGER_SQL = """
+select entityType, field, list(entityId order by position)
+from purchases
+group by batch, entityType, field
+order by batch
+"""
+
+_DIGEST_SQL = """
+select md5(coalesce(string_agg(
+    concat_ws('|', entityId, entityType, field, cost, epoch_us(createdAt), ' ', epoch_us(updatedAt), pending),
+    ';' order by entityId, entityType, field
+), ''))
+from purchases
 """

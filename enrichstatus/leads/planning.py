@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from typing import Any, Literal
 
 import duckdb
 import numpy as np
@@ -16,20 +17,19 @@ from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.leads.plan import ACTIONS, Codes, Plan
-from enrichstatus.leads.prices import over_budget, parse_costs, prices_of, priorities
+from enrichstatus.leads.prices import over_budget, parse_budget, parse_costs, prices_of, priorities, unpriced_in
 from enrichstatus.lookup.arguments import (
     Instant,
     check_source,
     choice,
     parse_duration,
     parse_instant,
-    parse_number,
     parse_prefix,
 )
 from enrichstatus.lookup.query import Source, refuse_taken
 from enrichstatus.lookup.tasks import check, create_vocabularies, problems
 from enrichstatus.outcomes import OUTCOMES
-from enrichstatus.schema import ENTITY_TYPES, FIELDS, listed
+from enrichstatus.schema import ENTITY_TYPES, FIELDS, NO_LEASES, listed
 from enrichstatus.sources.store.duckdb_source import Embedded
 
 _HAVE, _NO_DATA, _IN_FLIGHT, _RETRY, _TRIGGER, _OVER_BUDGET, _DUPLICATE, _INVALID = range(len(ACTIONS))
@@ -54,6 +54,8 @@ _ACTIONS = {
 }
 _WORDS = tuple(OUTCOMES)
 _CODES = {name: code for code, name in enumerate(_WORDS)}
+#: Of what timed out here the record is still pending.
+_OPEN = _CODES["timed_out_here"]
 _RETRIED = {"timeout": ("timed_out_here", "timed_out_there"), "failed": ("failed",)}
 #: What is added to the reason.
 _REMARKS = ("", ", which is stale", ", and retry= leaves that alone", ", but beyond the budget")
@@ -67,8 +69,9 @@ def plan(
     source: Source,
     tasks: Kind | ListOrPath,
     *,
-    costs: Mapping[str, float] | None = None,
-    budget: float | None = None,
+    costs: Mapping[Any, float] | None = None,
+    budget: float | Literal["balance"] | None = None,
+    client: Any = None,
     priority: str | None = None,
     retry: Sequence[str] | str = ("timeout", "failed"),
     stale_after: str | float | timedelta | None = None,
@@ -85,9 +88,13 @@ def plan(
     tasks : DataFrame, Arrow table, DuckDB relation, list of dicts or path
         As for ``lookup``; bad ones are not raised but planned as ``invalid``.
     costs : mapping of str to float, optional
-        Credits for one task of a field, ``{"emails": 1, "phones": 10}``; a field that is not named costs nothing.
-    budget : float, optional
-        Credits that may be spent. The tasks are bought by `priority` as far as they can be paid; the others are ``over_budget``.
+        Credits for one task of a field, ``{"emails": 1, ("phones", "company"): 10}``, with a type of entity or for both; what is
+        not named costs nothing.
+    budget : float or "balance", optional
+        Credits that may be spent: so many, or what the service says that are left. The tasks are bought by `priority` as far as they
+        can be paid; the others are ``over_budget``.
+    client : EnrichmentClient, optional
+        Whom ``budget="balance"`` asks for the balance; the source unless given.
     priority : str, optional
         A column of numbers: the greatest are bought first, those without one last. Unless given, the first in the list are.
     retry : sequence of str
@@ -127,8 +134,9 @@ def plan(
     moment = parse_instant(now)
     stale = None if stale_after is None else moment - parse_duration(stale_after, "stale_after")
     fields: Sequence[str] = getattr(source, "fields", FIELDS)
-    prices = parse_costs(costs, fields)
-    most = None if budget is None else parse_number("budget", budget, least=0, what="number of credits")
+    prices = parse_costs(costs, fields, types=ENTITY_TYPES)
+    balance = _balance(source if client is None else client) if budget == "balance" else None
+    most = balance if balance is not None or budget is None else parse_budget(budget)
     retried = _parse_retry(retry)
     frame = frames.read(tasks)
     parse_prefix(prefix)
@@ -137,12 +145,14 @@ def plan(
     with duckdb.connect() as con:
         create_vocabularies(con, fields)
         keys = check(con, frame, errors="coerce")
-        used = {name for (name,) in con.execute("select distinct field::varchar from tasks").fetchall()}
-        if most is not None and (unpriced := sorted(used - set(prices))):
+        if most is not None and (unpriced := unpriced_in(con, prices)):
             raise ValidationError(
                 f"needs the price of {listed(unpriced)}, which the costs do not have.", argument="budget"
             )
         asked = None if now is None else moment  # a service uses its own clock, unless `now` is given
+        # before the records: when an answer comes, they replace the lease
+        con.register("leases", leases() if callable(leases := getattr(source, "leases", None)) else NO_LEASES)
+        con.execute(_LEASED_SQL)
         found = source.lookup(keys, columns=("reason", "createdAt", "updatedAt"), errors="coerce", now=asked)
         reason: Codes = pc.index_in(found["reason"], pa.array(_WORDS)).to_numpy()
         made, ended = (found[name].to_numpy() for name in ("createdAt", "updatedAt"))
@@ -155,16 +165,21 @@ def plan(
         if stale is not None:
             old = np.isin(action, (_HAVE, _NO_DATA)) & (ended < np.datetime64(stale.replace(tzinfo=None), "us")) & ~left
             action[old], remark[old] = _TRIGGER, _STALE
+        con.register("wanted", pa.table({"position": np.flatnonzero(np.isin(action, (_TRIGGER, _RETRY)))}))
         twice = con.sql(_TWICE_SQL).to_arrow_table()
         action[twice["position"]] = _DUPLICATE
+        con.register("twice", twice)
+        leased = con.sql("from leased where position in (from wanted) and position not in (select position from twice)")
+        leased = leased.to_arrow_table()
+        action[leased["position"]] = _IN_FLIGHT
         mistaken = _mistaken(source, con, keys, np.flatnonzero((action == _TRIGGER) & (remark == 0)), reason, asked)
         action[mistaken["position"]] = _INVALID
-        told = [twice, mistaken]
+        told = [twice, leased, mistaken]
         if np.any(reason == _CODES["invalid"]):
             con.register("problems", problems(con))
             told.append(con.sql(_BAD_SQL).to_arrow_table())
     told = pa.concat_tables(told).sort_by("position")
-    cost = np.where(np.isin(action, (_TRIGGER, _RETRY)), prices_of(keys["field"], prices), 0.0)
+    cost = np.where(np.isin(action, (_TRIGGER, _RETRY)), prices_of(keys, prices), 0.0)
     if most is not None:
         over = over_budget(np.flatnonzero(np.isin(action, (_TRIGGER, _RETRY))), cost, most, value)
         action[over], remark[over], cost[over] = _OVER_BUDGET, _OVER, 0.0
@@ -175,7 +190,18 @@ def plan(
         words = pc.replace_with_mask(words, mask, told["words"].combine_chunks())
     added = [pa.DictionaryArray.from_arrays(action, ACTIONS).cast(pa.string()), words, pa.array(cost)]
     whole = frame.assign(pa.table(added, names=[prefix + name for name in _ADDED]))
-    return Plan(whole, keys, action, cost, fields, priced=bool(prices))
+    seen = pa.table({"createdAt": found["createdAt"], "updatedAt": found["updatedAt"], "pending": reason == _OPEN})
+    whose = getattr(source, "org_id", None)
+    return Plan(whole, keys, action, cost, fields, prices=prices, seen=seen, balance=balance, org_id=whose)
+
+
+def _balance(client: Any) -> float:
+    if not callable(getattr(client, "balance", None)):
+        raise ValidationError(
+            '"balance" is what the service says: name it with client=EnrichmentClient(…).', argument="budget"
+        )
+    found: float = client.balance()
+    return max(found, 0.0)
 
 
 def _parse_retry(retry: Sequence[str] | str) -> list[str]:
@@ -232,6 +258,17 @@ select tasks.position, 'the same task as in row ' || twice.first as words
 from tasks
 inner join twice using (entityId, entityType, field)
 where tasks.position > twice.first
+"""
+
+# of tasks that a trigger has requested, and of which it is not known what became
+_LEASED_SQL = """
+create temp table leased as
+select tasks.position, strftime(leases.since, 'requested on %Y-%m-%d, and not answered yet') as words
+from tasks
+inner join leases
+    on leases.entityId = tasks.entityId::varchar
+    and leases.entityType = tasks.entityType::varchar
+    and leases.field = tasks.field::varchar
 """
 
 _BAD_SQL = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -18,20 +19,42 @@ from enrichstatus.schema import listed
 Numbers = npt.NDArray[np.float64]
 
 
-def parse_costs(costs: object, fields: Sequence[str]) -> dict[str, float]:
-    """Check prices by field: none below zero, and none of a field that there is not."""
+def parse_costs(costs: object, fields: Sequence[str], types: Sequence[str] = ()) -> dict[str, float]:
+    """Check prices by field, or by ``(field, type)`` of some types: none below zero, and none of a field that there is not.
+
+    Gives them by field, or ``field/type``, as which they can be given too.
+    """
     if costs is None:
         return {}
     if not isinstance(costs, Mapping):
         raise ValidationError(
             f'takes credits by field, such as {{"emails": 1}}, not {type(costs).__name__}.', argument="costs"
         )
-    if unknown := [name for name in costs if name not in fields]:
+    costs = {"/".join(name) if _is_pair(name) else name: price for name, price in costs.items()}
+    known = {*fields, *(f"{field}/{kind}" for field in fields for kind in types)}
+    if unknown := [name for name in costs if name not in known]:
         raise ValidationError(f"has a price for {listed(unknown)}; the fields are {listed(fields)}.", argument="costs")
     return {
         name: parse_number("costs", price, least=0, what=f"number of credits for {name}")
         for name, price in costs.items()
     }
+
+
+def _is_pair(name: object) -> bool:
+    return isinstance(name, tuple) and len(name) == 2 and all(isinstance(part, str) for part in name)
+
+
+def parse_budget(budget: object) -> float:
+    """Check an amount of credits."""
+    if isinstance(budget, str):
+        raise ValidationError(f'takes a number of credits, or "balance", not {budget!r}.', argument="budget")
+    return parse_number("budget", budget, least=0, what="number of credits")
+
+
+def unpriced_in(con: duckdb.DuckDBPyConnection, prices: Mapping[str, float]) -> list[str]:
+    """Name the fields of the table ``tasks`` that have no price, for a type of entity that there is."""
+    used = con.execute("select distinct field::varchar, entityType::varchar from tasks").fetchall()
+    return sorted({field for field, kind in used if field not in prices and f"{field}/{kind}" not in prices})
 
 
 def priorities(frame: Frame, name: str | None) -> Numbers | None:
@@ -49,9 +72,14 @@ def priorities(frame: Frame, name: str | None) -> Numbers | None:
         raise ValidationError(f"takes a column of numbers; {name!r} is not.", argument="priority") from error
 
 
-def prices_of(fields: pa.ChunkedArray, prices: Mapping[str, float]) -> Numbers:
-    """Give the price of each row's field; what has none costs nothing."""
-    places = pc.index_in(fields.cast(pa.string()), pa.array(prices, pa.string())).fill_null(len(prices))
+def prices_of(keys: pa.Table, prices: Mapping[str, float]) -> Numbers:
+    """Give the price of each row's field and type, or of its field; what has none costs nothing."""
+    names, known = keys["field"].cast(pa.string()), pa.array(prices, pa.string())
+    places = pc.index_in(names, known)
+    if any("/" in name for name in prices):
+        pairs = pc.binary_join_element_wise(names, keys["entityType"].cast(pa.string()), "/")
+        places = pc.coalesce(pc.index_in(pairs, known), places)
+    places = places.fill_null(len(prices))
     found: Numbers = np.array([*prices.values(), 0.0])[places.to_numpy()]
     return found
 

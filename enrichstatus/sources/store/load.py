@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
@@ -82,9 +82,10 @@ def load(
     org_id: str | None,
     errors: Errors,
     columns: Mapping[str, str | None] | None,
+    then: Callable[[duckdb.DuckDBPyConnection], None] = lambda con: None,
     **reading: Any,
 ) -> LoadReport:
-    """Load records through a cursor of a store; see `EnrichmentStore.load`."""
+    """Load records through a cursor of a store, and do something more in the same transaction; see `EnrichmentStore.load`."""
     choice("errors", errors, ("raise", "reject"))
     con.register("given", _arrived(con, records, columns, **reading))
     con.register("keyed", con.sql(KEYS_SQL))
@@ -97,7 +98,7 @@ def load(
     if errors == "raise" and len(rejects):
         others = ("errors", "reject", "load the others and have these reported")
         raise ValidationError.of_rows("records", rejects, "Nothing was loaded. Fix them.", instead=others)
-    counts = _store(con)
+    counts = _store(con, then)
     return LoadReport(*counts, rejects=rejects)
 
 
@@ -267,7 +268,9 @@ def _wrong(when: duckdb.Expression, name: str, value: duckdb.Expression, reason:
     return duckdb.CaseExpression(when, _call("struct_pack", *(part.alias(label) for part, label in named)))
 
 
-def _store(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int, int, int]:
+def _store(
+    con: duckdb.DuckDBPyConnection, then: Callable[[duckdb.DuckDBPyConnection], None]
+) -> tuple[int, int, int, int, int]:
     """Bring ``staged`` into the store in one transaction; gives read, inserted, updated, unchanged, rejected."""
     for pause in (*[0.05] * 200, None):
         try:
@@ -284,6 +287,7 @@ def _store(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int, int, int]:
     try:
         con.execute(_MERGE_SQL)
         counts = con.execute(_COUNTS_SQL).fetchall()[0]
+        then(con)
         con.commit()
     except BaseException:
         with suppress(duckdb.Error):  # where DuckDB gave up the transaction itself, that hides why

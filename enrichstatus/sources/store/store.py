@@ -19,6 +19,7 @@ from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import html_table
 from enrichstatus.schema import STATUSES, listed
 from enrichstatus.sources.store.duckdb_source import Embedded
+from enrichstatus.sources.store.leases import Leases, leases
 from enrichstatus.sources.store.load import LoadReport, load
 from enrichstatus.sources.store.point_lookup import answer
 from enrichstatus.sources.store.scan import Scan
@@ -141,6 +142,22 @@ class EnrichmentStore(Embedded):
         org_id = self.org_id if org_id is None else parse_org(org_id)
         with self._writing() as con:
             return load(con, records, org_id=org_id, errors=errors, columns=columns, encoding=encoding, skip=skip)
+
+    def leases(self, *, org_id: str | None = None) -> pa.Table:
+        """Give what `EnrichmentClient.trigger` has requested into this store, and of which it is not known yet what became.
+
+        Returns
+        -------
+        pyarrow.Table
+            ``entityId``, ``entityType``, ``field``, ``since``, ``request`` (the call that requested it) and ``seen``, when the record
+            was created that there was before. A plan has them ``in_flight``.
+        """
+        with self._cursor() as con:
+            return leases(con, self.org_id if org_id is None else parse_org(org_id))
+
+    def leasing(self) -> Leases:
+        """Begin to lease, for a trigger; to be used in a ``with``."""
+        return Leases(self)
 
     @staticmethod
     def scan(

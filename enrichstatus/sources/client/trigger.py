@@ -1,0 +1,321 @@
+"""The only call that spends: what a plan buys, request by request, each key leased in a store before it is requested."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from enrichstatus.errors import EnrichStatusError, ServiceError, TriggerInterrupted, TriggerStopped, ValidationError
+from enrichstatus.lookup.arguments import Instant, parse_duration, parse_instant, parse_number
+from enrichstatus.lookup.contract import TRIGGER_PATH
+from enrichstatus.presentation import number
+from enrichstatus.progress import Progress
+from enrichstatus.schema import COLUMNS, KEY, listed
+from enrichstatus.sources.client import responses as replies
+from enrichstatus.sources.client.config import Request
+
+if TYPE_CHECKING:
+    from enrichstatus.sources.client.client import EnrichmentClient
+
+T = TypeVar("T")
+
+#: Never sent twice: whether a request that was not answered has bought is not known.
+_TRIGGER = Request(TRIGGER_PATH, accepted=(200, 201, 202), repeated=False)
+#: With these a service refuses before it buys anything.
+_REFUSED = (400, 401, 402, 403)
+#: Requests of a dry run that are shown, and the entities of each.
+_SHOWN, _IDS = 3, 2
+#: Seconds between looks whether Ctrl-C has come.
+_GLANCE = 0.2
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class TriggerReport:
+    """What one call of `EnrichmentClient.trigger` has bought, or would buy.
+
+    Attributes
+    ----------
+    bought : pandas.DataFrame
+        The tasks (``entityId``, ``entityType``, ``field``) that the service has answered with a record each.
+    left : pandas.DataFrame
+        Those that were not requested: all, in a dry run.
+    in_flight : pandas.DataFrame
+        Those that another call has leased or bought meanwhile, or of which there was no record in the answer.
+    credits : float
+        What those bought cost, by the prices of the plan; in a dry run what all would.
+    requests : list of dict
+        The bodies that were sent; in a dry run those that would be.
+    dry_run : bool
+        Whether nothing was sent.
+    """
+
+    bought: pd.DataFrame
+    left: pd.DataFrame
+    in_flight: pd.DataFrame
+    credits: float
+    requests: list[dict[str, Any]]
+    dry_run: bool = False
+
+    def __repr__(self) -> str:
+        return str(self) if self.dry_run else f"TriggerReport({self})"
+
+    def __str__(self) -> str:
+        if not self.dry_run:
+            flying = f", {len(self.in_flight):,} in flight" if len(self.in_flight) else ""
+            return f"{len(self.bought):,} bought for {number(self.credits)} credits, {len(self.left):,} left{flying}"
+        head = f"Dry run: {len(self.requests):,} requests for {len(self.left):,} tasks and {number(self.credits)} credits; nothing was sent"
+        bodies = [_shortened(body) for body in self.requests[:_SHOWN]]
+        more = len(self.requests) - len(bodies)
+        return "\n".join([head, *bodies, *([f"… and {more:,} more in .requests"] if more else [])])
+
+
+def trigger(
+    client: EnrichmentClient,
+    plan: Any,
+    *,
+    into: Any,
+    max_credits: float | None,
+    quote: Any,
+    dry_run: bool,
+    missing_after: str | float | timedelta,
+    now: Instant,
+    progress: bool | None,
+) -> TriggerReport:
+    """Buy what a plan says; see `EnrichmentClient.trigger`."""
+    if not callable(getattr(plan, "purchases", None)):
+        raise ValidationError(f"takes what es.plan(…) gives, not {type(plan).__name__}.", argument="plan")
+    if not callable(getattr(into, "leasing", None)):
+        raise ValidationError(f"takes an EnrichmentStore, not {type(into).__name__}.", argument="into")
+    if max_credits is None:
+        raise ValidationError("is missing: how many credits may this spend at most?", argument="max_credits")
+    most = parse_number("max_credits", max_credits, least=0, what="number of credits")
+    patience = parse_duration(missing_after, "missing_after")
+    if now is not None:
+        parse_instant(now)
+    purchases: pa.Table = plan.purchases()
+    _check(plan, most, quote)
+    if dry_run:
+        return TriggerReport(
+            _tasks(purchases[:0]), _tasks(purchases), _tasks(purchases[:0]), plan.cost, plan.to_trigger(), True
+        )
+    with into.leasing() as leases:
+        if plan.org_id not in (None, leases.org_id):
+            raise ValidationError(
+                "is a store opened for another organization than the one whose records were planned with.",
+                argument="into",
+            )
+        balance, organization = _balance(client)
+        if organization not in (None, leases.org_id):
+            raise ValidationError(
+                f"is opened for {leases.org_id!r}, which is not the organization of the token: what is bought would not be seen "
+                "there. Nothing was bought. Open the store for that organization.",
+                argument="into",
+            )
+        moment = _moment(client, now)
+        _recover(client, leases, moment, patience)
+        if changed := leases.changed(purchases):
+            raise ValidationError(
+                f"Of {changed:,} of the {purchases.num_rows:,} tasks to buy something else is recorded than when they were planned. "
+                "Nothing was bought. Plan again."
+            )
+        run = _Run(client, leases, purchases, now)
+        with Progress.drawn("triggering", shown=progress, tasks=purchases.num_rows) as drawn:
+            try:
+                return run.buy(balance, drawn)
+            except TriggerInterrupted:
+                raise
+            except KeyboardInterrupt as interrupt:
+                raise TriggerInterrupted(f"interrupted: {run.report()}.", run.report()) from interrupt
+
+
+def _check(plan: Any, most: float, quote: Any) -> None:
+    """Refuse what was not signed off, what has no price, what costs too much, and what the service has no trigger for."""
+    offered = plan.quote
+    if quote is not None and quote != offered:
+        was = (
+            f"{quote['tasks']:,} tasks for {number(quote['credits'])} credits" if _is_quote(quote) else "something else"
+        )
+        raise ValidationError(
+            f"was {was}; the plan is now {offered['tasks']:,} tasks for {number(offered['credits'])} credits, with other tasks, prices "
+            "or records. Nothing was bought. Have plan.quote signed off again.",
+            argument="quote",
+        )
+    types = set(plan.purchases()["entityType"].unique().to_pylist())
+    prices = offered["prices"]
+    if unpriced := [name for name in offered["fields"] if name not in prices and f"{name}/person" not in prices]:
+        raise ValidationError(f"needs the price of {listed(unpriced)}: plan with costs=.", argument="max_credits")
+    if types - {"person"}:
+        raise ValidationError(
+            f"The plan buys for entities of the type {listed(sorted(types - {'person'}))}, for which the service documents no trigger. "
+            "Leave them out of the list."
+        )
+    if plan.cost > most:
+        raise ValidationError(
+            f"is {number(most)}, and the plan costs {number(plan.cost)}. Nothing was bought. Plan with budget={number(most)}.",
+            argument="max_credits",
+        )
+
+
+def _is_quote(quote: Any) -> bool:
+    return isinstance(quote, dict) and all(isinstance(quote.get(name), (int, float)) for name in ("tasks", "credits"))
+
+
+def _recover(client: EnrichmentClient, leases: Any, moment: datetime, patience: timedelta) -> None:
+    """Look up what calls that are over have leased; what has no record in time is released, and can be planned anew."""
+    lost = leases.lost()
+    if not lost.num_rows:
+        return
+    names = [name for name in COLUMNS if name not in KEY]
+    found = client.lookup(lost.select(KEY), columns=names, how="inner")
+    _refuse_strangers(found, leases.org_id)
+    leases.looked_up(found, lost, moment - patience)
+
+
+class _Run:
+    """The requests of one call, and what became of them."""
+
+    def __init__(self, client: EnrichmentClient, leases: Any, purchases: pa.Table, now: Instant):
+        self._client, self._leases, self._purchases, self._now = client, leases, purchases, now
+        self._bought: list[pa.Table] = []
+        self._flying: list[pa.Table] = []
+        self._sent: list[dict[str, Any]] = []
+        self._interrupted = False
+
+    def buy(self, balance: float | None, drawn: Progress) -> TriggerReport:
+        for batch in self._purchases["batch"].unique():
+            wanted = self._purchases.filter(pc.equal(self._purchases["batch"], batch))
+            if self._interrupted:
+                raise TriggerInterrupted(f"interrupted between two requests: {self.report()}.", self.report())
+            if self._sent and balance is not None:
+                balance = self._keeping(lambda: _balance(self._client)[0])
+            price = pc.sum(wanted["cost"]).as_py()
+            if balance is not None and price > balance:
+                self._stop(f"The balance is {number(balance)}, and the next request costs {number(price)}")
+            taken = self._leases.take(wanted, _moment(self._client, self._now))
+            self._flying.append(_without(wanted, taken))
+            if taken.num_rows:
+                self._request(taken)
+            drawn.add(wanted.num_rows)
+        return self.report()
+
+    def _request(self, taken: pa.Table) -> None:
+        """Send one request, once; what it was answered with takes the place of the leases."""
+        body = {"personIds": taken["entityId"].to_pylist(), "field": taken["field"][0].as_py()}
+        send = lambda: self._client._request_one(json.dumps(body), _records, _TRIGGER)  # noqa: E731
+        self._sent.append(body)
+        self._flying.append(taken)
+        try:
+            records = self._waiting(send)
+        except EnrichStatusError as error:
+            if getattr(error, "http_status", None) in _REFUSED:
+                self._flying.pop()
+                self._leases.refused(taken)
+                self._stop(f"The service refused a request: {error}", error)
+            self._stop(
+                f"A request was not answered: {str(error).removesuffix('.')}. Whether it has bought is not known, so it is not repeated; the next trigger "
+                "looks its tasks up first",
+                error,
+            )
+        self._keeping(lambda: _refuse_strangers(records, self._leases.org_id))
+        self._flying[-1] = self._keeping(lambda: self._leases.answered(records, taken))
+        self._bought.append(_without(taken, self._flying[-1]))
+
+    def _waiting(self, work: Callable[[], T]) -> T:
+        """Do something to its end, Ctrl-C or not: only a second one leaves it alone."""
+        done: list[T] = []
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                done.append(work())
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=run, daemon=True, name="enrichstatus-trigger")
+        thread.start()
+        while thread.is_alive():
+            try:
+                thread.join(_GLANCE)
+            except KeyboardInterrupt:
+                if self._interrupted:
+                    text = f"interrupted while a request was under way, which the next trigger looks up first: {self.report()}."
+                    raise TriggerInterrupted(text, self.report()) from None
+                self._interrupted = True
+        for error in failed:
+            raise error
+        return done[0]
+
+    def _keeping(self, work: Callable[[], T]) -> T:
+        """Do something whose failure must not hide what was bought."""
+        try:
+            return work()
+        except EnrichStatusError as error:
+            self._stop(str(error), error)
+            raise
+
+    def _stop(self, why: str, error: EnrichStatusError | None = None) -> None:
+        report = self.report()
+        raise TriggerStopped(f"{why.removesuffix('.')}. {report}.", report) from error
+
+    def report(self) -> TriggerReport:
+        nothing = self._purchases[:0]
+        bought, flying = pa.concat_tables([nothing, *self._bought]), pa.concat_tables([nothing, *self._flying])
+        left = _without(_without(self._purchases, bought), flying)
+        return TriggerReport(
+            _tasks(bought), _tasks(left), _tasks(flying), float(pc.sum(bought["cost"]).as_py() or 0), self._sent
+        )
+
+
+def _records(content: bytes) -> pa.Table:
+    return replies.table(replies.parse(content))
+
+
+def _balance(client: EnrichmentClient) -> tuple[float | None, str | None]:
+    """Get the credits that are left, and whose they are; nothing of a service that does not say."""
+    from enrichstatus.lookup.contract import BALANCE_PATH
+
+    try:
+        return client._request_one(None, replies.balance, Request(BALANCE_PATH))
+    except ServiceError as error:
+        if error.http_status != 404:
+            raise
+        return None, None
+
+
+def _moment(client: EnrichmentClient, now: Instant) -> datetime:
+    """Give the instant by the service's clock, in whole milliseconds as records have them."""
+    seconds = client.service_time() if now is None else None
+    moment = parse_instant(now) if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def _refuse_strangers(records: pa.Table, org_id: str) -> None:
+    if set(filter(None, records["orgId"].unique().to_pylist())) - {org_id}:
+        raise ValidationError(
+            f"is opened for {org_id!r}, and the service answered with records that are not its own: open the store for the organization "
+            "of the token.",
+            argument="into",
+        )
+
+
+def _without(purchases: pa.Table, others: pa.Table) -> pa.Table:
+    return purchases.filter(pc.invert(pc.is_in(purchases["position"], others["position"].combine_chunks())))
+
+
+def _tasks(purchases: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = purchases.select(KEY).to_pandas()
+    return frame
+
+
+def _shortened(body: dict[str, Any]) -> str:
+    ids = body["personIds"]
+    more = f", … {len(ids) - _IDS:,} more" if len(ids) > _IDS else ""
+    return f'{{"personIds": [{", ".join(map(json.dumps, ids[:_IDS]))}{more}], "field": {json.dumps(body["field"])}}}'

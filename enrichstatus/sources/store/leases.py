@@ -1,0 +1,219 @@
+"""What a trigger has requested and nobody has answered yet: keys that are leased, so that none is bought twice.
+
+A lease is written before its request is sent, in one transaction with the look at what is recorded, and it is deleted in one
+transaction with the answer's records. What remains after a crash shows what may have been bought.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from enrichstatus.errors import ValidationError
+from enrichstatus.schema import KEY, NO_LEASES, SCHEMA
+from enrichstatus.sources.store.load import load
+
+if TYPE_CHECKING:
+    from enrichstatus.sources.store.store import EnrichmentStore
+
+_TABLE_SQL = Path(__file__).with_name("leases.sql").read_text(encoding="utf-8")
+
+#: The calls of this process that are under way. No other process can have the file open to write it.
+_under_way: set[str] = set()
+_lock = threading.Lock()
+
+
+class Leases:
+    """The leases of a store, as one call of `EnrichmentClient.trigger` takes and returns them, for the store's organization."""
+
+    def __init__(self, store: EnrichmentStore):
+        if store.read_only:
+            raise ValidationError("takes a store that can be written; this one is only read.", argument="into")
+        if not store.org_id:
+            raise ValidationError(
+                "takes a store that was opened for an organization, which the purchases are for.", argument="into"
+            )
+        self._store, self.org_id = store, store.org_id
+        self._request = str(uuid.uuid4())
+
+    def __enter__(self) -> Self:
+        with self._store._writing() as con:
+            con.execute(_TABLE_SQL)
+        with _lock:
+            _under_way.add(self._request)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with _lock:
+            _under_way.discard(self._request)
+
+    def changed(self, purchases: pa.Table) -> int:
+        """Count the purchases of which something else is recorded by now than when they were planned."""
+        with self._store._cursor() as con:
+            con.register("purchases", purchases)
+            return int(con.execute(_CHANGED_SQL, {"org": self.org_id}).fetchall()[0][0])
+
+    def take(self, purchases: pa.Table, at: datetime) -> pa.Table:
+        """Lease the purchases of which no other call has a lease, and nothing else is recorded than when they were planned; gives these."""
+        with self._store._writing() as con:
+            con.register("purchases", purchases)
+            con.begin()
+            try:
+                con.execute(_TAKEN_SQL, {"org": self.org_id})
+                values = {"org": self.org_id, "request": self._request, "at": at.isoformat()}
+                con.execute(_LEASE_SQL, values)
+                taken = con.sql("select position from taken").to_arrow_table()
+                con.commit()
+            except BaseException:
+                with suppress(duckdb.Error):
+                    con.rollback()
+                raise
+        return purchases.filter(pc.is_in(purchases["position"], taken["position"].combine_chunks()))
+
+    def lost(self) -> pa.Table:
+        """Give the leases of calls that are over: what became of their requests is not known."""
+        with _lock:
+            alive = pa.array(sorted(_under_way), pa.string())
+        held = self._store.leases()
+        return held.filter(pc.invert(pc.is_in(held["request"], alive)))
+
+    def answered(self, records: Any, taken: pa.Table) -> pa.Table:
+        """Load what a request was answered with, and end the leases of what it has a record of; gives the others."""
+        ended = self._end(taken, records, "answered")
+        return taken.filter(pc.invert(pc.is_in(taken["entityId"], ended)))
+
+    def refused(self, taken: pa.Table) -> None:
+        """End the leases of a request that has certainly bought nothing."""
+        self._end(taken, SCHEMA.empty_table(), "refused")
+
+    def looked_up(self, records: Any, lost: pa.Table, before: datetime) -> int:
+        """Load what was looked up of lost leases, and end those that have a record made since, or that began before an instant.
+
+        A record that was made earlier does not show that the request has come to nothing: it may be on its way still.
+        """
+        return len(self._end(lost, records, "looked up", before))
+
+    def _end(self, keys: pa.Table, records: Any, how: str, before: datetime | None = None) -> pa.Array:
+        """Load records and end leases in one transaction; gives the entities whose leases have ended."""
+        ended: list[str] = []
+
+        def end(con: duckdb.DuckDBPyConnection) -> None:
+            con.register("ending", keys.select(KEY))
+            moment = None if before is None else before.isoformat()
+            found = con.execute(_END_SQL, {"org": self.org_id, "how": how, "before": moment})
+            ended.extend(entity for (entity,) in found.fetchall())
+
+        with self._store._writing() as con:
+            load(con, records, org_id=self.org_id, errors="raise", columns=None, then=end)
+        return pa.array(ended, pa.string())
+
+
+def leases(con: duckdb.DuckDBPyConnection, org_id: str | None) -> pa.Table:
+    """Give the leases of an organization (`schema.NO_LEASES`); a file in which nothing was ever leased has none."""
+    try:
+        return con.sql(_LEASES_SQL, params={"org": org_id}).to_arrow_table().cast(NO_LEASES.schema)
+    except duckdb.CatalogException:
+        return NO_LEASES
+
+
+_LEASES_SQL = """
+select entityId::varchar as entityId, entityType::varchar as entityType, field::varchar as field, since, request, seen
+from enrichment_leases
+where orgId = $org
+"""
+
+# Of each purchase whether the newest record is another one than the plan has seen, or has changed since.
+_STATE_SQL = """
+with keys as (
+    select
+        position,
+        entityId::uuid as entityId,
+        entityType::enrichment_entity_type as entityType,
+        field::enrichment_field as field,
+        createdAt,
+        coalesce(updatedAt, createdAt) as updatedAt,
+        pending
+    from purchases
+),
+
+state as (
+    select
+        keys.position,
+        coalesce(bool_or(
+            keys.createdAt is null
+            or records.createdAt > keys.createdAt
+            or (
+                records.createdAt = keys.createdAt
+                and (
+                    coalesce(records.updatedAt, records.createdAt) > keys.updatedAt
+                    or (keys.pending and records.status <> 'pending')
+                )
+            )
+        ) filter (where records.id is not null), false) as changed
+    from keys
+    left join enrichments as records
+        on records.orgId = $org
+        and records.entityId = keys.entityId
+        and records.entityType = keys.entityType
+        and records.field = keys.field
+    group by keys.position
+)
+"""
+
+_CHANGED_SQL = f"{_STATE_SQL} select count(*) filter (where changed) from state"  # noqa: S608  of constants
+
+_TAKEN_SQL = f"""
+create temp table taken as
+{_STATE_SQL}
+select keys.position, keys.entityId, keys.entityType, keys.field, keys.createdAt
+from keys
+inner join state using (position)
+where not state.changed
+    and not exists (
+        from enrichment_leases as leases
+        where leases.orgId = $org
+            and leases.entityId = keys.entityId
+            and leases.entityType = keys.entityType
+            and leases.field = keys.field
+    )
+"""  # noqa: S608  of constants
+
+_LEASE_SQL = """
+insert into enrichment_leases
+select $org, entityId, entityType, field, $at::timestamptz, $request, createdAt from taken
+"""
+
+_END_SQL = """
+delete from enrichment_leases as leases
+where leases.orgId = $org
+    and exists (
+        from ending
+        where ending.entityId::uuid = leases.entityId
+            and ending.entityType = leases.entityType::varchar
+            and ending.field = leases.field::varchar
+    )
+    and (
+        $how = 'refused'
+        or leases.since <= $before::timestamptz
+        or exists (
+            from staged
+            where staged.orgId = $org
+                and staged.entityId = leases.entityId
+                and staged.entityType = leases.entityType
+                and staged.field = leases.field
+                and (
+                    $how = 'answered'
+                    or (staged.createdAt >= leases.since and (leases.seen is null or staged.createdAt > leases.seen))
+                )
+        )
+    )
+returning entityId::varchar as entityId
+"""
