@@ -36,6 +36,8 @@ class Plan(Generic[Kind]):
         The tasks with ``action``, ``reason`` and ``cost``.
     cost : float
         Credits for all that is to be triggered.
+    prices : dict
+        Credits for one task, by ``field`` or ``field/type``.
     balance : float or None
         The credits that the service said are left, where the budget is the balance.
     org_id : str or None
@@ -59,7 +61,7 @@ class Plan(Generic[Kind]):
         self.cost = float(cost.sum())
         self.balance, self.org_id = balance, org_id
         self._keys, self._action, self._costs, self._fields = keys, action, cost, fields
-        self._prices, self._seen, self._priced = dict(prices), seen, bool(prices)
+        self.prices, self._seen, self._priced = dict(prices), seen, bool(prices)
 
     @cached_property
     def _counts(self) -> pd.DataFrame:
@@ -99,6 +101,10 @@ class Plan(Generic[Kind]):
 
         That is ``createdAt`` and ``updatedAt`` of its record, null where there was none, and whether it was still ``pending``.
         """
+        return self._purchases
+
+    @cached_property
+    def _purchases(self) -> pa.Table:
         bought = np.flatnonzero(np.isin(self._action, [ACTIONS.index(name) for name in BOUGHT]))
         with task_tables(self._fields) as con:
             check(con, frames.read(self._keys.take(bought).drop_columns("position")))
@@ -120,7 +126,7 @@ class Plan(Generic[Kind]):
             ((digest,),) = con.execute(_DIGEST_SQL).fetchall()
             fields = dict(con.execute("select field, count(*) from purchases group by field order by field").fetchall())
         counts = {"tasks": purchases.num_rows, "credits": self.cost, "fields": fields}
-        return {**counts, "prices": self._prices, "digest": digest}
+        return {**counts, "prices": self.prices, "digest": digest}
 
     def __len__(self) -> int:
         return len(self._action)

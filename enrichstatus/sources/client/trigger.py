@@ -138,8 +138,7 @@ def trigger(
 
 def _check(plan: Any, most: float, quote: Any) -> None:
     """Refuse what was not signed off, what has no price, what costs too much, and what the service has no trigger for."""
-    offered = plan.quote
-    if quote is not None and quote != offered:
+    if quote is not None and quote != (offered := plan.quote):
         was = (
             f"{quote['tasks']:,} tasks for {number(quote['credits'])} credits" if _is_quote(quote) else "something else"
         )
@@ -148,9 +147,8 @@ def _check(plan: Any, most: float, quote: Any) -> None:
             "or records. Nothing was bought. Have plan.quote signed off again.",
             argument="quote",
         )
-    types = set(plan.purchases()["entityType"].unique().to_pylist())
-    prices = offered["prices"]
-    if unpriced := [name for name in offered["fields"] if name not in prices and f"{name}/person" not in prices]:
+    types, fields = (set(plan.purchases()[name].unique().to_pylist()) for name in ("entityType", "field"))
+    if unpriced := sorted(name for name in fields if name not in plan.prices and f"{name}/person" not in plan.prices):
         raise ValidationError(f"needs the price of {listed(unpriced)}: plan with costs=.", argument="max_credits")
     if types - {"person"}:
         raise ValidationError(
@@ -220,8 +218,8 @@ class _Run:
                 self._leases.refused(taken)
                 self._stop(f"The service refused a request: {error}", error)
             self._stop(
-                f"A request was not answered: {str(error).removesuffix('.')}. Whether it has bought is not known, so it is not repeated; the next trigger "
-                "looks its tasks up first",
+                f"A request was not answered: {str(error).removesuffix('.')}. Whether it has bought is not known, so it is not repeated; the "
+                "next trigger looks its tasks up first",
                 error,
             )
         self._keeping(lambda: _refuse_strangers(records, self._leases.org_id))
