@@ -14,7 +14,7 @@
     └── RequirementError                            a list has not ended well enough, with the figures
 
     UserWarning
-    ├── OrganizationWarning                         there are records, but none of the organization that asks
+    ├── OrganizationWarning                         there are records, but none of the caller's organization
     └── StatusWarning                               tasks have ended with a status that is unknown
 
     KeyboardInterrupt
@@ -148,7 +148,7 @@ class ServiceError(EnrichStatusError):
     http_status : int or None
         What it answered with, if it did.
     retry_after : float or None
-        Seconds that it asked to be left alone for (``Retry-After``), if it did.
+        Seconds for which it wants to be left alone (``Retry-After``), if it did.
     """
 
     def __init__(self, message: str, http_status: int | None = None, retry_after: float | None = None):
@@ -171,8 +171,8 @@ class PartialLookupError(ServiceError):
     """
 
     def __init__(self, message: str, result: Any, failed: Any, causes: list[Exception]):
-        asked = [cause.retry_after for cause in causes if isinstance(cause, ServiceError) and cause.retry_after]
-        super().__init__(message, getattr(causes[0], "http_status", None), max(asked, default=None))
+        waits = [cause.retry_after for cause in causes if isinstance(cause, ServiceError) and cause.retry_after]
+        super().__init__(message, getattr(causes[0], "http_status", None), max(waits, default=None))
         self.result = result
         self.failed = failed
         self.causes = causes
@@ -243,7 +243,7 @@ class PollInterrupted(KeyboardInterrupt):
     Attributes
     ----------
     update : Update or None
-        The last one, with all tasks in its ``.frame``; None where nothing had been asked yet.
+        The last one, with all tasks in its ``.frame``; None where nothing had been looked up yet.
     """
 
     def __init__(self, message: str, update: Any):

@@ -188,7 +188,12 @@ def test_the_readme_shows_what_its_first_command_prints():
     command, shown = re.findall(r"```sh\n(.+?)\n```\n\n```text\n(.+?)\n```", text, re.DOTALL)[0]
     arguments = shlex.split(command.rpartition("bin/enrichstatus ")[2])
     printed = subprocess.run(
-        [sys.executable, "-m", "enrichstatus", *arguments], check=True, capture_output=True, encoding="utf-8", cwd=ROOT
+        [sys.executable, "-m", "enrichstatus", *arguments],
+        check=True,
+        capture_output=True,
+        encoding="utf-8",
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "100"},  # the table goes on below where a terminal is narrow
     ).stdout
     assert printed.startswith(shown + "\n\n")
 

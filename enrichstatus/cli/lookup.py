@@ -14,14 +14,14 @@ from enrichstatus.cli.options import (
     add_prefix,
     add_source,
     add_tasks,
-    asked_source,
-    asked_tasks,
     check_outputs,
     check_source,
     fields,
     instant,
     names,
     numbers,
+    open_source,
+    read_tasks,
     refuse_stray,
     write,
 )
@@ -94,7 +94,7 @@ def _lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     whose = f"answered by {options.base_url}" if options.base_url else f"of {options.org_id}"
     evaluated = f", evaluated at {now:%Y-%m-%d %H:%M:%S} UTC\n" if now else "\n"
 
-    def told(counts: pd.DataFrame, head: pd.DataFrame) -> None:
+    def show(counts: pd.DataFrame, head: pd.DataFrame) -> None:
         import shutil
 
         from enrichstatus.cli import summary
@@ -104,9 +104,9 @@ def _lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         say(f"{int(counts['tasks'].sum()):,} tasks {whose}{evaluated}")
         say(summary.report(counts, head, added=added, prefix=options.prefix, width=width))
 
-    with asked_source(options) as source:
-        ask = _framed if options.base_url or not options.output else _filed
-        rows = ask(options, source, columns, required, settings, told)
+    with open_source(options) as source:
+        look_up = _framed if options.base_url or not options.output else _filed
+        rows = look_up(options, source, columns, required, settings, show)
     if options.output:
         say(f"\n{rows:,} rows written to {options.output}")
 
@@ -117,7 +117,7 @@ def _filed(
     columns: Sequence[str],
     required: dict[str, Any],
     settings: dict[str, Any],
-    told: Callable[[pd.DataFrame, pd.DataFrame], None],
+    show: Callable[[pd.DataFrame, pd.DataFrame], None],
 ) -> int:
     """From file to file: a list of any length, in bounded memory."""
     wanted = fields(options, source.fields)
@@ -137,9 +137,9 @@ def _filed(
             **(leads if wanted else {}),
         )
     except RequirementError as error:
-        told(error.report.counts, error.report.head)
+        show(error.report.counts, error.report.head)
         raise RequirementError(f"{error} Nothing was written.", error.figures) from None
-    told(report.counts, report.head)
+    show(report.counts, report.head)
     return int(report.rows)
 
 
@@ -149,23 +149,23 @@ def _framed(
     columns: Sequence[str],
     required: dict[str, Any],
     settings: dict[str, Any],
-    told: Callable[[pd.DataFrame, pd.DataFrame], None],
+    show: Callable[[pd.DataFrame, pd.DataFrame], None],
 ) -> int:
-    """By way of a frame: to be shown only, or asked of a service, which may answer a part."""
+    """By way of a frame: to be shown only, or looked up in a service, which may answer a part."""
     from enrichstatus.cli import summary
     from enrichstatus.lookup.requirements import require
 
-    # the summary needs these two, asked for or not
+    # the summary needs these two, named in --columns or not
     needed = (*columns, *(name for name in ("status", "dataFound") if name not in columns))
     extra = [options.prefix + name for name in needed if name not in columns]
     try:
-        with asked_tasks(options, source.fields) as tasks:
+        with read_tasks(options, source.fields) as tasks:
             # all tasks, also with --how inner: what is required is required of them all
             status = source.lookup(tasks, columns=needed, **settings | {"how": "left"})
     except (PartialLookupError, LookupInterrupted) as error:
         raise _in_part(options, error, extra) from None
     kept = _kept(options, status)
-    told(summary.tally(kept, prefix=options.prefix), summary.head(kept))
+    show(summary.tally(kept, prefix=options.prefix), summary.head(kept))
     if required:
         try:
             require(status, **required, prefix=options.prefix)
@@ -210,7 +210,7 @@ def _required(options: argparse.Namespace) -> dict[str, float]:
 def _in_part(
     options: argparse.Namespace, error: PartialLookupError | LookupInterrupted, extra: Sequence[str]
 ) -> EnrichStatusError | KeyboardInterrupt:
-    """Write what was answered and what was not, where --failed names a file for it; gives what to say of it.
+    """Write what was answered and what was not, where --failed names a file for it; gives the error that says so.
 
     Without, nothing is written: a pipeline must not take half a list for a whole one.
     """

@@ -230,7 +230,7 @@ def times(given: Sequence[str] | None) -> Any:
 
 
 def instant(options: argparse.Namespace) -> datetime | None:
-    """Read --now; a service goes by its own clock, unless told otherwise."""
+    """Read --now; without it a service goes by its own clock."""
     from enrichstatus.lookup.arguments import parse_instant
 
     return None if options.base_url and not options.now else parse_instant(options.now)
@@ -247,7 +247,7 @@ def fields(options: argparse.Namespace, known: Sequence[str]) -> Sequence[str]:
 
 
 @contextmanager
-def asked_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[Any]:
+def read_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[Any]:
     """Give the tasks, or those made of a lead list, in whose rows bad ones are named meanwhile."""
     import pyarrow as pa
 
@@ -270,7 +270,7 @@ def asked_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[A
         yield tasks
 
 
-def asked_source(options: argparse.Namespace) -> EnrichmentStore | Scan | EnrichmentClient:
+def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | EnrichmentClient:
     """Open the store that is looked in, make one of record files, or make a client of the service."""
     from enrichstatus.files import read as files
     from enrichstatus.sources.store.store import EnrichmentStore

@@ -13,13 +13,13 @@ from enrichstatus.cli.options import (
     add_prefix,
     add_source,
     add_tasks,
-    asked_source,
-    asked_tasks,
     check_outputs,
     check_source,
     instant,
     names,
     numbers,
+    open_source,
+    read_tasks,
     write,
 )
 
@@ -30,8 +30,8 @@ def add(commands: Any) -> None:
         commands,
         "plan",
         plan,
-        help="say of each task whether to buy it, and at what cost",
-        description="Say of each task whether to buy it, why, and at what cost. Nothing is triggered.",
+        help="show for each task whether to buy it, and at what cost",
+        description="Show for each task whether to buy it, why, and at what cost. Nothing is triggered.",
     )
     add_tasks(command)
     add_source(command)
@@ -66,7 +66,7 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     check_source(options)
     check_outputs(options, output=writing.ENDINGS, requests=[".ndjson"])
     retry = ("timeout", "failed") if options.retry is None else names(options.retry)
-    with asked_source(options) as source, asked_tasks(options, source.fields) as tasks:
+    with open_source(options) as source, read_tasks(options, source.fields) as tasks:
         planned = planning.plan(
             source,
             tasks,

@@ -20,10 +20,10 @@ from enrichstatus.cli.options import (
     add_service_options,
     add_statuses,
     add_tasks,
-    asked_tasks,
     check_leads,
     check_outputs,
     opened,
+    read_tasks,
     refuse_stray,
     service,
     store_file,
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from enrichstatus.polling.update import Update
     from enrichstatus.sources.store.store import EnrichmentStore
 
-#: The client repeats a request only so often: the poll asks again anyway, and an outage is to be seen soon.
+#: The client repeats a request only so often: the poll goes on anyway, and an outage is to be seen soon.
 _RETRIES = 2
-#: Seconds that one ask may take at least and at most, where the deadline is shorter or longer.
+#: Seconds that one round may take at least and at most, where the deadline is shorter or longer.
 _SHORTEST, _LONGEST = 10.0, 600.0
 
 
@@ -157,10 +157,10 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
 
     shown = sys.stderr.isatty()
     with ExitStack() as stack:
-        # what asks to be left alone for longer than an ask may take is left alone by the poll, which says so
+        # a service that wants to be left alone for longer than a round may take is left alone by the poll, which says so
         limits = {"deadline": _patience(options), "max_retry_after": _LONGEST}
         source = stack.enter_context(service(options, retries=_RETRIES, **limits))
-        with asked_tasks(options, source.fields) as tasks:
+        with read_tasks(options, source.fields) as tasks:
             updates: Any = polling.poll(
                 source,
                 tasks,
@@ -171,7 +171,7 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
                 errors=options.errors,
                 prefix=options.prefix,
             )
-        # closed in this order, whatever happens: the poll lets go of its engine, and the bar of its line
+        # closed in this order, whatever happens: the poll lets go of DuckDB, and the bar of its line
         stack.enter_context(closing(updates))
         noted = _noted(updates, last)
         followed: Any = bars.follow(noted, shown=True) if shown else _logged(noted)
@@ -189,7 +189,7 @@ def _schedule(options: argparse.Namespace) -> Any:
 
 
 def _patience(options: argparse.Namespace) -> float:
-    """Seconds that one ask may take: a service that hangs must not hold up the deadline for long."""
+    """Seconds that one round may take: a service that hangs must not hold up the deadline for long."""
     from enrichstatus.lookup.arguments import parse_duration
 
     if options.deadline is None:
@@ -224,7 +224,7 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
     if options.output:
         write(frame, options.output, options)
     say(
-        f"{update.ended:,} of {update.total:,} tasks have ended, answered by {options.base_url} "
+        f"{update.ended:,} of {update.total:,} tasks have ended, {_answered(update)} by {options.base_url} "
         f"with {cost(update)} in {duration(update.elapsed)}\n"
     )
     width = shutil.get_terminal_size((100, 24)).columns
@@ -244,17 +244,24 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
         say(f"\n{update.total:,} rows written to {options.output}")
 
 
+def _answered(update: Update) -> str:
+    unanswered = int(update.counts["unanswered"].sum())
+    if not unanswered:
+        return "answered"
+    return "none answered" if unanswered == update.counts["tasks"].sum() else f"all but {unanswered:,} answered"
+
+
 def _late(options: argparse.Namespace, update: Update) -> str:
     left = update.total - update.ended
     text = (
-        f"{left:,} of {update.total:,} tasks have not ended within {options.deadline}: they are pending, not failed. "
+        f"{left:,} of {update.total:,} tasks have not ended within {options.deadline}: they are {update.unfinished}, not failed. "
         "Run the same command again to "
     )
-    return text + ("go on where it was" if options.into else "ask anew; with --store FILE it goes on where it was")
+    return text + ("go on where it was" if options.into else "start anew; with --store FILE it goes on where it was")
 
 
 def _interrupted(options: argparse.Namespace, update: Update | None) -> str:
-    how = f"{update.ended:,} of {update.total:,} tasks had ended" if update else "not all had been asked once"
+    how = f"{update.ended:,} of {update.total:,} tasks had ended" if update else "not all had been looked up once"
     if options.into:
         return f"interrupted: {how}. What was answered is in {options.into}: run the same command again to go on"
     return f"interrupted: {how}. Nothing remembers them; with --store FILE the same command goes on where it was"

@@ -12,13 +12,13 @@ from enrichstatus.cli.options import (
     add_now,
     add_source,
     add_tasks,
-    asked_source,
-    asked_tasks,
     check_outputs,
     check_source,
     instant,
     names,
     numbers,
+    open_source,
+    read_tasks,
 )
 from enrichstatus.errors import EnrichStatusError
 
@@ -76,8 +76,8 @@ def report(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     costs = numbers(options.costs, "--costs") or None
     now = instant(options)
     try:
-        with asked_source(options) as source:
-            with asked_tasks(options, source.fields) as tasks:
+        with open_source(options) as source:
+            with read_tasks(options, source.fields) as tasks:
                 status = source.lookup(tasks, errors="coerce", now=now)
             sections = [*_of_list(options, status), *_of_history(source, costs, now)]
             moment = now or datetime.now().astimezone()

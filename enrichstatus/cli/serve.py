@@ -97,7 +97,7 @@ def _port(text: str) -> int:
 
 
 def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
-    """Serve a store, or a simulated service, until Ctrl-C; `say` is told where."""
+    """Serve a store, or a simulated service, until Ctrl-C; `say` gets the address."""
     _check(options)
     try:
         from enrichstatus.server import app as server
@@ -118,7 +118,7 @@ def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 
 
 def token(options: argparse.Namespace, say: Callable[[str], None]) -> None:
-    """Make a token; `say` is told it, on the last line."""
+    """Make a token; `say` gets it, on the last line."""
     from enrichstatus.server.tokens import new_token
 
     made = new_token(options.tokens, options.org_id)
@@ -126,7 +126,7 @@ def token(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Refuse options that the service asked for would not heed."""
+    """Refuse options that would not be heeded."""
     if not options.simulate:
         simulated = ["tasks", "entity_id", "fields", "seed", "speed", "fault_rate", "faults"]
         refuse_stray(options, simulated, "--simulate")
@@ -179,7 +179,7 @@ def _simulated_app(store: SimulatedStore, options: argparse.Namespace) -> Starle
 
 
 def _what(options: argparse.Namespace) -> str:
-    """Say what is served, and who may ask where no tokens were given."""
+    """Say what is served, and the token where no tokens file was given."""
     if not options.simulate:
         return str(options.store)
     what = f"over {options.tasks}" if options.tasks else "that waits to be triggered"

@@ -60,7 +60,7 @@ def report(
     first = rows(head, added=added, prefix=prefix, width=width, total=total)
     # two spaces apart: the heads have spaces of their own
     spans = {name: max(len(str(name)), int(shown[name].str.len().max())) + 1 for name in shown}
-    return f"{shown.rename_axis(index=None, columns=None).to_string(col_space=spans)}\n\n{first}"
+    return f"{shown.rename_axis(index=None, columns=None).to_string(col_space=spans, line_width=width)}\n\n{first}"
 
 
 def rows(

@@ -41,23 +41,25 @@ def poll(
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Update]:
-    """Ask a source until all tasks have ended, only those that have not; gives an update after each ask.
+    """Look tasks up in a source again and again, only those that have not ended, until all have; gives an update each time.
 
     Parameters
     ----------
     source : Source
-        Whom to ask: an `EnrichmentClient`, or any object with its ``lookup``.
+        Where to look: an `EnrichmentClient`, or any object with its ``lookup``.
     tasks : DataFrame, Arrow table, DuckDB relation, list of dicts or path
         As for ``lookup``.
     into : EnrichmentStore, optional
-        A store that remembers: each answer is written to it as it comes. What has ended according to it is not asked, now or when the
-        poll is begun again. What was bought anew is asked once its new record is in the store: ``store.load`` the trigger's answer.
+        A store that remembers: each answer is written to it as it comes. What has ended according to it is not looked up, now or
+        when the poll is begun again. What was bought anew is looked up once its new record is in the store: ``store.load`` the
+        trigger's answer.
     schedule : iterable of seconds, optional
-        When to ask again: `Backoff` (default), `Adaptive`, or any iterable of seconds, of which the last is repeated.
+        When to look again: `Backoff` (default), `Adaptive`, or any iterable of seconds, of which the last is repeated.
     deadline : str, timedelta or seconds, optional
-        Bound on this call, after which what has not ended is given up waiting for.
+        Bound on this call, after which what has not ended is given up waiting for. Without it a poll ends too: what is pending for a tenth
+        longer than the source's maximum processing time counts as ``timeout``.
     missing_after : str, timedelta or seconds
-        How long a task without a record is waited for, from when it was first asked; then it counts as having none.
+        How long a task without a record is waited for, from when it was first looked up; then it counts as having none.
     errors, prefix
         As for ``lookup``.
     sleep, clock : callable
@@ -66,7 +68,7 @@ def poll(
     Yields
     ------
     Update
-        All tasks as they are, what has changed, how many requests it took, and when it asks next.
+        All tasks as they are, what has changed, how many requests it took, and when it looks next.
 
     Raises
     ------
@@ -202,7 +204,7 @@ def _interrupted(update: Update | None) -> PollInterrupted:
 def updates(
     run: Run, schedule: Iterable[float | Ask] | None, deadline: Duration | None, sleep: Callable[[float], object]
 ) -> Generator[Update, Ask | None]:
-    """Check when to ask, and give the updates of a run; it can be sent what to ask next, instead of what the schedule says."""
+    """Check the schedule, and give the updates of a run; it can be sent what to look up next, instead of what the schedule says."""
     end = None if deadline is None else parse_duration(deadline, "deadline").total_seconds()
     return _updates(run, _steps(schedule), end, sleep)
 
@@ -214,7 +216,7 @@ _MOMENT = 1e-6
 def _updates(
     run: Run, steps: Iterator[float | Ask], end: float | None, sleep: Callable[[float], object]
 ) -> Generator[Update, Ask | None]:
-    """Ask, tell, wait, and again."""
+    """Request, report, wait, and again."""
     update: Update | None = None
     delay: float | None = None
     troubles = Backoff()
@@ -239,10 +241,10 @@ def _updates(
                 learn(outlook)
             ask = _next(steps, delay)
             delay = ask.after
-            # an ask that came to nothing is not repeated sooner each time, whatever the schedule
+            # a request that came to nothing is not repeated sooner each time, whatever the schedule
             due = max(now + (delay if error is None else max(delay, next(troubles))), earliest)
             if end is not None and due >= end:
-                # the last one, which is to tell of all
+                # the last one, which is for all tasks
                 due, ask = end, Ask(end)
             update = run.update(outlook, error, due - now, held=max(earliest - now, 0.0))
             ask = (yield update) or ask
@@ -290,10 +292,8 @@ def _held(error: Exception | None) -> float:
 
 
 def _late(update: Update, end: float) -> PollDeadline:
-    pending, unanswered = update.counts[["pending", "unanswered"]].sum()
-    state = "pending" if not unanswered else f"pending ({pending:,}) or unanswered ({unanswered:,})"
     return PollDeadline(
-        f"{pending + unanswered:,} of {update.total:,} tasks have not ended within {end:g} s; .update has the last state. They are "
-        f"{state}, not failed: poll again to go on.",
+        f"{update.total - update.ended:,} of {update.total:,} tasks have not ended within {end:g} s; .update has the last state. They "
+        f"are {update.unfinished}, not failed: poll again to go on.",
         update,
     )

@@ -1,4 +1,4 @@
-"""One poll as far as it asks: whom, for what, what it has been told and what that has cost."""
+"""One poll's requests: to which source, for which tasks, what was answered and what it has cost."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Duration: TypeAlias = str | float | timedelta
 
 
 class Run:
-    """One poll: whom it asks, what it knows, and what it has spent."""
+    """One poll: its source, what it knows, and what it has spent."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Run:
         return self._clock() - self._start
 
     def ask(self, ask: Ask) -> Exception | None:
-        """Ask for the unfinished tasks that `ask` names; gives what went wrong, if it may pass."""
+        """Look up the unfinished tasks that `ask` names; gives what went wrong, if it may pass."""
         chosen = self.tracker.pick(ask.fields, ask.samples)
         size = len(chosen) if self.memory is None else _KEPT_EVERY
         self._asked = len(chosen)
@@ -121,14 +121,14 @@ class Run:
             self._take(interrupt.result, sent)
             raise
         except (ServiceError, InternalError, StoreError, OSError) as error:
-            return error  # any other, such as that of a closed client, is not mended by asking again
+            return error  # any other, such as that of a closed client, is not fixed by another request
         finally:
             progress_is_shown.reset(quiet)
         self._take(answers, sent, of=tasks)
         return None
 
     def _take(self, answers: pd.DataFrame, sent: float, of: pd.DataFrame | None = None) -> None:
-        """Take in what was answered; of those asked, a task that is not among the answers has no record."""
+        """Take in what was answered; a task `of` those looked up that is not among the answers has no record."""
         now = self.now()
         try:
             places = self.tracker.places_of(answers, COLUMNS if self.memory else ())
@@ -153,7 +153,7 @@ class Run:
         return None if there is None else there - self._wall.timestamp() - now
 
     def last(self) -> Update:
-        """Say how things stand when nobody asks any more."""
+        """Say how things stand at the end."""
         return self.update(self.tracker.outlook(self.now()), None, None)
 
     def update(self, outlook: Outlook, error: Exception | None, next_in: float | None, *, held: float = 0.0) -> Update:

@@ -108,7 +108,7 @@ class Tracker:
         return self.tasks.iloc[np.unique(np.concatenate(parts))]
 
     def recall(self, known: pd.DataFrame, history: pa.Table) -> None:
-        """Take what a store remembers: what has ended is not asked again, what is pending is."""
+        """Take what a store remembers: what has ended is not looked up again, what is pending is."""
         self._history = history
         places = known["task"].to_numpy()
         first = known["since"].to_numpy(dtype=float, na_value=np.nan) - self._wall

@@ -1,4 +1,4 @@
-"""What a poll tells each time it has asked: all tasks as they are now, what has changed, and what to expect."""
+"""What a poll reports after each request: all tasks as they are now, what has changed, and what to expect."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class State:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Update:
-    """What is known after an ask.
+    """What is known after a request.
 
     Attributes
     ----------
@@ -108,24 +108,26 @@ class Update:
         Rows by field: ``tasks``, ``ended``, ``pending``, ``unanswered``, a column for each other status, ``no record`` and ``with data``.
     total, ended : int
         Rows, and those of them that have ended: bad ones too, though they are in no count.
+    unfinished : str
+        What the rows that have not ended are, in words: pending, or unanswered where nobody has answered.
     requests : int
         Requests of 200 tasks made until now.
     unknown : dict
         Rows by a status that is unknown; ``statuses=`` of the source says what it means.
     saved : int
-        How many more a plain loop would have made until now: one that asks for all tasks after 1, 2, 4 … 60, 60 … seconds.
+        How many more a plain loop would have made until now: one that looks up all tasks after 1, 2, 4 … 60, 60 … seconds.
     elapsed : float
         Seconds since the poll began.
     next_in : float or None
-        Seconds until the next ask; None where this is the last update.
+        Seconds until the next request; None where this is the last update.
     half_in, most_in : float or None
-        Seconds until half, and 90 %, of the unfinished are expected to have ended; None where there is too little to tell.
+        Seconds until half, and 90 %, of the unfinished are expected to have ended; None where too little is known.
     error : Exception or None
-        Why this ask was not answered, or not in full; the poll goes on.
+        Why this request was not answered, or not in full; the poll goes on.
     held : float
         Seconds for which the source asked to be left alone; ``next_in`` is never less.
     asked : int
-        Distinct tasks asked this time.
+        Distinct tasks looked up this time.
     done : bool
         Whether all have ended.
     """
@@ -178,11 +180,17 @@ class Update:
         }
 
     @property
+    def unfinished(self) -> str:
+        """What the tasks that have not ended are, in words: pending, or unanswered where nobody has answered."""
+        pending, unanswered = self.counts[["pending", "unanswered"]].sum()
+        return f"pending ({pending:,}) or unanswered ({unanswered:,})" if unanswered else "pending"
+
+    @property
     def saved(self) -> int:
         """Requests that a plain loop would have made until now, beyond ours."""
         if not self.requests and not self.done:
-            return 0  # nobody has been asked yet
-        # its asks are at 0, 1, 3, 7, 15, 31 and 63 s, then every 60 s
+            return 0  # no request has been made yet
+        # its requests are at 0, 1, 3, 7, 15, 31 and 63 s, then every 60 s
         early = math.floor(math.log2(min(self.elapsed, 63) + 1))
         asks = 1 + early + math.floor(max(self.elapsed - 63, 0) / 60)
         return max(asks * requests_for(len(self.state.status)) - self.requests, 0)

@@ -63,12 +63,12 @@ def create_app(store: EnrichmentStore, tokens: Tokens, *, clock: Clock | None = 
     Parameters
     ----------
     store : EnrichmentStore
-        What is asked, on behalf of the organization of each request's token. It is not closed at the end.
+        Where tasks are looked up, on behalf of the organization of each request's token. It is not closed at the end.
     tokens : path or mapping
         The TOML file of token digests and their organizations, as ``enrichstatus token new`` writes it; or tokens and their
         organizations (``{"token": "org_1"}``), for a test or a notebook.
     clock : callable, optional
-        Gives the instant at which the timeout rule is judged; the real clock's unless given.
+        Gives the instant at which the timeout rule is evaluated; the real clock's unless given.
 
     Raises
     ------
@@ -168,7 +168,7 @@ class _Endpoint:
             self._batcher.close()
 
     async def _watch(self) -> None:
-        """Take up a store's file, or tokens, that were replaced; what cannot be used is told once, and the old goes on."""
+        """Take up a store's file, or tokens, that were replaced; what cannot be used is logged once, and the old goes on."""
         told = ""
         refused: tuple[int, ...] = ()
         again = 0.0
@@ -196,7 +196,7 @@ class _Endpoint:
         stamp = identity(self._tokens_file)
         # as it was at the last look too: it is not being written just now
         if stamp not in (self._tokens_read, ()) and stamp == self._tokens_seen:
-            self._tokens_read = stamp  # also where it cannot be: that is told once
+            self._tokens_read = stamp  # also where it cannot be: that is logged once
             self._tokens = read_tokens(self._tokens_file)
             _LOG.info(_line(event="reloaded", tokens=os.fspath(self._tokens_file)))
         self._tokens_seen = stamp
@@ -221,7 +221,7 @@ async def _body(request: Request) -> bytes:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """Answer an error of ours with the contract's status, code and message; of one inside, only its id is told."""
+    """Answer an error of ours with the contract's status, code and message; of one inside, only its id is shown."""
     if isinstance(error, (ValidationError, UnauthorizedError)):
         challenge = {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else None
         # the caller has no exception to look into, and knows what was sent

@@ -27,7 +27,7 @@ try:
 except ImportError as error:
     raise ImportError('The endpoint needs the extra "server": pip install "enrichstatus[server]"') from error
 
-#: Seconds that requests in flight have to finish once a stop is asked for.
+#: Seconds that requests in flight have to finish once a stop is requested.
 LAST_REQUESTS = 30
 #: Seconds that they have when the interpreter exits, where no thread can be started any more to answer them.
 LAST_REQUESTS_AT_EXIT = 1
@@ -37,7 +37,7 @@ _NO_START = "The application did not start; its log says why."
 
 
 def serve(app: Any, *, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve an application until SIGINT or SIGTERM; `ready` is told the base URL when it listens.
+    """Serve an application until SIGINT or SIGTERM; `ready` gets the base URL when it listens.
 
     A second SIGINT does not wait for the requests in flight. What is logged is a line of JSON on stderr each.
 
@@ -214,7 +214,7 @@ class _Protocol(H11Protocol):
 
 
 def _listen(host: str, port: int) -> tuple[socket.socket, str]:
-    """Open the socket, and tell its base URL."""
+    """Open the socket, and give its base URL."""
     if not host.strip():
         raise ValidationError("The host is empty, which would be every address of this machine; 0.0.0.0 says so.")
     parse_number("port", port, least=0, most=65535, whole=True)

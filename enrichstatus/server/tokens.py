@@ -1,4 +1,4 @@
-"""Who may ask the endpoint: bearer tokens, kept in a TOML file as their SHA-256 digests, and their organizations."""
+"""Who may use the endpoint: bearer tokens, kept in a TOML file as their SHA-256 digests, and their organizations."""
 
 from __future__ import annotations
 
@@ -105,12 +105,12 @@ def digests(tokens: Mapping[str, str | None]) -> dict[str, str | None]:
 
 
 def organization(tokens: Mapping[str, str | None], authorization: str | None) -> str | None:
-    """Tell the organization of a request by its Authorization header; None is a token that has none."""
+    """Give the organization of a request by its Authorization header; None is a token that has none."""
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise UnauthorizedError("Send a token: Authorization: Bearer <token>")
     digest = _digest(token.strip())
-    # every entry is compared, each in constant time: how long it takes tells nothing of what is there
+    # every entry is compared, each in constant time: how long it takes shows nothing of what is there
     matches = [known for known in tokens if hmac.compare_digest(known, digest)]
     if not matches:
         raise UnauthorizedError("The token is not known.")

@@ -37,7 +37,7 @@ def create_simulated_app(
     Parameters
     ----------
     store : SimulatedStore
-        What is asked, and triggered, on behalf of the organization of each request's token.
+        Where tasks are looked up and triggered, on behalf of the organization of each request's token.
     tokens : path or mapping
         As for `enrichstatus.server.create_app`.
     fault_rate : float

@@ -31,7 +31,7 @@ PROFILES = {"emails": (25.0, 0.62), "phones": (60.0, 0.25), "summary": (12.0, 0.
 SIGMA = 0.8
 #: The shares that never end, until the timeout rule ends them, and that fail.
 NEVER, FAILS = 0.03, 0.02
-#: Times beyond these are no longer times that a clock, or a timestamp, can tell.
+#: Times beyond these are no longer times that a clock, or a timestamp, can show.
 SLOWEST, FASTEST = 0.001, 1_000_000
 #: A trigger buys nothing anew where the newest record has one of these.
 REUSED = ("pending", "finished")
@@ -43,7 +43,7 @@ class SimulatedStore(EnrichmentStore):
     """A store in memory that is a service at work: every task has a record, pending at first, that ends in its time.
 
     What becomes of a task, and when, depends on the seed and on the task alone; of one that is triggered again, on the attempt too.
-    Its time starts when it is made, at the instant that it is then; where no ``now=`` is given, timeouts are judged on its clock.
+    Its time starts when it is made, at the instant that it is then; where no ``now=`` is given, timeouts are evaluated on its clock.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class SimulatedStore(EnrichmentStore):
         self._advancing = threading.Lock()
         #: what has not ended yet: the records as they will be, in the order of their ends, and when these are
         self._ends, self._seconds = pd.DataFrame(), np.empty(0)
-        #: when the start is, on the clock of the timestamps, which tell milliseconds
+        #: when the start is, on the clock of the timestamps, which have milliseconds
         self._origin = datetime.now(UTC)
         self._origin -= timedelta(microseconds=self._origin.microsecond % 1000)
         if tasks is not None:
@@ -237,7 +237,7 @@ class SimulatedStore(EnrichmentStore):
 
 
 # Of a task's first record id and fate are those of the task; each later one has its own. It begins after the one before, in whatever
-# millisecond that began, for of two the newer speaks.
+# millisecond that began, for of two the newer wins.
 _KEYS_SQL = """
 with keys as (
     select entityId, entityType, field, min(position) as place from tasks group by entityId, entityType, field

@@ -149,7 +149,7 @@ def test_a_log_has_one_line_a_tick(service: Service, capsys: pytest.CaptureFixtu
     assert re.fullmatch(
         rf"450 of 450 tasks have ended, answered by {service.url} with \d requests .*in [\d.]+ s", lines[0]
     )
-    assert lines[2].split()[:2] == ["tasks", "finished"]
+    assert lines[2].split()[:2] == ["tasks", "with"]
     assert lines[3].split()[:2] == ["emails", "450"]
     assert not list(Path().glob("*.duckdb"))
 
@@ -203,7 +203,7 @@ def test_a_deadline_without_a_store_says_what_would_remember(service: Service, c
     """The exit code is 3 too; the same command would ask anew."""
     code, _, err = run(capsys, service, "tasks.csv", "--deadline", "0.3s")
     assert code == 3
-    assert err[-1].endswith("Run the same command again to ask anew; with --store FILE it goes on where it was")
+    assert err[-1].endswith("Run the same command again to start anew; with --store FILE it goes on where it was")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])

@@ -115,13 +115,13 @@ def test_rule_4_only_pending_times_out(make_source: MakeSource):
     """Whatever ended stays as it ended, also under a name that nobody documented."""
     records = [
         record(n, status=name, createdAt="2020-01-01")
-        for n, name in enumerate(("finished", "failed", "timeout", "Pending", "vanished"))
+        for n, name in enumerate(("finished", "failed", "timeout", "Stopped", "vanished"))
     ]
     assert statuses(make_source(records), [task(n) for n in range(5)]) == [
         "finished",
         "failed",
         "timeout",
-        "Pending",
+        "Stopped",
         "vanished",
     ]
 

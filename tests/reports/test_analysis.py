@@ -156,8 +156,8 @@ def test_any_column_can_be_told_apart():
         ([row(share="x")], {"by": "share"}, "by= names share, which the report has a column for; rename yours"),
         ([row(7)], {}, "holds int64, not the text of a status"),
         ([row(found="perhaps")], {}, "must hold true, false or null"),
-        ([row()], {"small": -1}, "small= is a whole number"),
-        ([row()], {"small": 2.5}, "small= is a whole number"),
+        ([row()], {"small": -1}, "small= takes a whole number"),
+        ([row()], {"small": 2.5}, "small= takes a whole number"),
         ([row()], {"prefix": None}, "prefix= takes"),
         (42, {}, "Expected a DataFrame"),
         (

@@ -252,6 +252,33 @@ def test_records_are_read_by_other_names_and_without_what_is_optional(spark: Spa
         es.SparkEnrichmentStore(spark, spark.sql("select 1 as a, 2 as field, 3 as status"))
 
 
+def test_spark_finds_names_organizations_and_statuses_as_a_store_does(spark: SparkSession):
+    """Names are folded, columns of one meaning coalesced or refused, organizations stripped, the contract's words known in any case."""
+    given = [
+        {"org_id": None, "ORG_ID ": None, **record(0, orgId=f"{ORG} ", status="PENDING ", dataFound=None)},
+        {**record(1), "orgId": None, "org_id": "rival", "ORG_ID ": None},
+        {**record(2), "orgId": None, "org_id": None, "ORG_ID ": f"\t{ORG}"},
+    ]
+    rows = [{name: None if value is None else str(value) for name, value in row.items()} for row in given]
+    source = es.SparkEnrichmentStore(spark, tasks_of(spark, rows), org_id=f" {ORG}")
+    tasks = [task(n) for n in range(3)]
+    early = "2026-11-16T08:00:01Z"
+    assert source.lookup(tasks, now=early)["status"].fillna("").tolist() == ["pending", "", "finished"]
+    assert source.lookup(tasks, now=early, org_id="rival\n")["status"].fillna("").tolist() == ["", "finished", ""]
+    rows[2]["org_id"] = "rival"
+    source = es.SparkEnrichmentStore(spark, tasks_of(spark, rows), org_id=ORG)
+    with pytest.raises(es.ValidationError, match="orgId stands there more than once, and differs"):
+        source.lookup(tasks, now=early, org_id="rival")
+    nobodys = [
+        {name: value for name, value in row.items() if name not in ("orgId", "org_id", "ORG_ID ")} for row in rows
+    ]
+    stray = tasks_of(spark, [row | {"workspaceId": "rival"} for row in nobodys])
+    with pytest.raises(es.ValidationError, match="workspaceId looks like the organization"):
+        es.SparkEnrichmentStore(spark, stray, org_id=ORG)
+    source = es.SparkEnrichmentStore(spark, stray, org_id=ORG, columns={"workspaceId": None})
+    assert source.lookup(tasks, now=early)["status"].notna().all()
+
+
 def test_what_is_no_spark_frame_is_refused(spark: SparkSession):
     """The message says what gives one."""
     for records in (pd.DataFrame([record(0)]), [record(0)], "records.parquet", None):

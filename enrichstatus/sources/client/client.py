@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class EnrichmentClient:
-    """The remote enrichment service, asked like a store: any number of tasks, packed into full batches of 200.
+    """The remote enrichment service, looked up like a store: any number of tasks, packed into full batches of 200.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class EnrichmentClient:
     max_processing_time : str, timedelta, seconds, or a mapping of these by field
         Only used where ``lookup`` is given ``now=``: what the service reports as pending is a timeout when it is older.
     progress : bool, optional
-        Show a progress bar; unless given, where many batches are asked in a notebook or at a terminal.
+        Show a progress bar; unless given, where many batches are sent from a notebook or a terminal.
 
     Raises
     ------
@@ -141,7 +141,7 @@ class EnrichmentClient:
         return dict(self._limits)
 
     def service_time(self) -> float | None:
-        """Give the seconds since 1970 by the service's clock; None until an answer has told its ``Date``."""
+        """Give the seconds since 1970 by the service's clock; None until an answer had a ``Date``."""
         return self._transport().clock.now()
 
     def lookup(
@@ -159,9 +159,9 @@ class EnrichmentClient:
         Parameters
         ----------
         tasks, columns, how, errors, prefix
-            As for `EnrichmentStore.lookup`. Tasks that are the same are asked once.
+            As for `EnrichmentStore.lookup`. Tasks that are the same are sent once.
         now : datetime or str, optional
-            The service judges the timeout rule by its own clock. Where `now` is given, what it reports as pending is judged here too,
+            The service applies the timeout rule by its own clock. Where `now` is given, what it reports as pending is evaluated here too,
             at that instant.
 
         Returns

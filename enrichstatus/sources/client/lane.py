@@ -40,7 +40,7 @@ class Line:
         #: since when an answer is waited for, and whether it was cut off for that
         self.began: float | None = None
         self.late = False
-        #: whether any answer has begun to come, whatever it was; who asks sets it back
+        #: whether any answer has begun to come, whatever it was; each post sets it back
         self.heard = False
 
     def rest(self) -> None:
@@ -184,7 +184,7 @@ class _Adapter(HTTPAdapter):
 
 
 def _pool(pool: type, connection: type, line: Line) -> type:
-    """Make pools whose connections tell the line their socket, when they begin to wait, and that an answer comes."""
+    """Make pools whose connections show the line their socket, when they begin to wait, and that an answer comes."""
 
     def _new_conn(self: Any) -> socket.socket:
         # TLS takes the socket for its own: until it has shaken hands, a second handle is what it can be cut with

@@ -21,7 +21,7 @@ from enrichstatus.schema import SCHEMA, instants, known_statuses, listed
 if TYPE_CHECKING:
     import requests
 
-#: Without these an object tells nothing; of the others the contract allows that they are null.
+#: Without these an object says nothing; of the others the contract allows that they are null.
 _REQUIRED = ("id", "createdAt", "updatedAt", "entityId", "entityType", "field", "status", "dataFound")
 _NEVER_NULL = ("id", "createdAt", "entityId", "entityType", "field", "status")
 _TEXT = pa.schema(

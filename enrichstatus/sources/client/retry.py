@@ -18,7 +18,7 @@ from enrichstatus.sources.client.config import Rate, Settings
 REPEATED = (429, 500, 502, 503, 504)
 #: No wait between two attempts is longer, unless the service asks for it.
 _LONGEST = 30.0
-#: A service that refuses for its quota, without a word on how long, is not asked again sooner.
+#: A service that refuses for its quota, without a word on how long, gets no request sooner.
 _LEAST = 0.1
 #: No service is left alone for longer than an hour at a time, whatever it asks for: that may be a mistake of its clock.
 _HOUR = 3600.0

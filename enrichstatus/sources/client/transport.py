@@ -50,7 +50,7 @@ class Transport:
         self._lock = threading.RLock()
 
     def post(self, bodies: Sequence[str], read: Callable[[bytes], T], done: Callable[[int], object]) -> Outcome[T]:
-        """Post every body, some at once; `read` turns an answer into a result, `done` is told the place of each that is answered."""
+        """Post every body, some at once; `read` turns an answer into a result, `done` gets the place of each that is answered."""
         outcome: Outcome[T] = Outcome()
         time_left = self.settings.time_for(len(bodies))
         call = _Call(time.monotonic() + time_left, self.settings.workers)
@@ -200,7 +200,7 @@ class Transport:
             call.sleep(pause)
 
     def _note(self, what: str, error: Exception) -> None:
-        # not a warning: what is raised tells it, and where nobody has set up logging a warning would be printed over the bar
+        # not a warning: what is raised says it, and where nobody has set up logging a warning would be printed over the bar
         _log.info("%s: %s: %s", self.settings.url, what, self._bearer.hide(str(error)))
 
 
@@ -226,7 +226,7 @@ class _Call:
         self.over = False
 
     def counts(self, *, silent: bool) -> bool:
-        """Count a batch that has ended; tells whether it is no use to begin with others, for nothing answers (any longer)."""
+        """Count a batch that has ended; says whether it is no use to begin with others, for nothing answers (any longer)."""
         self._silent = self._silent + 1 if silent else 0
         self._heard = self._heard or not silent
         return silent and (not self._heard or self._silent >= self._workers)

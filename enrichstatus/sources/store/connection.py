@@ -83,18 +83,18 @@ class Database:
             self._leave(file)
 
     def replaced(self) -> bool:
-        """Tell whether another file has been put in the place of the one that is open to be read."""
+        """Say whether another file has been put in the place of the one that is open to be read."""
         return self._file is not None and self.read_only and identity(self._name) not in ((), self._file.seen)
 
     def refresh(self) -> bool:
-        """Open the file anew where another has been put in its place (``os.replace``); tell whether it was.
+        """Open the file anew where another has been put in its place (``os.replace``); returns whether it was.
 
         For a store that is read-only. Calls under way end with the old file.
 
         Raises
         ------
         StoreError or ValidationError
-            The new file is no store, cannot be read, or has other fields; the old one stays open.
+            The new file is not a store, cannot be read, or has other fields; the old one stays open.
         """
         if not self.replaced():
             return False

@@ -1,4 +1,4 @@
-"""What every source in the engine answers, wherever its records lie: lookups of frames and of files, and the contract's query."""
+"""What every source in DuckDB answers, wherever its records lie: lookups of frames and of files, and the contract's query."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from enrichstatus.sources.store.lookup_files import Leads, LookupReport, TaskFil
 
 
 class Embedded(Database, ABC):
-    """Records that the engine can read, and the questions that are asked of them."""
+    """Records that DuckDB can read, and the lookups over them."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Embedded(Database, ABC):
         errors : {"raise", "coerce"}
             What bad tasks do: ``raise`` names them all; ``coerce`` gives them nulls.
         now : datetime or str, optional
-            The instant at which the timeout rule is judged (without a zone: UTC); the clock's unless given.
+            The instant at which the timeout rule is evaluated (without a zone: UTC); the clock's unless given.
         prefix : str
             Put before the names of the added columns.
         org_id : str, optional
@@ -179,7 +179,7 @@ class Embedded(Database, ABC):
         require : mapping, optional
             What `require` takes, ``{"ended": 0.98}`` say: of a list that falls short nothing is written.
         memory_limit : str, optional
-            How much memory the engine may take, ``"6GB"`` say; what does not fit waits on disk, beside a store's file or in the
+            How much memory DuckDB may take, ``"6GB"`` say; what does not fit waits on disk, beside a store's file or in the
             temporary folder (``TMPDIR``). Unless given, four fifths of the machine's. The pieces that pass through take some 0.5 GB more.
         overwrite : bool
             Replace an output that exists: a file, or a folder that holds only what a lookup wrote there.
@@ -238,7 +238,7 @@ class Embedded(Database, ABC):
             self._cursor() as con,
         ):
             con.register("question", question)
-            # a table: the engine tells no progress of what scans Arrow
+            # a table: DuckDB reports no progress of what scans Arrow
             con.execute("create temp table asker as from question")
             self._register(con, question["orgId"][0].as_py())
             report = look_up_files(
@@ -263,7 +263,7 @@ class Embedded(Database, ABC):
         Parameters
         ----------
         columns : sequence of str or "all"
-            Which; the key among them unless told otherwise.
+            Which; the key among them unless others are named.
         org_id : str, optional
             Whose; the store's unless given.
 
@@ -350,7 +350,7 @@ class Embedded(Database, ABC):
             return look_up(con, tasks, lambda names, count: self._answer(con, question, count, names), **options)
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
-        """Ask the query for some columns of the answers to so many tasks, which stand in the temporary table ``tasks``."""
+        """Give some columns of the answers to so many tasks, which stand in the temporary table ``tasks``."""
         con.register("asker", question)
         self._register(con, question["orgId"][0].as_py())
         return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()

@@ -135,7 +135,7 @@ def look_up_files(
     `answered` is called when all records have been read.
     """
     added = [prefix + name for name in names]
-    # the tasks are read by another cursor, while this one asks or is asked
+    # the tasks are read by another cursor, while this one looks up or is read
     with con.cursor() as beside:
         start = next(tasks.pieces(beside))
         refuse_taken(start, added)
@@ -222,7 +222,7 @@ def _check(
                 for frame in pieces:
                     yield from keys_of(frame, count).cast(start.schema).to_batches()
                     count += len(frame)
-            except BaseException as error:  # also Ctrl-C, of which the engine would make an error of its own
+            except BaseException as error:  # also Ctrl-C, of which DuckDB would make an error of its own
                 failed.append(error)
                 raise
 
@@ -232,7 +232,7 @@ def _check(
     try:
         good = cast_tasks(con)
     except Exception:
-        if failed:  # what went wrong in the reading says more than what the engine made of it
+        if failed:  # what went wrong in the reading says more than what DuckDB made of it
             raise failed[0] from None
         raise
     if good < count and errors == "raise":

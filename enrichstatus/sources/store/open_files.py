@@ -202,7 +202,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def identity(path: str | os.PathLike[str] | None) -> tuple[int, ...]:
-    """Tell one file from another that takes its name, or is copied over it: device, inode, size, time; empty where there is none."""
+    """Distinguish one file from another that takes its name, or is copied over it: device, inode, size, time; empty where there is none."""
     try:
         found = os.stat(path or "")
     except (OSError, ValueError):

@@ -13,7 +13,7 @@ from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.schema import COLUMNS, KEY, SCHEMA, listed
 from enrichstatus.sources.store.store import EnrichmentStore
 
-#: Of each field so many of the newest records are history: more would outweigh what the present run tells.
+#: Of each field so many of the newest records are history: more would outweigh what the present run shows.
 _HISTORY = 2000
 
 
@@ -34,7 +34,7 @@ class Memory:
             con.execute(_WAITS_SQL)
 
     def recall(self, tasks: pd.DataFrame) -> pd.DataFrame:
-        """Give the tasks with what is recorded of them, and ``since``: when those without a record were first asked."""
+        """Give the tasks with what is recorded of them, and ``since``: when those without a record were first requested."""
         question = asker(self._org, self._store._limits, None)
         # without the timeout rule: what is pending has not ended, however old it is
         never = pa.nulls(len(question), question.schema.field("pendingSince").type)
@@ -107,7 +107,7 @@ left join enrichment_waits as waits
 order by asked.task
 """
 
-# A timeout tells that it took longer, not how long.
+# A timeout shows that it took longer, not how long.
 _HISTORY_SQL = """
 select
     field::varchar as field,

@@ -41,7 +41,8 @@ class EnrichmentStore(Embedded):
         What other words than ``pending``, ``finished``, ``timeout`` and ``failed`` mean, in records that are loaded:
         ``{"in_progress": "pending", "COMPLETED": "finished"}``, in any case. Any other is kept, and has ended as ``unknown``.
     read_only : bool
-        Open an existing file without writing to it. Any number of read-only processes share a file, one that writes does not.
+        Open an existing file without writing to it. Any number of read-only processes share a file, one that writes does not. It
+        answers from the file that it opened until `refresh` takes up one that replaced it.
 
     preload : bool
         For a server: copy the records of a file opened read-only to the temporary folder (some 240 bytes each; ten million take 10 s),
@@ -54,7 +55,13 @@ class EnrichmentStore(Embedded):
     StoreLockedError
         Another process holds the file.
     StoreError
-        The file is no store, or cannot be opened, made or read.
+        The file is not a store, or cannot be opened, made or read.
+
+    Notes
+    -----
+    Stores of one file in one process share its database. Where the file is removed, replaced or written over meanwhile, a store that
+    writes raises `StoreError` instead of going on. In a forked process a store that writes, or that is in memory, raises `StoreError`; a
+    read-only one opens its file anew. Pickled, a store of a file is opened read-only where it arrives.
 
     Examples
     --------
@@ -164,10 +171,10 @@ class EnrichmentStore(Embedded):
         statuses: Mapping[str, str] | None = None,
         errors: Literal["raise", "reject"] = "raise",
     ) -> Scan:
-        """Ask records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
+        """Look up records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
 
         Files in folders by organization (``orgId=org_1/``) are read for that organization alone. Records are taken as they lie: of
-        several versions of one the newest speaks, as in a store, unless its ``createdAt`` or its key has changed.
+        several versions of one the newest wins, as in a store, unless its ``createdAt`` or its key has changed.
 
         Parameters
         ----------
