@@ -21,7 +21,7 @@ from enrichstatus.lookup.tasks import check, task_tables, to_pandas
 from enrichstatus.presentation import NONE, html_table, number
 
 #: What is to be done with a task, in the order of a plan's table.
-ACTIONS = ("have", "no_data", "in_flight", "retry", "trigger", "over_budget", "duplicate", "invalid")
+ACTIONS = ("have", "no_data", "in_flight", "unknown", "retry", "trigger", "over_budget", "duplicate", "invalid")
 BOUGHT = ("retry", "trigger")
 
 Codes = npt.NDArray[np.int64]
@@ -56,12 +56,13 @@ class Plan(Generic[Kind]):
         seen: pa.Table,
         balance: float | None,
         org_id: str | None,
+        notes: Sequence[str] = (),
     ):
         self.frame = frame
         self.cost = float(cost.sum())
         self.balance, self.org_id = balance, org_id
         self._keys, self._action, self._costs, self._fields = keys, action, cost, fields
-        self.prices, self._seen, self._priced = dict(prices), seen, bool(prices)
+        self.prices, self._seen, self._priced, self._notes = dict(prices), seen, bool(prices), notes
 
     @cached_property
     def _counts(self) -> pd.DataFrame:
@@ -142,7 +143,7 @@ class Plan(Generic[Kind]):
             if self.balance is None
             else f", which leaves {number(self.balance - self.cost)} of {number(self.balance)}"
         )
-        return f"Plan of {len(self):,} tasks: {bought:,} to trigger{price}{left}{more}"
+        return "; ".join([f"Plan of {len(self):,} tasks: {bought:,} to trigger{price}{left}{more}", *self._notes])
 
     def _table(self) -> pd.DataFrame:
         table = self.summary()

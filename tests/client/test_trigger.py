@@ -74,15 +74,13 @@ def test_a_request_that_is_not_answered_is_never_repeated(store: es.EnrichmentSt
 
 def test_credits_that_end_midway_stop_it(store: es.EnrichmentStore):
     """Where the balance does not pay the next request it is not sent; what came before is bought, and the rest is left."""
-    with served(balance=160) as (service, client, _):
+    with served(balance=160) as (_, client, _):
         plan = es.plan(store, TASKS, costs=COSTS)
         with pytest.raises(es.TriggerStopped, match="The balance is 10, and the next request costs 1,000") as caught:
             client.trigger(plan, into=store, max_credits=2000)
         assert (len(caught.value.bought), len(caught.value.left), store.leases().num_rows) == (150, 150, 0)
-        cheap = es.plan(
-            store, TASKS, costs={"emails": 1, "phones": 0.01}
-        )  # a price that is wrong: the service says 402
-        with pytest.raises(es.TriggerStopped, match="The service refused a request: .*402") as caught:
+        cheap = es.plan(store, TASKS, costs={"emails": 1, "phones": 0.01})
+        with pytest.raises(es.TriggerStopped, match=r"The service refused a request: .*402") as caught:
             client.trigger(cheap, into=store, max_credits=2000)
         assert (len(caught.value.bought), len(caught.value.left), store.leases().num_rows) == (0, 150, 0)
         within = es.plan(store, TASKS, costs=COSTS, budget="balance", client=client)

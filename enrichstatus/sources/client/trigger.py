@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from enrichstatus.errors import EnrichStatusError, ServiceError, TriggerInterrupted, TriggerStopped, ValidationError
 from enrichstatus.lookup.arguments import Instant, parse_duration, parse_instant, parse_number
-from enrichstatus.lookup.contract import TRIGGER_PATH
+from enrichstatus.lookup.contract import BALANCE_PATH, TRIGGER_PATH
 from enrichstatus.presentation import number
 from enrichstatus.progress import Progress
 from enrichstatus.schema import COLUMNS, KEY, listed
@@ -148,13 +148,13 @@ def _check(plan: Any, most: float, quote: Any) -> None:
             argument="quote",
         )
     types, fields = (set(plan.purchases()[name].unique().to_pylist()) for name in ("entityType", "field"))
-    if unpriced := sorted(name for name in fields if name not in plan.prices and f"{name}/person" not in plan.prices):
-        raise ValidationError(f"needs the price of {listed(unpriced)}: plan with costs=.", argument="max_credits")
     if types - {"person"}:
         raise ValidationError(
             f"The plan buys for entities of the type {listed(sorted(types - {'person'}))}, for which the service documents no trigger. "
             "Leave them out of the list."
         )
+    if unpriced := sorted(name for name in fields if name not in plan.prices and f"{name}/person" not in plan.prices):
+        raise ValidationError(f"needs the price of {listed(unpriced)}: plan with costs=.", argument="max_credits")
     if plan.cost > most:
         raise ValidationError(
             f"is {number(most)}, and the plan costs {number(plan.cost)}. Nothing was bought. Plan with budget={number(most)}.",
@@ -207,19 +207,22 @@ class _Run:
     def _request(self, taken: pa.Table) -> None:
         """Send one request, once; what it was answered with takes the place of the leases."""
         body = {"personIds": taken["entityId"].to_pylist(), "field": taken["field"][0].as_py()}
-        send = lambda: self._client._request_one(json.dumps(body), _records, _TRIGGER)  # noqa: E731
+
+        def read(content: bytes) -> pa.Table:
+            return replies.table(replies.parse(content), self._client._statuses)
+
         self._sent.append(body)
         self._flying.append(taken)
         try:
-            records = self._waiting(send)
+            records = self._waiting(lambda: self._client._request_one(json.dumps(body), read, _TRIGGER))
         except EnrichStatusError as error:
             if getattr(error, "http_status", None) in _REFUSED:
                 self._flying.pop()
                 self._leases.refused(taken)
                 self._stop(f"The service refused a request: {error}", error)
             self._stop(
-                f"A request was not answered: {str(error).removesuffix('.')}. Whether it has bought is not known, so it is not repeated; the "
-                "next trigger looks its tasks up first",
+                f"A request was not answered: {str(error).removesuffix('.')}. Whether it has bought is not known, so it is not "
+                "repeated; the next trigger looks its tasks up first",
                 error,
             )
         self._keeping(lambda: _refuse_strangers(records, self._leases.org_id))
@@ -272,14 +275,8 @@ class _Run:
         )
 
 
-def _records(content: bytes) -> pa.Table:
-    return replies.table(replies.parse(content))
-
-
 def _balance(client: EnrichmentClient) -> tuple[float | None, str | None]:
     """Get the credits that are left, and whose they are; nothing of a service that does not say."""
-    from enrichstatus.lookup.contract import BALANCE_PATH
-
     try:
         return client._request_one(None, replies.balance, Request(BALANCE_PATH))
     except ServiceError as error:

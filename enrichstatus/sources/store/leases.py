@@ -112,7 +112,9 @@ class Leases:
             ended.extend(entity for (entity,) in found.fetchall())
 
         with self._store._writing() as con:
-            load(con, records, org_id=self.org_id, errors="raise", columns=None, then=end)
+            load(
+                con, records, org_id=self.org_id, errors="raise", columns=None, statuses=self._store._statuses, then=end
+            )
         return pa.array(ended, pa.string())
 
 
