@@ -1,4 +1,4 @@
-"""The command ``enrichstatus plan``: what to buy of a list, and at what cost."""
+"""The commands ``enrichstatus plan`` and ``trigger``: what to buy of a list and at what cost, and the buying itself."""
 
 from __future__ import annotations
 
@@ -8,18 +8,27 @@ from typing import Any
 
 from enrichstatus.cli.options import (
     add_command,
+    add_max_processing_time,
     add_now,
     add_output,
     add_prefix,
+    add_service,
+    add_service_options,
     add_source,
+    add_statuses,
     add_tasks,
+    check_leads,
     check_outputs,
     check_source,
     instant,
     names,
     numbers,
     open_source,
+    opened,
     read_tasks,
+    service,
+    store_file,
+    times,
     write,
 )
 
@@ -35,10 +44,58 @@ def add(commands: Any) -> None:
     )
     add_tasks(command)
     add_source(command)
+    _add_choice(command)
+    add_now(command)
+    add_prefix(command, "action, reason and cost, the columns that are added")
+    add_output(command)
+    command.add_argument(
+        "--requests", metavar="FILE", help="write the bodies for the trigger endpoint, one a line (.ndjson)"
+    )
+    buying = add_command(
+        commands,
+        "trigger",
+        trigger,
+        help="buy what a plan says, within a limit: the only command that spends credits",
+        description="Plan over a store what to buy of a list, and buy it from a service. What is requested is noted in the store "
+        "before, so that nothing is bought twice, whatever happens; the records of the answers are loaded into it.",
+    )
+    add_tasks(buying)
+    buying.add_argument(
+        "--store",
+        dest="into",
+        required=True,
+        metavar="FILE",
+        help="the store that is planned with, and gets the records",
+    )
+    buying.add_argument("--org", dest="org_id", required=True, metavar="ORG", help="the organization that buys")
+    add_service(buying, required=True)
+    add_service_options(buying)
+    add_statuses(buying, "")
+    add_max_processing_time(buying, "")
+    _add_choice(buying)
+    buying.add_argument(
+        "--max-credits", type=float, required=True, metavar="CREDITS", help="a plan that costs more is refused"
+    )
+    buying.add_argument("--dry-run", action="store_true", help="show the requests, and send nothing")
+    buying.add_argument(
+        "--missing-after",
+        default="10min",
+        metavar="TIME",
+        help="how long after its request a task without a record counts as not bought (default: 10min)",
+    )
+
+
+def _add_choice(command: Any) -> None:
+    """Declare what decides which tasks are bought."""
     command.add_argument(
         "--costs", action="append", metavar="FIELD=CREDITS,…", help="credits for one task, e.g. emails=1,phones=10"
     )
-    command.add_argument("--budget", type=float, metavar="CREDITS", help="buy no more than these credits can pay")
+    command.add_argument(
+        "--budget",
+        type=_budget,
+        metavar="CREDITS",
+        help="buy no more than these credits can pay; balance: than the service says are left",
+    )
     command.add_argument(
         "--priority", metavar="COLUMN", help="a column of numbers; the greatest are bought first (default: in order)"
     )
@@ -46,12 +103,22 @@ def add(commands: Any) -> None:
         "--retry", metavar="STATUS,…", help="what is bought again: timeout,failed (default), one of them, or none"
     )
     command.add_argument("--stale-after", metavar="TIME", help="what finished longer ago is bought again, e.g. 90d")
-    add_now(command)
-    add_prefix(command, "action, reason and cost, the columns that are added")
-    add_output(command)
-    command.add_argument(
-        "--requests", metavar="FILE", help="write the bodies for the trigger endpoint, one a line (.ndjson)"
-    )
+
+
+def _budget(text: str) -> Any:
+    return text if text == "balance" else float(text)
+
+
+def _choice(options: argparse.Namespace) -> dict[str, Any]:
+    """Give what decides which tasks are bought as the arguments of a plan."""
+    retry = ("timeout", "failed") if options.retry is None else names(options.retry)
+    return {
+        "costs": numbers(options.costs, "--costs") or None,
+        "budget": options.budget,
+        "priority": options.priority,
+        "retry": () if retry == ("none",) else retry,
+        "stale_after": options.stale_after,
+    }
 
 
 def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -65,19 +132,8 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 
     check_source(options)
     check_outputs(options, output=writing.ENDINGS, requests=[".ndjson"])
-    retry = ("timeout", "failed") if options.retry is None else names(options.retry)
     with open_source(options) as source, read_tasks(options, source.fields) as tasks:
-        planned = planning.plan(
-            source,
-            tasks,
-            costs=numbers(options.costs, "--costs") or None,
-            budget=options.budget,
-            priority=options.priority,
-            retry=() if retry == ("none",) else retry,
-            stale_after=options.stale_after,
-            now=instant(options),
-            prefix=options.prefix,
-        )
+        planned = planning.plan(source, tasks, **_choice(options), now=instant(options), prefix=options.prefix)
     if options.output:
         write(planned.frame, options.output, options)
     bodies = planned.to_trigger() if options.requests else []
@@ -92,3 +148,28 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     written += [f"{len(bodies):,} requests in {options.requests}"] if options.requests else []
     if written:
         say(f"\n{', '.join(written)}")
+
+
+def trigger(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Plan what to buy, and buy it; `say` gets the plan and what came of it."""
+    from enrichstatus.leads import planning
+
+    check_leads(options)
+    limits = times(options.max_processing_time)
+    with (
+        opened(store_file(options.into), org_id=options.org_id, max_processing_time=limits) as store,
+        service(options) as client,
+    ):
+        with read_tasks(options, store.fields) as tasks:
+            planned = planning.plan(store, tasks, **_choice(options), client=client)
+        say(f"{planned}\n")
+        report = client.trigger(
+            planned,
+            into=store,
+            max_credits=options.max_credits,
+            dry_run=options.dry_run,
+            missing_after=options.missing_after,
+        )
+        say(str(report))
+        if not options.dry_run and store.leases().num_rows:
+            say("some are in flight without an answer: run the same command again, which looks them up first")

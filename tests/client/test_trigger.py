@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -86,6 +88,25 @@ def test_credits_that_end_midway_stop_it(store: es.EnrichmentStore):
         within = es.plan(store, TASKS, costs=COSTS, budget="balance", client=client)
         assert (within.cost, within.balance) == (10, 10)
         assert "1 to trigger for 10 credits, which leaves 0 of 10; 149 more are beyond the budget" in repr(within)
+
+
+def test_ctrl_c_ends_it_between_two_requests(store: es.EnrichmentStore, monkeypatch: pytest.MonkeyPatch):
+    """Ctrl-C while a request is under way waits for its answer: what was bought is in the store, and nothing is in flight."""
+    with served() as (service, client, _):
+        real = service.trigger
+
+        def interrupted(*arguments: Any, **options: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGINT)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(service, "trigger", interrupted)
+        with pytest.raises(
+            es.TriggerInterrupted, match="between two requests: 100 bought for 100 credits, 200 left"
+        ) as caught:
+            client.trigger(es.plan(store, TASKS, costs=COSTS), into=store, max_credits=1650)
+        assert (len(caught.value.bought), len(caught.value.left), len(caught.value.in_flight)) == (100, 200, 0)
+        assert len(service.ledger()) == len(store.records()) == 100
+        assert store.leases().num_rows == 0
 
 
 def test_what_is_not_meant_is_refused_before_anything_is_sent(store: es.EnrichmentStore):

@@ -285,7 +285,7 @@ class Purchases(RuleBasedStateMachine):
 
 SETTINGS = settings(
     max_examples=cases(30, 1000),
-    stateful_step_count=10,
+    stateful_step_count=8,
     deadline=None,
     derandomize=True,
     database=None,
@@ -295,6 +295,7 @@ SETTINGS = settings(
 )
 
 
+@pytest.mark.slow
 def test_no_key_is_bought_twice():
     """Whatever three planners do over one store and one forgetful service, charges are the distinct keys that were meant to be bought."""
     run_state_machine_as_test(Purchases, settings=SETTINGS)

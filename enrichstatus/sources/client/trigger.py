@@ -157,7 +157,7 @@ def _check(plan: Any, most: float, quote: Any) -> None:
         raise ValidationError(f"needs the price of {listed(unpriced)}: plan with costs=.", argument="max_credits")
     if plan.cost > most:
         raise ValidationError(
-            f"is {number(most)}, and the plan costs {number(plan.cost)}. Nothing was bought. Plan with budget={number(most)}.",
+            f"is {number(most)}, and the plan costs {number(plan.cost)}. Nothing was bought. Plan with a budget.",
             argument="max_credits",
         )
 
@@ -233,18 +233,22 @@ class _Run:
         """Do something to its end, Ctrl-C or not: only a second one leaves it alone."""
         done: list[T] = []
         failed: list[BaseException] = []
+        over = (
+            threading.Event()
+        )  # to join a thread is no way: in Python 3.11 Ctrl-C makes it pass for one that has ended
 
         def run() -> None:
             try:
                 done.append(work())
             except BaseException as error:
                 failed.append(error)
+            finally:
+                over.set()
 
-        thread = threading.Thread(target=run, daemon=True, name="enrichstatus-trigger")
-        thread.start()
-        while thread.is_alive():
+        threading.Thread(target=run, daemon=True, name="enrichstatus-trigger").start()
+        while not over.is_set():
             try:
-                thread.join(_GLANCE)
+                over.wait(_GLANCE)
             except KeyboardInterrupt:
                 if self._interrupted:
                     text = f"interrupted while a request was under way, which the next trigger looks up first: {self.report()}."
