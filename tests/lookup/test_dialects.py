@@ -102,6 +102,7 @@ def expected() -> Answers:
         "timed_out_here",
         "timed_out_there",
         "failed",
+        "unknown",
         "data",
         "no_data",
         "unknown",
