@@ -103,6 +103,11 @@ def _add_choice(command: Any) -> None:
         "--retry", metavar="STATUS,…", help="what is bought again: timeout,failed (default), one of them, or none"
     )
     command.add_argument("--stale-after", metavar="TIME", help="what finished longer ago is bought again, e.g. 90d")
+    command.add_argument(
+        "--new-organization",
+        action="store_true",
+        help="plan for an organization of which there is no record, though there are some of others",
+    )
 
 
 def _budget(text: str) -> Any:
@@ -118,6 +123,7 @@ def _choice(options: argparse.Namespace) -> dict[str, Any]:
         "priority": options.priority,
         "retry": () if retry == ("none",) else retry,
         "stale_after": options.stale_after,
+        "new_organization": options.new_organization,
     }
 
 
