@@ -187,7 +187,8 @@ def _instant(name: str, kind: str, epoch: Epoch | None) -> str:
     hours = " or ".join(f"{name} like '____-__-__T{tens}_:__:__.___Z'" for tens in "012")
     spelled = instant_text(name, f"'{INSTANT}'")
     return f"""case
-        when ({hours}) and {name} >= '0' and {name} not like '%T24%' then try_cast({name} as timestamptz)
+        when ({hours}) and {name} >= '0' and {name} not like '%T24%' and {name} not like '% %'
+            then try_cast({name} as timestamptz)
         when regexp_full_match({name}, '{INSTANT}')
             then coalesce(try_cast({name} as timestamptz), try_cast({spelled} as timestamptz))
         {number}
