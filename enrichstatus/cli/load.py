@@ -10,10 +10,12 @@ from enrichstatus.cli.options import (
     add_command,
     add_epoch,
     add_reading,
+    add_statuses,
     check_outputs,
     opened,
     pair,
     refuse_stray,
+    statuses,
     store_file,
 )
 
@@ -47,6 +49,7 @@ def add(commands: Any) -> None:
         help="a column that has another name; can be repeated",
     )
     add_epoch(command)
+    add_statuses(command, "")
     add_reading(command)
 
 
@@ -69,6 +72,7 @@ def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             errors=options.errors,
             columns=columns,
             epoch=options.epoch,
+            statuses=statuses(options),
             encoding=options.encoding,
             skip=options.skip,
         )

@@ -150,7 +150,7 @@ def test_every_source_reads_the_same_text_as_the_same_instant(
     for one in RECORDS:
         if SPELLINGS[one["createdAt"]] is None:
             with pytest.raises(ServiceError, match="whose createdAt is of a wrong type"):
-                responses.table([one])
+                responses.table([one], {})
 
 
 def test_an_argument_reads_text_as_records_do():

@@ -76,6 +76,7 @@ def records_of(
     org_id: str,
     own: str | None,
     stray: str,
+    statuses: Mapping[str, str],
     reject: bool,
     epoch: Epoch | None,
 ) -> DataFrame:
@@ -148,6 +149,8 @@ def records_of(
         "asked": org_id,
         "own": own or "",
         "noField": known,
+        "words": list(statuses),
+        "meanings": list(statuses.values()),
         "stray": f"orgId is missing, but {stray} looks like it: columns= says what that is",
     }
     return spark.sql(text, args=arguments, given=given)
@@ -239,12 +242,11 @@ def _casts(types: Mapping[str, str], names: Mapping[str, Sequence[str]], epoch: 
 
 
 def _status(column: str) -> str:
-    """Read a status: the contract's words in any case and with outer white space, any other as it came."""
-    word = f"lower(btrim({column}, :spaces))"
+    """Read a status: the words that are known in any case and with outer white space, any other as it came within it."""
+    word = f"btrim({column}, :spaces)"
     return f"""case
         when {column} in ({_STATUSES}) then {column}
-        when {word} in ({_STATUSES}) then {word}
-        when {word} <> '' then btrim({column}, :spaces)
+        else coalesce(element_at(map_from_arrays(:words, :meanings), lower({word})), nullif({word}, ''))
     end"""
 
 

@@ -28,7 +28,7 @@ from enrichstatus.lookup.arguments import (
 from enrichstatus.lookup.contract import PREFIX, query_many
 from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up, refuse_taken
 from enrichstatus.lookup.tasks import COERCE, check, problems, task_names, task_tables
-from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, Epoch, listed, record_names
+from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, Epoch, listed, parse_statuses, record_names
 from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
 from enrichstatus.sources.spark.session import check_session, is_spark, numbered, running
 
@@ -74,6 +74,8 @@ class SparkEnrichmentStore:
         Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
     epoch : {"s", "ms", "us"}, optional
         The unit of instants that are numbers, as for `EnrichmentStore.load`.
+    statuses : mapping, optional
+        What other words for a status mean than the contract's, ``{"in_progress": "pending"}``; see `EnrichmentStore`.
 
     Raises
     ------
@@ -105,6 +107,7 @@ class SparkEnrichmentStore:
         errors: Literal["raise", "reject"] = "raise",
         columns: Mapping[str, str | None] | None = None,
         epoch: Epoch | None = None,
+        statuses: Mapping[str, str] | None = None,
     ):
         try:
             import pyspark  # noqa: F401  asked for here, or a fault of our own would be taken for its absence
@@ -119,7 +122,7 @@ class SparkEnrichmentStore:
         if not callable(getattr(spark, "createDataFrame", None)) or isinstance(spark, type):
             raise ValidationError(f"is a SparkSession, not {type(spark).__name__}.", argument="spark")
         self.org_id = None if org_id is None else parse_org(org_id)
-        self.fields = parse_fields(fields)
+        self.fields, self._statuses = parse_fields(fields), parse_statuses(statuses)
         self._limits = parse_limits(max_processing_time, self.fields)
         self._spark = spark
         self._reject = errors == "reject"
@@ -273,6 +276,7 @@ class SparkEnrichmentStore:
             org_id=question["orgId"][0].as_py(),
             own=self.org_id,
             stray=self._stray,
+            statuses=self._statuses,
             reject=self._reject,
             epoch=self._epoch,
         )
