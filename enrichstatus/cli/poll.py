@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
         commands,
         "poll",
         poll,
-        help="look up in a service until all tasks have ended",
+        help="poll a service until all tasks have ended",
         description="Look up in a service until all tasks have ended: only those that have not, and ever less often. At a terminal "
         "a bar shows how far it is, in a log a line for each round.",
         epilog="Exit codes: 0 all have ended; 3 the deadline came, what has not ended is pending and the output is written all "
@@ -216,7 +216,7 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
 
     from enrichstatus.cli import summary
     from enrichstatus.polling.update import cost
-    from enrichstatus.presentation import duration
+    from enrichstatus.presentation import duration, many
 
     frame = update.frame
     if options.output:
@@ -237,7 +237,7 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
         )
     )
     if options.output:
-        say(f"\n{update.total:,} rows written to {options.output}")
+        say(f"\n{many(update.total, 'row')} written to {options.output}")
 
 
 def _answered(update: Update) -> str:

@@ -75,7 +75,7 @@ def plan(
     now: Instant = None,
     prefix: str = "",
 ) -> Plan[Kind]:
-    """Report of each task whether to buy it, why, and at what cost; the source is only read, and nothing is triggered.
+    """Decide for each task whether to buy it, why, and at what cost; the source is only read, and nothing is triggered.
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ class Embedded(Database, ABC):
         prefix: str = "",
         org_id: str | None = None,
     ) -> Kind:
-        """Answer tasks of any number with the same frame and the asked columns; row *i* is task *i*.
+        """Give back any number of tasks, with the columns of the answer added; row *i* is task *i*.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class Embedded(Database, ABC):
         prefix : str
             Put before the names of the added columns.
         org_id : str, optional
-            The organization that asks; the store's unless given.
+            The organization whose records are looked up; the store's unless given.
 
         Returns
         -------
@@ -356,7 +356,7 @@ class Embedded(Database, ABC):
                 self._known.add(org_id)
                 return
             warnings.warn(
-                f"There are records here, but none of the organization {org_id!r}. Is it spelled as where the records come from?",
+                f"There are records here, but none of the organization {org_id!r}. Check how the records spell it.",
                 OrganizationWarning,
                 stacklevel=3,
             )
