@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli import load, lookup, plan, poll, report, serve
 from enrichstatus.cli.options import refuse_empty, spelling
-from enrichstatus.errors import EnrichStatusError, OrganizationWarning, PollDeadline, RequirementError, ValidationError
+from enrichstatus.errors import (
+    EnrichStatusError,
+    OrganizationWarning,
+    PollDeadline,
+    RequirementError,
+    StatusWarning,
+    ValidationError,
+)
 
 if TYPE_CHECKING:
     from enrichstatus.errors import Value
@@ -38,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_empty(options)
         with warnings.catch_warnings():
-            warnings.simplefilter("always", OrganizationWarning)
+            for kind in (OrganizationWarning, StatusWarning):
+                warnings.simplefilter("always", kind)
             warnings.showwarning = _warn
             options.run(options, _say)
         sys.stdout.flush()

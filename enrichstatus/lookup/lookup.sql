@@ -3,6 +3,7 @@
 --   records (the columns of a record)
 --   asker   (orgId, field, pendingSince, now, maximum)
 --           who asks, when, and since when a record that is still pending has timed out: its maximum is so many seconds
+--   rule 4 is the text of timed_out.sql, which the reports of a history use too
 -- One row comes out for each task that has a record.
 with own as (
     -- rule 1: only the caller's organization is seen
@@ -54,47 +55,47 @@ ranked as (
     from matched
 ),
 
-newest as (
-    select ranked.*
-    from ranked
-    where ranked.rank = 1
+stated as (
+    select
+        record.*,
+        asker.now,
+        asker.maximum,
+        $timed_out as timedOut
+    from ranked as record
+    inner join asker
+        on asker.orgId = record.orgId
+        and asker.field = record.field
+    where record.rank = 1
 )
 
 select
-    newest.position,
-    newest.id,
-    newest.createdAt,
-    newest.updatedAt,
-    newest.entityId,
-    newest.entityType,
-    newest.field,
-    -- rule 4: pending, and older than the maximum processing time (strictly), is a timeout
-    case
-        when newest.status = 'pending' and newest.createdAt < asker.pendingSince then 'timeout'
-        else newest.status
-    end as status,
-    newest.error,
+    stated.position,
+    stated.id,
+    stated.createdAt,
+    stated.updatedAt,
+    stated.entityId,
+    stated.entityType,
+    stated.field,
+    case when stated.timedOut then 'timeout' else stated.status end as status,
+    stated.error,
     -- rule 5: nothing is known of the data while the record itself is pending
-    case when newest.status <> 'pending' then newest.dataFound end as dataFound,
-    newest.createdBy,
-    newest.orgId,
-    newest.globalEnrichmentId,
-    newest.creditTransactionId,
+    case when stated.status <> 'pending' then stated.dataFound end as dataFound,
+    stated.createdBy,
+    stated.orgId,
+    stated.globalEnrichmentId,
+    stated.creditTransactionId,
     -- the words are those of outcomes.py
     case
-        when newest.status = 'pending' and newest.createdAt < asker.pendingSince then 'timed_out_here'
-        when newest.status = 'pending' then 'pending'
-        when newest.status = 'timeout' then 'timed_out_there'
-        when newest.status = 'failed' then 'failed'
-        when newest.dataFound then 'data'
-        when newest.status = 'finished' or not newest.dataFound then 'no_data'
+        when stated.timedOut then 'timed_out_here'
+        when stated.status = 'pending' then 'pending'
+        when stated.status = 'timeout' then 'timed_out_there'
+        when stated.status = 'failed' then 'failed'
+        when stated.dataFound then 'data'
+        when stated.status = 'finished' or not stated.dataFound then 'no_data'
         else 'unknown'
     end as reason,
-    (epoch_us(asker.now) - epoch_us(newest.createdAt)) / 1e6 as age,
-    case when newest.status = 'pending' then greatest(
-        asker.maximum - (epoch_us(asker.now) - epoch_us(newest.createdAt)) / 1e6, 0
+    (epoch_us(stated.now) - epoch_us(stated.createdAt)) / 1e6 as age,
+    case when stated.status = 'pending' then greatest(
+        stated.maximum - (epoch_us(stated.now) - epoch_us(stated.createdAt)) / 1e6, 0
     ) end as expiresIn
-from newest
-inner join asker
-    on asker.orgId = newest.orgId
-    and asker.field = newest.field
+from stated

@@ -48,7 +48,7 @@ class _Bar:
         self._trouble: str | None = None
         self._lock, self._over = threading.Lock(), threading.Event()
         # how many tasks there are is told by the first update
-        self._drawn: Any = new_bar(total=None, bar_format="{desc}", desc="asking")
+        self._drawn: Any = new_bar(total=None, bar_format="{desc}", desc="polling")
         self._thread = threading.Thread(target=self._tick, daemon=True, name="enrichstatus-bar")
         self._thread.start()
 
@@ -84,7 +84,7 @@ class _Bar:
             self._drawn.ncols = None if columns is None else columns - _FREE
             passed = time.monotonic() - self._since
             if update is None:
-                text = "nothing was answered" if self._over.is_set() else f"asking, {duration(int(passed))}"
+                text = "nothing was answered" if self._over.is_set() else f"polling, {duration(int(passed))}"
             else:
                 room = math.inf if columns is None else columns - _FREE - _LEAD
                 text = told(update, None if self._over.is_set() else passed, room)

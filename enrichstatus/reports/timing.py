@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.lookup.arguments import Instant
-from enrichstatus.lookup.query import timing_out
+from enrichstatus.lookup.query import timing_out, with_timeout
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import many, share
 from enrichstatus.reports.groups import By, Segments, parse_by, segment
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from enrichstatus.sources.store.store import EnrichmentStore
 
-JUDGED_SQL = Path(__file__).with_name("judged.sql").read_text(encoding="utf-8")
+STATES_SQL = with_timeout(Path(__file__).with_name("states.sql"))
 
 _PERIODS = ("day", "week", "month")
 _TIMING = ("records", "ended", "pending", "timed out", "share timed out", "median", "p90")
@@ -81,9 +81,9 @@ def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = Non
     names, limits = parse_by(by), limits_of(store)
     table, segments = read_history(store, names, ("field", "createdAt", "updatedAt", "status"), org_id, taken=_TIMING)
     with duckdb.connect() as con:
-        con.register("limits", timing_out(limits, now))
+        con.register("asker", timing_out(limits, now))
         con.register("history", table)
-        con.execute("create temp table judged as " + JUDGED_SQL)
+        con.execute("create temp table states as " + STATES_SQL)
         counts = filled(to_pandas(con.sql(_COUNTS_SQL)), segments)
         con.execute(_EVIDENCE_SQL)
         curves = to_pandas(con.sql(SURVIVAL_SQL)).rename(columns={"field": "segment"})
@@ -123,7 +123,7 @@ select
     count(*) filter (where pending) as pending,
     count(*) filter (where timedOut) as "timed out",
     coalesce(max(seconds), 0) as longest
-from judged
+from states
 group by segment
 order by segment
 """
@@ -132,7 +132,7 @@ order by segment
 _EVIDENCE_SQL = """
 create temp view evidence as
 select segment as field, seconds, not pending and not timedOut as ended
-from judged
+from states
 where seconds is not null
 """
 

@@ -17,7 +17,7 @@ from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import number, share
 from enrichstatus.reports.groups import By, parse_by
 from enrichstatus.reports.report import Report
-from enrichstatus.reports.timing import JUDGED_SQL, filled, limits_of, read_history
+from enrichstatus.reports.timing import STATES_SQL, filled, limits_of, read_history
 from enrichstatus.schema import KEY
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ def waste(
     unpaid = table.num_rows > 0 and table["creditTransactionId"].null_count == table.num_rows
     asker = timing_out(limits, now)
     with duckdb.connect() as con:
-        con.register("limits", asker.append_column("price", pa.array(prices.values(), pa.float64())))
+        con.register("asker", asker.append_column("price", pa.array(prices.values(), pa.float64())))
         con.register("history", table)
-        con.execute("create temp table judged as " + JUDGED_SQL)
+        con.execute("create temp table states as " + STATES_SQL)
         counts = filled(to_pandas(con.sql(WASTE_SQL)), segments)
     counts["share wasted"] = counts["wasted"] / counts["spent"].where(counts["spent"] > 0)
     report = segments.report(counts, "bought")

@@ -1,15 +1,15 @@
 -- What bought records brought, by segment.
---   judged (what judged.sql gives, with entityId, entityType, id, dataFound and the price of the field)
+--   states (what states.sql gives, with entityId, entityType, id, dataFound and the price of the field)
 with bought as (
     select
-        judged.*,
+        states.*,
         row_number() over (
-            partition by judged.entityId, judged.entityType, judged.field
-            order by judged.createdAt nulls last, judged.updatedAt nulls last, judged.id
+            partition by states.entityId, states.entityType, states.field
+            order by states.createdAt nulls last, states.updatedAt nulls last, states.id
         ) > 1 as again,
         -- rule 5: what a pending record says of data is not known
-        not judged.pending and (judged.status = 'pending' or judged.dataFound is not true) as nothing
-    from judged
+        not states.pending and (states.status = 'pending' or states.dataFound is not true) as nothing
+    from states
 )
 
 select

@@ -510,5 +510,5 @@ def test_the_bar_keeps_what_matters_most_where_there_is_little_room():
     assert texts[19] == f"{update.ended} of 300 ended"
     assert texts[31].rstrip().endswith("next in 1 s")
     assert texts[-1].rstrip().endswith(", 2 requests, 0 s")
-    assert "asking" in bars.told(update, 100.0)
+    assert "polling" in bars.told(update, 100.0)
     assert "ask" not in bars.told(update)

@@ -104,6 +104,7 @@ def expected() -> Answers:
         "failed",
         "data",
         "no_data",
+        "unknown",
     }
     return by_position(answers)
 

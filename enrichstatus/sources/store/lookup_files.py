@@ -178,7 +178,9 @@ def look_up_files(
             )
             report = LookupReport(count, rows, numbers, shown, output.files())
             if require:
-                left_out = pa.table({"status": pa.nulls(1, pa.string()), "tasks": [count - rows]})
+                left_out = pa.table(
+                    {"status": pa.nulls(1, pa.string()), "dataFound": pa.nulls(1, pa.bool_()), "tasks": [count - rows]}
+                )
                 try:
                     judge(pa.concat_tables([counts.select(left_out.column_names), left_out]), **require)
                 except RequirementError as error:
