@@ -174,7 +174,8 @@ def look_up_files(
                 progress.reached(70 + 30 * first / max(count, 1))
             counts = tally.counts()
             numbers, shown = (
-                table.to_pandas(types_mapper=PANDAS_TYPES.get, safe=False) for table in (counts, pa.concat_tables(head))
+                table.to_pandas(types_mapper=PANDAS_TYPES.get, safe=False)
+                for table in (counts, files.as_text(pa.concat_tables(head)))
             )
             report = LookupReport(count, rows, numbers, shown, output.files())
             if require:
