@@ -143,7 +143,7 @@ NEW_ORGANIZATION = ("new_organization", True, "say that it is a new one")
 
 def no_records_of(org_id: str) -> str:
     """Say that there are records, but none of the organization; no message names another one."""
-    return f"There are records here, but none of the organization {org_id!r}. Is it spelled as where the records come from?"
+    return f"There are records here, but none of the organization {org_id!r}. Check how the records spell it."
 
 
 def timing_out(limits: Mapping[str, timedelta], now: Instant, *, judged: bool = True) -> pa.Table:

@@ -353,7 +353,7 @@ def test_a_relation_keeps_its_types_and_its_connection(make_source: MakeSource):
         assert list(map(str, answer.types[:4])) == list(map(str, con.table("mine").types))
         con.execute("create table answer as select 42 as x")
         assert make_source([record(0)]).lookup(con.table("mine"), now=NOW).fetchall()[0][-2:] == ("finished", True)
-        with pytest.raises(es.ValidationError, match="already have the columns? status"):
+        with pytest.raises(es.ValidationError, match="already have the column status"):
             make_source([]).lookup(con.sql("select *, 1 as Status from mine"), now=NOW)
         with pytest.raises(es.ValidationError, match="cannot carry the column b unchanged"):
             make_source([]).lookup(con.sql("select *, '101'::bit as b from mine"), now=NOW)
