@@ -18,7 +18,7 @@ from enrichstatus.frames import Kind
 from enrichstatus.leads.prices import Numbers
 from enrichstatus.lookup.contract import TRIGGER_SIZE
 from enrichstatus.lookup.tasks import check, task_tables, to_pandas
-from enrichstatus.presentation import NONE, html_table, number
+from enrichstatus.presentation import NONE, html_table, many, number
 
 #: What is to be done with a task, in the order of a plan's table.
 ACTIONS = ("have", "no_data", "in_flight", "unknown", "retry", "trigger", "over_budget", "duplicate", "invalid")
@@ -143,7 +143,8 @@ class Plan(Generic[Kind]):
             if self.balance is None
             else f", which leaves {number(self.balance - self.cost)} of {number(self.balance)}"
         )
-        return "; ".join([f"Plan of {len(self):,} tasks: {bought:,} to trigger{price}{left}{more}", *self._notes])
+        head = f"Plan of {many(len(self), 'task')}: {bought:,} to trigger{price}{left}{more}"
+        return "; ".join([head, *self._notes])
 
     def _table(self) -> pd.DataFrame:
         table = self.summary()

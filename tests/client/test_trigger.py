@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import enrichstatus as es
+from enrichstatus.errors import EntityWarning
 from enrichstatus.lookup.contract import TRIGGER_PATH
 from enrichstatus.simulation import SimulatedStore, create_simulated_app
 from tests.support.factory import ORG, record, task, uid
@@ -152,7 +153,8 @@ def test_what_is_not_meant_is_refused_before_anything_is_sent(store: es.Enrichme
                 client.trigger(bad, **{"into": store, **options})
         assert len(service.ledger()) == 0
         store.load([record(0, status="failed", dataFound=None)])
-        changed = es.plan(store, TASKS, costs=COSTS)
+        with pytest.warns(EntityWarning, match="299 of 300 tasks have no record"):
+            changed = es.plan(store, TASKS, costs=COSTS)
         assert (changed.cost, changed.quote == signed) == (1650, False)
         with pytest.raises(es.ValidationError, match="something else is recorded"):
             client.trigger(plan, into=store, max_credits=1650)
