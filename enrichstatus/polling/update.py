@@ -222,7 +222,7 @@ class Update:
         if self.error is not None:
             parts.append(f"not answered: {reason(self.error)}")
         if self.next_in is not None:
-            parts.append(f"polls again in {duration(round(self.next_in))}")
+            parts.append(f"polls again in {duration(max(round(self.next_in), 1))}")
         return "; ".join(filter(None, parts))
 
 
