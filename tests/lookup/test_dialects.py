@@ -105,7 +105,6 @@ def expected() -> Answers:
         "unknown",
         "data",
         "no_data",
-        "unknown",
     }
     return by_position(answers)
 
