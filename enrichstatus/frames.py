@@ -94,7 +94,7 @@ def read(data: Any, *, encoding: str | None = None, skip: int = 0) -> Frame:
     if files.is_path(data):
         return of_files(files.Files(data, encoding=encoding, skip=skip), to_pandas)
     if encoding is not None or skip:
-        raise ValidationError("encoding= and skip= say how files are read; this is none.")
+        raise ValidationError("encoding= and skip= say how files are read; this is not a file.")
     if isinstance(data, (list, tuple)):
         if strangers := set(map(type, data)) - {dict}:
             raise ValidationError(

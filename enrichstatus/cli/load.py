@@ -71,7 +71,7 @@ def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             columns=columns,
             statuses=statuses(options),
             encoding=options.encoding,
-            skip=options.skip,
+            skip=options.skip or 0,
         )
     say(str(report))
     if options.rejects:
