@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -94,8 +94,8 @@ def record_names(found: Sequence[Any], renames: Mapping[str, str | None] | None 
     _refuse_twice(found, chain.from_iterable(names.values()))
     if missing := [name for name in REQUIRED if name not in names]:
         raise ValidationError(
-            f"Records need the column {listed(missing)}; found {listed(found)}. "
-            'Under another name it is read with columns={"theirs": "ours"}.'
+            f"Records need {columns_listed(missing)}; found {listed(found)}. Rename them.",
+            instead=("columns", {"theirs": "ours"}, "read them under other names"),
         )
     used = set(chain.from_iterable(names.values()))
     alike = [name for name in free if name not in used and _ORGANIZATION.fullmatch(re.sub(r"[\W_]+", "", str(name)))]
@@ -175,6 +175,11 @@ def known_statuses(words: pa.ChunkedArray, statuses: Mapping[str, str]) -> pa.Ch
     """Read statuses as `parse_statuses` gives their meanings, in any case and with outer white space; any other as it came."""
     place = pc.index_in(pc.utf8_lower(pc.utf8_trim_whitespace(words)), pa.array(statuses, pa.string()))
     return pc.coalesce(pc.take(pa.array(statuses.values(), pa.string()), place), words)
+
+
+def columns_listed(names: Collection[object]) -> str:
+    """Columns as a phrase for a message."""
+    return f"the column{'' if len(names) == 1 else 's'} {listed(names)}"
 
 
 def listed(names: Iterable[object], limit: int = 12) -> str:

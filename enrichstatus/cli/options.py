@@ -140,7 +140,9 @@ def add_prefix(command: Any, columns: str) -> None:
 
 def add_output(command: Any) -> None:
     """Declare where the rows are written."""
-    command.add_argument("-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson")
+    command.add_argument(
+        "-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson; replaces a file"
+    )
     command.add_argument(
         "--excel-csv",
         dest="bom",

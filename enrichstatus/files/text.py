@@ -78,16 +78,16 @@ def _blocks(path: str, encoding: str) -> Iterator[str]:
                 raise _unreadable(
                     path,
                     lines + before.count("\n"),
-                    f"the byte 0x{error.object[error.start]:02X} is not {'UTF-8' if encoding == _UTF8 else encoding}. Save the file as "
-                    "UTF-8",
-                    ("encoding", "cp1252", "read what Windows calls ANSI; others are latin-1, shift_jis and gbk"),
+                    f"the byte 0x{error.object[error.start]:02X} is not {'UTF-8' if encoding == _UTF8 else encoding}. Save the "
+                    "file as UTF-8.",
+                    instead=("encoding", "cp1252", "read what Windows calls ANSI (others are latin-1, shift_jis, gbk)"),
                 ) from None
             lines += text.count("\n")
             yield text
 
 
-def _unreadable(path: str, lines: object, why: str, instead: tuple[str, str, str] | None = None) -> ValidationError:
-    return ValidationError(f"{path!r}, line {lines}, cannot be read: {why}", instead=instead)
+def _unreadable(path: str, lines: object, why: str, **more: Any) -> ValidationError:
+    return ValidationError(f"{path!r}, line {lines}, cannot be read: {why}", **more)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class CsvFile:
         delimiter = separator[1] if separator else sniffed
         if "\0" in line:
             utf16 = ("encoding", "utf-16-le", "read it, if it is UTF-16")
-            raise _unreadable(path, skip + 1, "it holds NUL characters. Save it as UTF-8", utf16)
+            raise _unreadable(path, skip + 1, "it holds NUL characters. Save it as UTF-8", instead=utf16)
         if not line:
             raise _unreadable(
                 path,

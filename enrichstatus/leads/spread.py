@@ -15,7 +15,7 @@ from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame, Kind, ListOrPath, Rows
 from enrichstatus.lookup.tasks import KEYS_SQL, taken_names, task_tables
 from enrichstatus.outcomes import outcome
-from enrichstatus.schema import EXPLANATION, FIELDS, find, listed
+from enrichstatus.schema import EXPLANATION, FIELDS, columns_listed, find, listed
 
 _READY = "ready"
 
@@ -61,8 +61,8 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
     missing = [name for name in ("entityId", "field") if name not in names]
     if missing := missing + [name for name in answers if name not in frame.columns]:
         raise ValidationError(
-            f"The status lacks the column {listed(missing)}; found {listed(frame.columns)}. What a lookup gave is spread, "
-            "with the prefix that it was given."
+            f"The status lacks {columns_listed(missing)}; found {listed(frame.columns)}. Spread takes what a lookup gave, "
+            "and the prefix that the lookup was given."
         )
     field, fields = _codes(frame, names["field"])  # a task without a field has none to show
     lead, first = _leads(frame, names, field)
@@ -81,7 +81,9 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
     waiting = lead[~ended.to_numpy()]
     columns[_READY] = pa.array(np.bincount(waiting, minlength=len(first)) == 0, pa.bool_())
     if taken := taken_names(leads, list(columns)):
-        raise ValidationError(f"The leads already have the column {listed(taken)}; rename or drop it.")
+        raise ValidationError(
+            f"The leads already have {columns_listed(taken)}; rename or drop {'it' if len(taken) == 1 else 'them'}."
+        )
     answer: Kind = leads.assign(pa.table(columns))
     return answer
 

@@ -25,7 +25,7 @@ Instant: TypeAlias = datetime | str | None
 
 
 def parse_options(columns: Columns, how: How, errors: Errors, prefix: str) -> tuple[str, ...]:
-    """Check the options of a lookup; gives the names of the asked columns."""
+    """Check the options of a lookup; gives the names of the columns to add."""
     names = parse_columns(columns)
     parse_prefix(prefix)
     choice("how", how, ("left", "inner"))

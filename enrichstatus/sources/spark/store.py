@@ -62,13 +62,13 @@ class SparkEnrichmentStore:
         A record's columns, by their wire names or in snake_case. ``createdAt``, ``entityId``, ``field`` and ``status`` must be there.
         Timestamps are ``timestamp``, or ``timestamp_ntz`` or ISO 8601 text, which without a zone are UTC, whatever the session's zone.
     org_id : str, optional
-        The organization that asks, and that records without one belong to; each call can name another that asks.
+        The organization whose records are looked up, and that records without one belong to; each call can name another to look up.
     max_processing_time : str, timedelta, seconds, or a mapping of these by field
         A record pending for longer than this is reported as ``timeout``. A mapping leaves the others at the default of 800 s.
     fields : sequence of str
         The allowed fields.
     errors : {"raise", "reject"}
-        What a bad record of the organization that asks does: ``raise`` makes the lookup fail when it runs, ``reject`` leaves it out.
+        What a bad record of that organization does: ``raise`` makes the lookup fail when it runs, ``reject`` leaves it out.
     columns : mapping, optional
         Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
     statuses : mapping, optional
@@ -146,7 +146,7 @@ class SparkEnrichmentStore:
         prefix: str = "",
         org_id: str | None = None,
     ) -> Kind:
-        """Answer tasks of any number with the same frame and the asked columns.
+        """Give back any number of tasks, with the columns of the answer added.
 
         Parameters
         ----------
@@ -159,7 +159,7 @@ class SparkEnrichmentStore:
 
         Returns
         -------
-        A frame of the same kind. A Spark DataFrame is lazy, its rows are in no order, and its columns are followed by the asked ones;
+        A frame of the same kind. A Spark DataFrame is lazy, its rows are in no order, and its columns are followed by those of the answer;
         of other frames row *i* is task *i*, with the dtypes of `EnrichmentStore.lookup`.
 
         Raises

@@ -16,7 +16,7 @@ from enrichstatus.errors import StoreError
 from enrichstatus.files.read import PathLike, expand, is_path
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
 from enrichstatus.lookup.tasks import to_pandas
-from enrichstatus.presentation import html_table
+from enrichstatus.presentation import html_table, many
 from enrichstatus.schema import STATUSES, listed, parse_statuses
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import LoadReport, load
@@ -32,7 +32,7 @@ class EnrichmentStore(Embedded):
     path : str or path
         The database file, made where there is none; ``":memory:"`` (default) keeps everything in memory.
     org_id : str, optional
-        The organization that asks, and whose records are loaded where they name none; each call can name another.
+        The organization whose records are looked up, and to which loaded records belong that name none; each call can name another.
     max_processing_time : str, timedelta, seconds, or a mapping of these by field
         A record pending for longer than this is reported as ``timeout``. A mapping leaves the others at the default of 800 s.
     fields : sequence of str, optional
@@ -295,7 +295,7 @@ def _summary(counts: pd.DataFrame) -> str:
     """Say how many records there are, and whose."""
     organizations = counts.groupby("orgId")["records"].sum().sort_values(ascending=False).index
     whose = f" of {listed(organizations, limit=5)}" if len(organizations) else ""
-    return f"{int(counts['records'].sum()):,} records{whose}"
+    return f"{many(int(counts['records'].sum()), 'record')}{whose}"
 
 
 def _field_by_status(counts: pd.DataFrame) -> pd.DataFrame:
