@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -138,6 +139,10 @@ def _codes(frame: Frame, name: str) -> tuple[Rows, pa.Array]:
     """Number the values of a column in the order of their first appearance; a null is one beyond them."""
     column = frame.arrow([name]).column(0).combine_chunks()
     column = column.storage if isinstance(column, pa.ExtensionArray) else column
+    if pa.types.is_nested(column.type):  # which Arrow cannot compare
+        with duckdb.connect() as con:
+            texts = con.from_arrow(pa.table({"value": column})).select("value::varchar")
+            column = texts.to_arrow_table().column(0).combine_chunks()
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     values = encoded.dictionary
     return encoded.indices.fill_null(len(values)).to_numpy().astype(np.int64), values

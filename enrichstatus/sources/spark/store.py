@@ -19,6 +19,7 @@ from enrichstatus.lookup.arguments import (
     How,
     Instant,
     choice,
+    parse_epoch,
     parse_fields,
     parse_limits,
     parse_options,
@@ -27,7 +28,7 @@ from enrichstatus.lookup.arguments import (
 from enrichstatus.lookup.contract import PREFIX, query_many
 from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of, refuse_taken
 from enrichstatus.lookup.tasks import COERCE, check, problems, task_names, task_tables
-from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, listed, parse_statuses, record_names
+from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, Epoch, listed, parse_statuses, record_names
 from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
 from enrichstatus.sources.spark.session import check_session, is_spark, numbered, running
 
@@ -71,6 +72,8 @@ class SparkEnrichmentStore:
         What a bad record of that organization does: ``raise`` makes the lookup fail when it runs, ``reject`` leaves it out.
     columns : mapping, optional
         Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
+    epoch : {"s", "ms", "us"}, optional
+        The unit of instants that are numbers, as for `EnrichmentStore.load`.
     statuses : mapping, optional
         What other words for a status mean than the contract's, ``{"in_progress": "pending"}``; see `EnrichmentStore`.
 
@@ -103,6 +106,7 @@ class SparkEnrichmentStore:
         fields: Sequence[str] = FIELDS,
         errors: Literal["raise", "reject"] = "raise",
         columns: Mapping[str, str | None] | None = None,
+        epoch: Epoch | None = None,
         statuses: Mapping[str, str] | None = None,
     ):
         try:
@@ -122,6 +126,7 @@ class SparkEnrichmentStore:
         self._limits = parse_limits(max_processing_time, self.fields)
         self._spark = spark
         self._reject = errors == "reject"
+        self._epoch = parse_epoch(epoch)
         with running(self._spark):
             check_session(self._spark, records, "records")
             names = record_names(records.columns, columns)
@@ -281,6 +286,7 @@ class SparkEnrichmentStore:
             stray=self._stray,
             statuses=self._statuses,
             reject=self._reject,
+            epoch=self._epoch,
         )
 
     def _query(self, tasks: DataFrame, question: pa.Table) -> DataFrame:

@@ -17,7 +17,7 @@ from enrichstatus.files.read import PathLike, expand, is_path
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import html_table, many
-from enrichstatus.schema import STATUSES, listed, parse_statuses
+from enrichstatus.schema import STATUSES, Epoch, listed, parse_statuses
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import LoadReport, load
 from enrichstatus.sources.store.point_lookup import answer
@@ -110,11 +110,13 @@ class EnrichmentStore(Embedded):
         statuses: Mapping[str, str] | None = None,
         encoding: str | None = None,
         skip: int = 0,
+        epoch: Epoch | None = None,
     ) -> LoadReport:
         """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
 
         Of several versions of a record (one ``id``) the newest ``updatedAt`` stays. A record without ``id`` gets one made of its
-        key and ``createdAt``. A timestamp without a zone is UTC.
+        key and ``createdAt``. Instants are timestamps, or ISO 8601 text with an offset, ``Z``, ``UTC``, ``GMT`` or (UTC, too) without
+        a zone; digits after the sixth of a fraction are cut off.
 
         Parameters
         ----------
@@ -133,6 +135,9 @@ class EnrichmentStore(Embedded):
             How files are encoded, ``cp1252`` say, unless they are UTF-8 or begin with a byte order mark.
         skip : int
             Lines above the header of each CSV file, which are left out.
+        epoch : {"s", "ms", "us"}, optional
+            Read numbers in ``createdAt`` and ``updatedAt`` as so many seconds, milliseconds or microseconds since 1970; unless this is
+            given they are bad.
 
         Returns
         -------
@@ -156,6 +161,7 @@ class EnrichmentStore(Embedded):
                 org_id=org_id,
                 errors=errors,
                 columns=columns,
+                epoch=epoch,
                 statuses=self._statuses if statuses is None else parse_statuses(statuses),
                 encoding=encoding,
                 skip=skip,
@@ -175,6 +181,7 @@ class EnrichmentStore(Embedded):
         columns: Mapping[str, str | None] | None = None,
         statuses: Mapping[str, str] | None = None,
         errors: Literal["raise", "reject"] = "raise",
+        epoch: Epoch | None = None,
     ) -> Scan:
         """Look up records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
 
@@ -198,6 +205,8 @@ class EnrichmentStore(Embedded):
             As for a store.
         errors : {"raise", "reject"}
             What bad records of the asking organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
+        epoch : {"s", "ms", "us"}, optional
+            The unit of instants that are numbers, as for `load`.
 
         Returns
         -------
@@ -230,6 +239,7 @@ class EnrichmentStore(Embedded):
             columns=columns,
             statuses=statuses,
             errors=errors,
+            epoch=epoch,
         )
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
