@@ -3,6 +3,7 @@
 from enrichstatus.accessor import Enrichment as Enrichment
 from enrichstatus.dashboard.dashboard import Dashboard as Dashboard
 from enrichstatus.errors import EnrichStatusError as EnrichStatusError
+from enrichstatus.errors import EntityWarning as EntityWarning
 from enrichstatus.errors import InternalError as InternalError
 from enrichstatus.errors import LookupInterrupted as LookupInterrupted
 from enrichstatus.errors import OrganizationWarning as OrganizationWarning
@@ -11,6 +12,7 @@ from enrichstatus.errors import PollDeadline as PollDeadline
 from enrichstatus.errors import PollInterrupted as PollInterrupted
 from enrichstatus.errors import RequirementError as RequirementError
 from enrichstatus.errors import ServiceError as ServiceError
+from enrichstatus.errors import StatusWarning as StatusWarning
 from enrichstatus.errors import StoreError as StoreError
 from enrichstatus.errors import StoreLockedError as StoreLockedError
 from enrichstatus.errors import UnauthorizedError as UnauthorizedError

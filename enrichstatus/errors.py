@@ -14,7 +14,9 @@
     └── RequirementError                            a list has not ended well enough, with the figures
 
     UserWarning
-    └── OrganizationWarning                         there are records, but none of the caller's organization
+    ├── OrganizationWarning                         there are records, but none of the caller's organization
+    ├── StatusWarning                               tasks have ended with a status that is unknown
+    └── EntityWarning                               nearly no task of a plan has a record: the wrong column?
 
     KeyboardInterrupt
     ├── LookupInterrupted                           Ctrl-C, with what was answered until then
@@ -199,6 +201,14 @@ class StoreLockedError(StoreError):
 
 class OrganizationWarning(UserWarning):
     """A source holds records, but none of the organization that looks them up."""
+
+
+class StatusWarning(UserWarning):
+    """Tasks have ended with a status that is unknown; ``statuses=`` of a source says what it means."""
+
+
+class EntityWarning(UserWarning):
+    """Nearly no task of a plan has a record, though there are records of their fields: the wrong column may be the entity."""
 
 
 class PollDeadline(EnrichStatusError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from enrichstatus.errors import (
     PollDeadline,
     PollInterrupted,
     ServiceError,
+    StatusWarning,
     ValidationError,
 )
 from enrichstatus.frames import Kind, ListOrPath
@@ -22,6 +24,7 @@ from enrichstatus.lookup.query import Source
 from enrichstatus.polling.run import Duration, Run
 from enrichstatus.polling.schedules import Ask, Backoff
 from enrichstatus.polling.update import Update
+from enrichstatus.presentation import of_unknown_status
 
 if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore
@@ -191,6 +194,8 @@ def wait(
             raise
         raise _interrupted(last) from interrupt
     assert last is not None  # there is one at least
+    if last.unknown:
+        warnings.warn(f"{of_unknown_status(last.unknown)}.", StatusWarning, stacklevel=2)
     frame: Kind = last.frame
     return frame
 
