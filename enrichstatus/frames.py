@@ -182,7 +182,10 @@ def _of_dicts(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     exact = pd.DataFrame(rows, columns=floats, dtype=object)
     for name in floats:
         if pd.api.types.infer_dtype(exact[name], skipna=True) == "integer":
-            frame[name] = exact[name].astype("Int64")
+            try:
+                frame[name] = exact[name].astype("Int64")
+            except OverflowError:
+                frame[name] = exact[name]
     return frame
 
 

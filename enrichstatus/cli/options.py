@@ -49,6 +49,15 @@ def add_reading(command: Any) -> None:
     )
 
 
+def add_epoch(command: Any, note: str = "") -> None:
+    """Declare what instants are that are numbers."""
+    command.add_argument(
+        "--epoch",
+        metavar="UNIT",
+        help=f"{note}createdAt and updatedAt are numbers of seconds (s), milliseconds (ms) or microseconds (us) since 1970",
+    )
+
+
 def add_source(command: Any) -> None:
     """Declare where to look: a store, a service, or record files."""
     source = command.add_mutually_exclusive_group(required=True)
@@ -61,6 +70,7 @@ def add_source(command: Any) -> None:
         metavar="ORG",
         help="with --store or --records: the organization whose records to look in; a service knows it from the token",
     )
+    add_epoch(command, "with --records: ")
     add_statuses(command, "; with --url or --records")
     add_service_options(command)
 
@@ -140,7 +150,9 @@ def add_prefix(command: Any, columns: str) -> None:
 
 def add_output(command: Any) -> None:
     """Declare where the rows are written."""
-    command.add_argument("-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson")
+    command.add_argument(
+        "-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson; replaces a file"
+    )
     command.add_argument(
         "--excel-csv",
         dest="bom",
@@ -179,6 +191,8 @@ def check_leads(options: argparse.Namespace) -> None:
 
 def check_source(options: argparse.Namespace) -> None:
     """Refuse options that the source, or a list of tasks, would not heed."""
+    if options.records is None:
+        refuse_stray(options, ["epoch"], "--records")
     if options.base_url is None:
         refuse_stray(options, ["allow_http", "rate"], "--url")
         if options.org_id is None:
@@ -280,14 +294,18 @@ def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | Enrichm
         return service(options, max_processing_time=limits)
     if options.records and all(files.format_of(path) == "parquet" for path in files.expand(options.records)):
         return EnrichmentStore.scan(
-            options.records, org_id=options.org_id, max_processing_time=limits, statuses=statuses(options)
+            options.records,
+            org_id=options.org_id,
+            max_processing_time=limits,
+            statuses=statuses(options),
+            epoch=options.epoch,
         )
     stored = options.store is not None
     path = store_file(options.store) if stored else ":memory:"
     store = opened(path, org_id=options.org_id, max_processing_time=limits, read_only=stored)
     try:
         if options.records:
-            store.load(options.records, statuses=statuses(options))
+            store.load(options.records, statuses=statuses(options), epoch=options.epoch)
     except BaseException:
         store.close()
         raise

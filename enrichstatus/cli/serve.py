@@ -62,12 +62,14 @@ def add(commands: Any) -> None:
         "--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID"
     )
     simulated.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields triggered (default: all)")
-    simulated.add_argument("--seed", type=int, help="another seed is another course of events (default: 0)")
     simulated.add_argument(
-        "--speed", type=float, help="how many times faster than life, 0.001 to 1,000,000 (default: 1)"
+        "--seed", type=int, metavar="N", help="another seed is another course of events (default: 0)"
     )
     simulated.add_argument(
-        "--fault-rate", type=float, help="the share of queries that meet a fault, 0 to 1 (default: 0)"
+        "--speed", type=float, metavar="TIMES", help="how many times faster than life, 0.001 to 1,000,000 (default: 1)"
+    )
+    simulated.add_argument(
+        "--fault-rate", type=float, metavar="SHARE", help="the share of queries that meet a fault, 0 to 1 (default: 0)"
     )
     simulated.add_argument("--faults", metavar="FAULT,…", help="with --fault-rate: which (default: 429,500,slow,cut)")
 
@@ -105,16 +107,21 @@ def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     except ImportError as error:
         raise EnrichStatusError(str(error)) from error
 
-    def ready(url: str) -> None:
-        say(f"serving {_what(options)} at {url} (Ctrl-C stops)")
+    def ready(what: str) -> Callable[[str], None]:
+        return lambda url: say(f"serving {what} at {url} (Ctrl-C stops)")
 
     if options.simulate:
         with _simulated(options) as simulated:
-            serving.serve(_simulated_app(simulated, options), host=options.host, port=options.port, ready=ready)
+            serving.serve(
+                _simulated_app(simulated, options),
+                host=options.host,
+                port=options.port,
+                ready=ready(_what(options, simulated)),
+            )
     else:
         with _stored(options) as store:
             app = server.create_app(store, options.tokens)
-            serving.serve(app, host=options.host, port=options.port, ready=ready)
+            serving.serve(app, host=options.host, port=options.port, ready=ready(options.store))
 
 
 def token(options: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -122,7 +129,7 @@ def token(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     from enrichstatus.server.tokens import new_token
 
     made = new_token(options.tokens, options.org_id)
-    say(f"a token of {options.org_id}; its digest is in {options.tokens}, itself it is shown only here:\n{made}")
+    say(f"the token of {options.org_id} is shown only here; {options.tokens} keeps its digest:\n{made}")
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -178,9 +185,7 @@ def _simulated_app(store: SimulatedStore, options: argparse.Namespace) -> Starle
     )
 
 
-def _what(options: argparse.Namespace) -> str:
-    """Say what is served, and the token where no tokens file was given."""
-    if not options.simulate:
-        return str(options.store)
+def _what(options: argparse.Namespace, simulated: SimulatedStore) -> str:
+    """Say what is simulated, and the token where no tokens file was given."""
     what = f"over {options.tasks}" if options.tasks else "that waits to be triggered"
-    return f"a simulated service {what}" + ("" if options.tokens else f", token {SIMULATED}")
+    return f"a simulated service {what}" + ("" if options.tokens else f", token {SIMULATED} of {simulated.org_id},")

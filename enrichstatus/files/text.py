@@ -78,15 +78,16 @@ def _blocks(path: str, encoding: str) -> Iterator[str]:
                 raise _unreadable(
                     path,
                     lines + before.count("\n"),
-                    f"the byte 0x{error.object[error.start]:02X} is not {'UTF-8' if encoding == _UTF8 else encoding}. Say how the "
-                    "file is encoded with encoding=, e.g. cp1252 (what Windows calls ANSI), latin-1, shift_jis or gbk.",
+                    f"the byte 0x{error.object[error.start]:02X} is not {'UTF-8' if encoding == _UTF8 else encoding}. Save the "
+                    "file as UTF-8.",
+                    instead=("encoding", "cp1252", "read what Windows calls ANSI (others are latin-1, shift_jis, gbk)"),
                 ) from None
             lines += text.count("\n")
             yield text
 
 
-def _unreadable(path: str, lines: object, why: str) -> ValidationError:
-    return ValidationError(f"{path!r}, line {lines}, cannot be read: {why}")
+def _unreadable(path: str, lines: object, why: str, **more: Any) -> ValidationError:
+    return ValidationError(f"{path!r}, line {lines}, cannot be read: {why}", **more)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from enrichstatus.frames import Frame
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.outcomes import outcome
 from enrichstatus.polling.tracker import NO_RECORD, UNANSWERED, Codes, Places, Tracker
-from enrichstatus.presentation import duration, of_unknown_status, plain
+from enrichstatus.presentation import duration, many, of_unknown_status, plain
 from enrichstatus.survival import Outlook
 
 #: Columns of the counts that are no status.
@@ -222,7 +222,7 @@ class Update:
         if self.error is not None:
             parts.append(f"not answered: {reason(self.error)}")
         if self.next_in is not None:
-            parts.append(f"asks again in {duration(round(self.next_in))}")
+            parts.append(f"polls again in {duration(round(self.next_in))}")
         return "; ".join(filter(None, parts))
 
 
@@ -233,17 +233,16 @@ def requests_for(tasks: int) -> int:
 
 def cost(update: Update) -> str:
     """Say how many requests it took, and how many it did not."""
-    made = f"{update.requests:,} request{'' if update.requests == 1 else 's'}"
-    return made + (f" ({update.saved:,} saved)" if update.saved else "")
+    return many(update.requests, "request") + (f" ({update.saved:,} saved)" if update.saved else "")
 
 
 def reason(error: Exception) -> str:
     """Say in one line why there is no answer."""
     text = str(error)
     if isinstance(error, PartialLookupError):
-        text = f"{len(error.failed):,} of the tasks asked: {error.causes[0]}"
+        text = f"{len(error.failed):,} of the tasks requested: {error.causes[0]}"
     return plain(text)
 
 
 def _or_later(seconds: float | None) -> str:
-    return "more time than can be told" if seconds is None else duration(round(seconds))
+    return "more time than can be estimated" if seconds is None else duration(round(seconds))

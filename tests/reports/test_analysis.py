@@ -426,7 +426,7 @@ def test_keys_that_are_none_are_left_out_and_counted():
     assert report.frame["field"].tolist() == ["fax"]
     assert (
         report.headline
-        == "1 of 1 tasks differs between a and b: 1 finished → failed; 1 rows without a usable key left out"
+        == "1 of 1 tasks differs between a and b: 1 finished → failed; 1 row without a usable key left out"
     )
 
 

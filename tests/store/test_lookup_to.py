@@ -229,7 +229,7 @@ def test_options_are_judged_before_the_work(source: es.EnrichmentStore, tmp_path
         (path, {"entity_id": "entityId", "fields": 1}, "fields="),
         ("x" * 5000, {}, "is not a path that can be looked at"),
         (write(tasks().assign(status="mine"), tmp_path / "clash.csv"), {}, "already have the column status.*prefix="),
-        (write(tasks()[["name"]], tmp_path / "none.csv"), {}, "need the column entityId, field; found name"),
+        (write(tasks()[["name"]], tmp_path / "none.csv"), {}, "need the columns entityId, field; found name"),
     ]
     for given, options, message in refused:
         with pytest.raises(es.ValidationError, match=message):
