@@ -74,7 +74,7 @@ def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             epoch=options.epoch,
             statuses=statuses(options),
             encoding=options.encoding,
-            skip=options.skip,
+            skip=options.skip or 0,
         )
     say(str(report))
     if options.rejects:

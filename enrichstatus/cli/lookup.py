@@ -134,7 +134,7 @@ def _filed(
             memory_limit=options.memory_limit,
             overwrite=True,
             encoding=options.encoding,
-            skip=options.skip,
+            skip=options.skip or 0,
             bom=bool(options.bom),
             **settings,
             **(leads if wanted else {}),

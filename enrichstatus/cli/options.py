@@ -34,18 +34,18 @@ def add_tasks(command: Any) -> None:
     command.add_argument("--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID")
     command.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields to look up (default: all)")
     command.add_argument("--entity-type", metavar="TYPE", help="with --entity-id: person (default) or company")
-    add_reading(command)
+    add_reading(command, "TASKS")
 
 
-def add_reading(command: Any) -> None:
-    """Declare how files of text are read."""
+def add_reading(command: Any, whose: str = "CSV files") -> None:
+    """Declare how files of text are read; lines are left out above the header of `whose`."""
     command.add_argument(
         "--encoding",
         metavar="NAME",
         help="how files are encoded, e.g. cp1252 (default: UTF-8, or as their byte order mark says)",
     )
     command.add_argument(
-        "--skip", type=int, default=0, metavar="LINES", help="leave out so many lines above the header of CSV files"
+        "--skip", type=int, metavar="LINES", help=f"leave out so many lines above the header of {whose}"
     )
 
 
@@ -272,7 +272,7 @@ def read_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[An
 
     wanted = fields(options, known)
     # an Arrow table goes in and comes out: pandas would change columns on the way
-    tasks: Any = frames.of_files(Files(options.tasks, encoding=options.encoding, skip=options.skip))
+    tasks: Any = frames.of_files(Files(options.tasks, encoding=options.encoding, skip=options.skip or 0))
     if wanted:
         tasks = tasks_from_leads(
             tasks, entity_id=options.entity_id, fields=wanted, entity_type=options.entity_type or "person"
@@ -305,7 +305,7 @@ def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | Enrichm
     store = opened(path, org_id=options.org_id, max_processing_time=limits, read_only=stored)
     try:
         if options.records:
-            store.load(options.records, statuses=statuses(options), epoch=options.epoch)
+            store.load(options.records, encoding=options.encoding, statuses=statuses(options), epoch=options.epoch)
     except BaseException:
         store.close()
         raise

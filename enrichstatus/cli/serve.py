@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from enrichstatus.cli.options import (
     add_command,
     add_max_processing_time,
+    add_reading,
     fields,
     names,
     opened,
@@ -62,6 +63,7 @@ def add(commands: Any) -> None:
         "--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID"
     )
     simulated.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields triggered (default: all)")
+    add_reading(simulated, "TASKS")
     simulated.add_argument(
         "--seed", type=int, metavar="N", help="another seed is another course of events (default: 0)"
     )
@@ -135,7 +137,7 @@ def token(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that would not be heeded."""
     if not options.simulate:
-        simulated = ["tasks", "entity_id", "fields", "seed", "speed", "fault_rate", "faults"]
+        simulated = ["tasks", "entity_id", "fields", "encoding", "skip", "seed", "speed", "fault_rate", "faults"]
         refuse_stray(options, simulated, "--simulate")
         if not options.tokens:
             raise ValidationError("--store needs --tokens: who may look up. Make one with: enrichstatus token new")
@@ -146,6 +148,7 @@ def _check(options: argparse.Namespace) -> None:
         "--store; a simulated service has the time of --speed, and no file",
     )
     if not options.tasks:
+        refuse_stray(options, ["encoding", "skip"], "--tasks, which is what is read")
         refuse_stray(options, ["entity_id"], "--tasks, which names the lead list that was triggered")
     if not options.entity_id:
         refuse_stray(options, ["fields"], "--entity-id, which names the column of a lead list's ids")
@@ -160,12 +163,16 @@ def _stored(options: argparse.Namespace) -> EnrichmentStore:
 
 
 def _simulated(options: argparse.Namespace) -> SimulatedStore:
+    from enrichstatus import frames
+    from enrichstatus.files.read import Files
     from enrichstatus.lookup.tasks import naming_leads, tasks_from_leads
     from enrichstatus.schema import FIELDS
     from enrichstatus.simulation import SimulatedStore
 
     triggered = fields(options, FIELDS)
-    tasks = options.tasks
+    tasks: Any = options.tasks
+    if tasks:
+        tasks = frames.of_files(Files(tasks, encoding=options.encoding, skip=options.skip or 0))
     if triggered:
         tasks = tasks_from_leads(tasks, entity_id=options.entity_id, fields=triggered)
     given = {name: value for name in ("seed", "speed") if (value := getattr(options, name)) is not None}

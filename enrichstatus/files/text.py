@@ -117,10 +117,13 @@ class CsvFile:
         sniffed = "\t" if ".tsv" in Path(path.lower()).suffixes else max(",;\t|", key=unquoted.count)
         delimiter = separator[1] if separator else sniffed
         if "\0" in line:
-            raise _unreadable(path, skip + 1, "it holds NUL characters. If it is UTF-16, pass encoding='utf-16-le'.")
+            utf16 = ("encoding", "utf-16-le", "read it, if it is UTF-16")
+            raise _unreadable(path, skip + 1, "it holds NUL characters. Save it as UTF-8", instead=utf16)
         if not line:
             raise _unreadable(
-                path, skip + 1, "there is no header" + (", of which skip= says that it is here." if skip else ".")
+                path,
+                skip + 1,
+                "there is no header" + (", which should stand below the lines that skip leaves out." if skip else "."),
             )
         file = cls(path, encoding, delimiter, skip, [])
         try:
@@ -230,8 +233,8 @@ class CsvFile:
                             self.path,
                             start,
                             f"it has {len(cells)} cells, the header (line {started}) has {len(header)}: "
-                            f"{_shown(self.delimiter.join(cells))}. Leave out lines above the header with skip=, remove lines that are "
-                            "not rows, and write cells with a delimiter in quotes.",
+                            f"{_shown(self.delimiter.join(cells))}. Leave out lines above the header with skip= (--skip), remove lines "
+                            "that are not rows, and write cells with a delimiter in quotes.",
                         )
                     if self._swallows(cells, header=not header):
                         shown = _shown(self.delimiter.join(cells))

@@ -86,7 +86,10 @@ class State:
             ],
         )
         table = table[[name for name in table.columns if name != "no record"] + ["no record"]]
-        data = np.bincount(self.field[good], self.found[good] == 1, minlength=len(self.fields)).astype(np.int64)
+        # a record that failed has failed, whatever it says of data
+        whole = np.array([outcome(word, True).word == "data" for word in self.vocabulary])
+        with_data = (self.found[good] == 1) & whole[self.status[good]]
+        data = np.bincount(self.field[good], with_data, minlength=len(self.fields)).astype(np.int64)
         table.insert(0, "tasks", table.sum(axis=1))
         table.insert(1, "ended", table["tasks"] - table[["pending", "unanswered"]].sum(axis=1))
         table["with data"] = data
@@ -222,7 +225,7 @@ class Update:
         if self.error is not None:
             parts.append(f"not answered: {reason(self.error)}")
         if self.next_in is not None:
-            parts.append(f"polls again in {duration(round(self.next_in))}")
+            parts.append(f"polls again in {duration(max(round(self.next_in), 1))}")
         return "; ".join(filter(None, parts))
 
 

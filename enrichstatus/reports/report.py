@@ -35,7 +35,8 @@ class Report:
     by : tuple of str
         The columns that name a row.
     units : mapping
-        How a column is to be read: ``share``, ``share of ended``, ``seconds``, ``credits`` or ``flag``; the others are counts or words.
+        How a column is to be read: ``share``, ``share of ended``, ``seconds``, ``credits``, ``purchases`` or ``flag``; the others are
+        counts or words.
     details : mapping
         What the picture needs beyond the table.
 

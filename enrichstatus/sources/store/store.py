@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.errors import StoreError
-from enrichstatus.files.read import PathLike
+from enrichstatus.files.read import PathLike, expand, is_path
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import html_table, many
@@ -97,6 +97,8 @@ class EnrichmentStore(Embedded):
             read_only=read_only,
             preload=preload,
         )
+        #: the files that this object has loaded, which no output replaces
+        self._loaded: list[str] = []
 
     def load(
         self,
@@ -153,7 +155,7 @@ class EnrichmentStore(Embedded):
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
         org_id = self.org_id if org_id is None else parse_org(org_id)
         with self._writing() as con:
-            return load(
+            report = load(
                 con,
                 records,
                 org_id=org_id,
@@ -164,6 +166,9 @@ class EnrichmentStore(Embedded):
                 encoding=encoding,
                 skip=skip,
             )
+        if is_path(records):
+            self._loaded += map(os.path.abspath, expand(records))
+        return report
 
     @staticmethod
     def scan(
@@ -241,7 +246,7 @@ class EnrichmentStore(Embedded):
         return answer(con, question, count, names, self._snapshot)
 
     def _read_files(self) -> Sequence[str]:
-        return [self._name]
+        return [self._name, *self._loaded]
 
     def _register(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:
         con.register("records", con.table("enrichments"))
