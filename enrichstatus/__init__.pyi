@@ -11,6 +11,7 @@ from enrichstatus.errors import PollDeadline as PollDeadline
 from enrichstatus.errors import PollInterrupted as PollInterrupted
 from enrichstatus.errors import RequirementError as RequirementError
 from enrichstatus.errors import ServiceError as ServiceError
+from enrichstatus.errors import StatusWarning as StatusWarning
 from enrichstatus.errors import StoreError as StoreError
 from enrichstatus.errors import StoreLockedError as StoreLockedError
 from enrichstatus.errors import UnauthorizedError as UnauthorizedError

@@ -14,7 +14,8 @@
     └── RequirementError                            a list has not ended well enough, with the figures
 
     UserWarning
-    └── OrganizationWarning                         there are records, but none of the caller's organization
+    ├── OrganizationWarning                         there are records, but none of the caller's organization
+    └── StatusWarning                               tasks have ended with a status that is unknown
 
     KeyboardInterrupt
     ├── LookupInterrupted                           Ctrl-C, with what was answered until then
@@ -199,6 +200,10 @@ class StoreLockedError(StoreError):
 
 class OrganizationWarning(UserWarning):
     """A source holds records, but none of the organization that looks them up."""
+
+
+class StatusWarning(UserWarning):
+    """Tasks have ended with a status that is unknown; ``statuses=`` of a source says what it means."""
 
 
 class PollDeadline(EnrichStatusError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from html import escape
 from typing import Any
 
 import pandas as pd
+
+from enrichstatus.schema import listed
 
 #: Longer texts are cut off.
 LONGEST = 36
@@ -64,6 +66,12 @@ def short(text: str, longest: int = LONGEST) -> str:
 def plain(text: str) -> str:
     """Make one line of a text that came from elsewhere, without the characters that a terminal obeys."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
+def of_unknown_status(counts: Mapping[str, int]) -> str:
+    """Say how many have a status that is unknown, with the words and what helps; `counts` are by word, and not empty."""
+    words = listed([f"{short(plain(word))!r} ({count:,})" for word, count in counts.items()], limit=5)
+    return f"{sum(counts.values()):,} with an unknown status: {words}. statuses= (--statuses) says what a word means"
 
 
 def bar(share: float, cells: int = 10) -> str:

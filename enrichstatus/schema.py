@@ -150,10 +150,31 @@ def _refuse_twice(found: Sequence[Any], names: Iterable[Any]) -> None:
         raise ValidationError(f"There are two columns named {listed(twice)}; rename or drop one.")
 
 
-def known_statuses(words: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Read statuses: the contract's words in any case and with outer white space, any other as it came."""
-    folded = pc.utf8_lower(pc.utf8_trim_whitespace(words))
-    return pc.if_else(pc.is_in(folded, pa.array(STATUSES)), folded, words)
+def parse_statuses(statuses: Mapping[str, str] | None) -> dict[str, str]:
+    """Read ``statuses=``: what a status means, by its word in lower case. The contract's own words mean themselves."""
+    meant = dict(zip(STATUSES, STATUSES, strict=True))
+    if not isinstance(statuses, Mapping | None):
+        raise ValidationError(
+            f'takes a mapping, {{"in_progress": "pending"}} say, not {type(statuses).__name__}.', argument="statuses"
+        )
+    for theirs, ours in (statuses or {}).items():
+        word = theirs.strip().lower() if isinstance(theirs, str) else ""
+        if not word:
+            raise ValidationError(f"maps words of a service, not {theirs!r}.", argument="statuses")
+        if ours not in STATUSES:
+            raise ValidationError(
+                f"maps {theirs!r} to {ours!r}, but the contract's words are {listed(STATUSES)}.", argument="statuses"
+            )
+        if meant.setdefault(word, ours) != ours:
+            own = "is the contract's own word" if word in STATUSES else f"is mapped to {meant[word]!r}, too"
+            raise ValidationError(f"maps {theirs!r} to {ours!r}, but it {own}.", argument="statuses")
+    return meant
+
+
+def known_statuses(words: pa.ChunkedArray, statuses: Mapping[str, str]) -> pa.ChunkedArray:
+    """Read statuses as `parse_statuses` gives their meanings, in any case and with outer white space; any other as it came."""
+    place = pc.index_in(pc.utf8_lower(pc.utf8_trim_whitespace(words)), pa.array(statuses, pa.string()))
+    return pc.coalesce(pc.take(pa.array(statuses.values(), pa.string()), place), words)
 
 
 def listed(names: Iterable[object], limit: int = 12) -> str:

@@ -6,7 +6,17 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from enrichstatus.cli.options import add_command, add_reading, check_outputs, opened, pair, refuse_stray, store_file
+from enrichstatus.cli.options import (
+    add_command,
+    add_reading,
+    add_statuses,
+    check_outputs,
+    opened,
+    pair,
+    refuse_stray,
+    statuses,
+    store_file,
+)
 
 
 def add(commands: Any) -> None:
@@ -37,6 +47,7 @@ def add(commands: Any) -> None:
         metavar="THEIRS=OURS",
         help="a column that has another name; can be repeated",
     )
+    add_statuses(command, "")
     add_reading(command)
 
 
@@ -58,6 +69,7 @@ def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             org_id=options.org_id,
             errors=options.errors,
             columns=columns,
+            statuses=statuses(options),
             encoding=options.encoding,
             skip=options.skip,
         )

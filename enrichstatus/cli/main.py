@@ -12,7 +12,14 @@ from typing import Any
 
 from enrichstatus.cli import load, lookup, plan, poll, report, serve
 from enrichstatus.cli.options import refuse_empty, spelling
-from enrichstatus.errors import EnrichStatusError, OrganizationWarning, PollDeadline, RequirementError, ValidationError
+from enrichstatus.errors import (
+    EnrichStatusError,
+    OrganizationWarning,
+    PollDeadline,
+    RequirementError,
+    StatusWarning,
+    ValidationError,
+)
 
 _FAILED = 1
 _BAD_INPUT = 2
@@ -35,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_empty(options)
         with warnings.catch_warnings():
-            warnings.simplefilter("always", OrganizationWarning)
+            for kind in (OrganizationWarning, StatusWarning):
+                warnings.simplefilter("always", kind)
             warnings.showwarning = _warn
             options.run(options, _say)
         sys.stdout.flush()

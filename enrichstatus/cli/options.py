@@ -61,6 +61,7 @@ def add_source(command: Any) -> None:
         metavar="ORG",
         help="with --store or --records: the organization whose records to look in; a service knows it from the token",
     )
+    add_statuses(command, "; with --url or --records")
     add_service_options(command)
 
 
@@ -88,6 +89,22 @@ def add_service_options(command: Any) -> None:
         metavar="N/TIME",
         help="with --url: make no more requests than so many in such a time, e.g. 600/min or 10/s",
     )
+
+
+def add_statuses(command: Any, note: str) -> None:
+    """Declare what other words for a status mean than the contract's."""
+    command.add_argument(
+        "--statuses",
+        action="append",
+        metavar="WORD=STATUS,…",
+        help="what other words for a status mean, e.g. in_progress=pending,COMPLETED=finished" + note,
+    )
+
+
+def statuses(options: argparse.Namespace) -> dict[str, str] | None:
+    """Read --statuses, a contract's word for each other."""
+    given = [part for text in options.statuses or () for part in text.split(",")]
+    return dict(pair(part, "--statuses") for part in given) or None
 
 
 def add_now(command: Any) -> None:
@@ -166,6 +183,8 @@ def check_source(options: argparse.Namespace) -> None:
         refuse_stray(options, ["allow_http", "rate"], "--url")
         if options.org_id is None:
             raise ValidationError("Organization ID is missing: say whose records to look in with --org.")
+        if options.store is not None:
+            refuse_stray(options, ["statuses"], "--url or --records; those of a store are read when they are loaded")
     else:
         refuse_stray(options, ["org_id"], "--store or --records; a service knows the organization from the token")
         if options.now is None:
@@ -260,13 +279,15 @@ def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | Enrichm
     if options.base_url is not None:
         return service(options, max_processing_time=limits)
     if options.records and all(files.format_of(path) == "parquet" for path in files.expand(options.records)):
-        return EnrichmentStore.scan(options.records, org_id=options.org_id, max_processing_time=limits)
+        return EnrichmentStore.scan(
+            options.records, org_id=options.org_id, max_processing_time=limits, statuses=statuses(options)
+        )
     stored = options.store is not None
     path = store_file(options.store) if stored else ":memory:"
     store = opened(path, org_id=options.org_id, max_processing_time=limits, read_only=stored)
     try:
         if options.records:
-            store.load(options.records)
+            store.load(options.records, statuses=statuses(options))
     except BaseException:
         store.close()
         raise
@@ -278,7 +299,13 @@ def service(options: argparse.Namespace, **settings: Any) -> EnrichmentClient:
     from enrichstatus.sources.client.client import EnrichmentClient
 
     try:
-        return EnrichmentClient(options.base_url, allow_http=bool(options.allow_http), rate=options.rate, **settings)
+        return EnrichmentClient(
+            options.base_url,
+            allow_http=bool(options.allow_http),
+            rate=options.rate,
+            statuses=statuses(options),
+            **settings,
+        )
     except UnauthorizedError:
         raise ValidationError(
             "There is no ENRICHSTATUS_TOKEN in the environment: put the token of the service there."

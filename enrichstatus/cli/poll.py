@@ -18,6 +18,7 @@ from enrichstatus.cli.options import (
     add_prefix,
     add_service,
     add_service_options,
+    add_statuses,
     add_tasks,
     check_leads,
     check_outputs,
@@ -59,6 +60,7 @@ def add(commands: Any) -> None:
     add_tasks(command)
     add_service(command, required=True)
     add_service_options(command)
+    add_statuses(command, "")
     command.add_argument(
         "--store",
         dest="into",
@@ -216,7 +218,7 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
 
     from enrichstatus.cli import summary
     from enrichstatus.polling.update import cost
-    from enrichstatus.presentation import duration
+    from enrichstatus.presentation import duration, of_unknown_status
 
     frame = update.frame
     if options.output:
@@ -236,6 +238,8 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
             width=width,
         )
     )
+    if update.unknown:
+        say(f"\n{of_unknown_status(update.unknown)}")
     if options.output:
         say(f"\n{update.total:,} rows written to {options.output}")
 

@@ -9,6 +9,7 @@ from itertools import accumulate
 import pandas as pd
 import pyarrow as pa
 
+from enrichstatus.files.read import as_text
 from enrichstatus.frames import to_pandas
 from enrichstatus.outcomes import ENDED, LABELS, outcome
 from enrichstatus.presentation import bar, label, share
@@ -20,7 +21,7 @@ _HEAD = 8
 
 def head(table: pa.Table) -> pd.DataFrame:
     """Take the rows to show."""
-    return to_pandas(table.slice(0, _HEAD))
+    return to_pandas(as_text(table.slice(0, _HEAD)))
 
 
 def tally(status: pa.Table, *, prefix: str = "") -> pd.DataFrame:

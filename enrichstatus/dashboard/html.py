@@ -15,7 +15,7 @@ from enrichstatus.outcomes import ENDED, LABELS, outcome
 from enrichstatus.polling.background import Progress
 from enrichstatus.polling.tracker import NO_RECORD
 from enrichstatus.polling.update import Update, cost, reason
-from enrichstatus.presentation import duration, html_table, share, short
+from enrichstatus.presentation import duration, html_table, of_unknown_status, share, short
 from enrichstatus.schema import KEY
 
 
@@ -108,6 +108,13 @@ def trouble(progress: Progress) -> str:
     return f'<div class="trouble" role="alert">{"Ended" if progress.phase == "failed" else "Not answered"}: {why}<br>{then}</div>'
 
 
+def strange(update: Update) -> str:
+    """Show how many have a status that is unknown, and what helps; nothing where none has."""
+    if not update.unknown:
+        return ""
+    return f'<div class="trouble">{escape(of_unknown_status(update.unknown))}</div>'
+
+
 def bar(update: Update) -> str:
     """Draw what has become of the tasks as a bar of all of them, with a legend."""
     parts = _parts(update)
@@ -168,6 +175,7 @@ def body(progress: Progress, *, live: bool) -> str:
     return (
         trouble(progress)
         + bar(progress.update)
+        + strange(progress.update)
         + table(progress.update)
         + f'<div class="side">{picture(progress, live=live)}{changes(progress)}</div>'
     )

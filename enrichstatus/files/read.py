@@ -1,6 +1,10 @@
 """Files in: CSV, TSV, JSON, NDJSON and Parquet, compressed too; a fault is refused with its file and line.
 
-Text formats come back as text, cell for cell: nothing is guessed of a zip code or a date that belongs to the caller.
+Cells of CSV come back as text: nothing is guessed of a zip code or a date that belongs to the caller.
+
+What JSON keeps: a member that is text, true or false, a whole number of 64 bits, or a number that a double holds, in every object that has
+it, becomes a column of that type. Any other (nested, of several types, of more digits) becomes a column of JSON, which goes to JSON as it
+stands, and to CSV and into frames as text. An absent member is null.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -56,10 +60,51 @@ with objects as (
         row_number() over () as place
     from read_json_objects($file, hive_partitioning = false)
 ), members as (
-    select unnest(if(len(members) > 0, members, [null])) as member, place, odd from objects
+    select
+        unnest(if(len(members) > 0, members, [null])) as member,
+        unnest(range(greatest(len(members), 1))) as nth,
+        place,
+        odd
+    from objects
 )
-select member, bool_or(odd) from members group by member order by min(place)
+select member, bool_or(odd) from members group by member order by min(place), min(nth), member
 """
+# What all values of a member are: see the module's first lines. A whole number beyond 64 bits is a DOUBLE here, with all of its digits
+_KINDS_SQL = """
+with cells as (
+    select
+        unnest(range(len($pointers))) as place,
+        unnest(json_type(json, $pointers)) as kind,
+        unnest(json_extract_string(json, $pointers)) as value
+    from objects
+)
+select
+    place,
+    case
+        when bool_and(kind = 'VARCHAR') then 'VARCHAR'
+        when bool_and(kind = 'BOOLEAN') then 'BOOLEAN'
+        when bool_and(kind in ('BIGINT', 'UBIGINT') and try_cast(value as bigint) is not null) then 'BIGINT'
+        when bool_and(kind = 'UBIGINT') then 'UBIGINT'
+        when bool_and(case kind
+            when 'DOUBLE' then regexp_matches(value, '[.eE]') and isfinite(value::double)
+            when 'BIGINT' then abs(value::hugeint) <= 1::hugeint << 53
+            when 'UBIGINT' then value::hugeint <= 1::hugeint << 53
+            else false
+        end) then 'DOUBLE'
+        else 'JSON'
+    end
+from cells
+where kind <> 'NULL'
+group by place
+"""
+_KINDS = {
+    "VARCHAR": pa.string(),
+    "BOOLEAN": pa.bool_(),
+    "BIGINT": pa.int64(),
+    "UBIGINT": pa.uint64(),
+    "DOUBLE": pa.float64(),
+    "JSON": pa.json_(),
+}
 
 
 def is_path(data: object) -> bool:
@@ -138,7 +183,8 @@ class Files:
                     headers = [schema.names for schema in self._schemas.values()]
                     self._refuse_alike(headers)
                 case _:
-                    self._objects, headers = _members(self.paths, encoding)
+                    self._values, headers = _members(self.paths, encoding)
+                    self._kinds: dict[str, str] = {}
         # a name that stands twice in one file is matched with itself, first with first
         places = dict.fromkeys(place for header in headers for place in _counted(header))
         self.names = [name for name, _ in places]
@@ -166,7 +212,7 @@ class Files:
                 case "parquet":
                     return con.sql(_PARQUET_SQL, params={"files": list(map(glob.escape, self.paths))})
                 case _:
-                    return self._json(con)
+                    return self._members(self._objects(con), dict.fromkeys(self.names, "VARCHAR"))
 
     def stream(self, con: duckdb.DuckDBPyConnection, only: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """Stream the rows in order, with all of `columns` or some of them."""
@@ -180,13 +226,7 @@ class Files:
                 case _ if not names:  # DuckDB has no relation without columns
                     return pa.RecordBatchReader.from_batches(pa.schema([]), iter(()))
                 case _:
-                    relation = self._json(con)
-                    there = dict(zip(self.names, relation.columns, strict=False))
-                    picked = relation.select(*(duckdb.ColumnExpression(there[name]) for name in names))
-                    reader = picked.to_arrow_reader(BATCH)
-                    schema = pa.schema([(name, pa.string()) for name in names])
-                    renamed = (pa.record_batch(batch.columns, schema=schema) for batch in reader)
-                    return pa.RecordBatchReader.from_batches(schema, renamed)
+                    return self._stream_json(con, names)
 
     def _stream_csv(self, names: Sequence[str], only: Sequence[str]) -> pa.RecordBatchReader:
         """Stream the cells of CSV files, each with its own delimiter, as text; only an empty cell is null."""
@@ -224,24 +264,67 @@ class Files:
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 
-    def _json(self, con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
-        """Take the members of the objects, found by their exact names, as text."""
+    def _stream_json(self, con: duckdb.DuckDBPyConnection, names: Sequence[str]) -> pa.RecordBatchReader:
+        """Stream members of the objects, each as what it is in all of them."""
+        objects = self._objects(con)
+        if not self._kinds:
+            found = con.sql(_KINDS_SQL, params={"pointers": list(map(_pointer, self.names))}).fetchall()
+            self._kinds = dict.fromkeys(self.names, "VARCHAR") | {self.names[place]: kind for place, kind in found}
+        kinds = {name: self._kinds[name] for name in names}
+        schema = pa.schema([(name, _KINDS[kind]) for name, kind in kinds.items()])
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for batch in self._members(objects, kinds).to_arrow_reader(BATCH):
+                cells = zip(schema.types, batch.columns[:-1], strict=True)
+                made = [
+                    pa.ExtensionArray.from_storage(kind, cell) if kind == pa.json_() else cell for kind, cell in cells
+                ]
+                yield pa.record_batch(made, schema=schema)
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
+
+    def _objects(self, con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+        """Scan the files as objects."""
         # one scan, unless Python has read some: then file by file, or their order would be lost
-        read_here = any(table is not None for table in self._objects.values())
+        read_here = any(table is not None for table in self._values.values())
         scans = [[path] for path in self.paths] if read_here else [self.paths]
         parts = [
             con.sql(_JSON_SQL, params={"files": list(map(glob.escape, paths))})
             if table is None
             else con.from_arrow(table)
-            for paths, table in zip(scans, self._objects.values(), strict=False)
+            for paths, table in zip(scans, self._values.values(), strict=False)
         ]
-        objects = reduce(duckdb.DuckDBPyRelation.union, parts)
+        return reduce(duckdb.DuckDBPyRelation.union, parts)
+
+    def _members(self, objects: duckdb.DuckDBPyRelation, kinds: Mapping[str, str]) -> duckdb.DuckDBPyRelation:
+        """Take members of the objects, found by their exact names, as these kinds of values, and `FILE`."""
         call, column, value = duckdb.FunctionExpression, duckdb.ColumnExpression, duckdb.ConstantExpression
-        cells = call("json_extract_string", column("json"), value(list(map(_pointer, self.names)))).alias("cells")
-        picked = [call("list_extract", column("cells"), value(place)) for place in range(1, len(self.names) + 1)]
-        columns = distinct([*self.names, FILE], str.casefold)
+        pointers = value(list(map(_pointer, kinds)))
+        lists = [call(function, column("json"), pointers).alias(function) for function in _EXTRACT]
+        picked = []
+        for place, kind in enumerate(kinds.values(), 1):
+            text, json = (call("list_extract", column(function), value(place)) for function in _EXTRACT)
+            picked.append(
+                duckdb.CaseExpression(text.isnotnull(), json.cast("VARCHAR")) if kind == "JSON" else text.cast(kind)
+            )
+        columns = distinct([*kinds, FILE], str.casefold)
         named = [cell.alias(name) for cell, name in zip([*picked, column(FILE)], columns, strict=True)]
-        return objects.select(cells, column(FILE)).select(*named)
+        return objects.select(*lists, column(FILE)).select(*named)
+
+
+_EXTRACT = ("json_extract_string", "json_extract")
+
+
+def as_text(table: pa.Table) -> pa.Table:
+    """Turn columns of JSON into text: text as it is, everything else as JSON writes it."""
+    for place, field in enumerate(table.schema):
+        if isinstance(field.type, pa.JsonType):
+            with duckdb.connect() as con:
+                cells = con.from_arrow(pa.table({"json": table.column(place)}))
+                json, whole = duckdb.ColumnExpression("json"), duckdb.ConstantExpression("$")
+                text = cells.select(duckdb.FunctionExpression("json_extract_string", json, whole)).to_arrow_table()
+            table = table.set_column(place, field.name, text.column(0))
+    return table
 
 
 def _pointer(member: str) -> str:

@@ -361,6 +361,8 @@ def objects(path: str, encoding: str | None) -> list[dict[str, Any]]:
             value, place = decoder.raw_decode(text, place)
             if not isinstance(value, dict):
                 raise _unreadable(path, line(start), f"{_shown(text[start:])} is not a JSON object, as rows are.")
+            if r"\ud" in text[start:place].lower():
+                json.dumps(value, ensure_ascii=False).encode()
             values.append(value)
             place = after(place)
             if array:
@@ -375,6 +377,10 @@ def objects(path: str, encoding: str | None) -> list[dict[str, Any]]:
         raise _unreadable(path, error.lineno, f"{error.msg} (column {error.colno}).{cut}") from None
     except _Twice as error:
         raise _unreadable(path, line(start), f"the member {str(error)!r} stands twice in one object.") from None
+    except UnicodeEncodeError:
+        raise _unreadable(
+            path, line(start), "half of a surrogate pair is not text; write the character in full."
+        ) from None
     except RecursionError:
         raise _unreadable(path, line(start), "its values are nested too deeply.") from None
     return _unwrapped(path, values)
@@ -383,9 +389,4 @@ def objects(path: str, encoding: str | None) -> list[dict[str, Any]]:
 def as_table(path: str, values: list[dict[str, Any]]) -> pa.Table:
     """Give objects to DuckDB as text, with their file."""
     texts = [json.dumps(value, ensure_ascii=False) for value in values]
-    try:
-        return pa.table({"json": pa.array(texts, pa.string()), FILE: pa.repeat(path, len(texts))})
-    except UnicodeError:
-        raise ValidationError(
-            f"{path!r} holds half of a surrogate pair, which is not text; write the character in full."
-        ) from None
+    return pa.table({"json": pa.array(texts, pa.string()), FILE: pa.repeat(path, len(texts))})

@@ -6,6 +6,7 @@ import codecs
 import errno
 import io
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,7 +20,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from enrichstatus.errors import EnrichStatusError, ValidationError
-from enrichstatus.files.read import PathLike
+from enrichstatus.files.read import PathLike, as_text
 from enrichstatus.schema import PANDAS_TYPES, listed
 
 #: Takes the next piece of what is written; all pieces are of one schema.
@@ -178,25 +179,32 @@ def pieces(file: Any, ending: str, schema: pa.Schema, *, bom: bool = False) -> I
         options = pacsv.WriteOptions(quoting_style="needed", delimiter="\t" if ending == ".tsv" else ",")
         if bom:
             file.write(codecs.BOM_UTF8)
-        with pacsv.CSVWriter(file, _plain(schema.empty_table(), bom=bom).schema, write_options=options) as csv:
-            yield lambda table: csv.write_table(_plain(table, bom=bom))
+        with pacsv.CSVWriter(file, _plain(as_text(schema.empty_table()), bom=bom).schema, write_options=options) as csv:
+            yield lambda table: csv.write_table(_plain(as_text(table), bom=bom))
     else:
-        begin, between, end = (b"[", b",", b"]") if ending == ".json" else (b"", b"", b"")
+        begin, between, end = ("[", ",", "]") if ending == ".json" else ("", "", "")
+        nested = any(pa.types.is_nested(kind) or isinstance(kind, pa.JsonType) for kind in schema.types)
         with duckdb.connect() as con:
 
             def put(table: pa.Table) -> None:
                 nonlocal begin
                 for batch in _objects(con, table, "" if between else "\n").to_batches():
                     if len(batch):
-                        file.write(begin + between.join(batch.column(0).cast(pa.binary()).to_pylist()))
+                        text = between.join(batch.column(0).to_pylist())
+                        # within nested values DuckDB writes words that are not JSON
+                        text = _WORDS.sub(lambda found: found[1] or "null", text) if nested else text
+                        file.write((begin + text).encode())
                         begin = between
 
             yield put
-        file.write((b"[" if begin == b"[" else b"") + end)
+        file.write((("[" if begin == "[" else "") + end).encode())
+
+
+_WORDS = re.compile(r'("(?:[^"\\]|\\.)*")|-?(?:NaN|Infinity)')
 
 
 def _objects(con: duckdb.DuckDBPyConnection, table: pa.Table, line_end: str) -> pa.Table:
-    """Make a JSON object of each row; what is not a number in JSON is null."""
+    """Make a JSON object of each row; a NaN or an infinity, which JSON does not have, is null, nested ones later."""
     if not table.num_columns:
         return pa.table({"json": ["{}" + line_end] * len(table)})
     columns = []

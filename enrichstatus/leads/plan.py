@@ -21,7 +21,7 @@ from enrichstatus.lookup.tasks import check, task_tables, to_pandas
 from enrichstatus.presentation import NONE, html_table, number
 
 #: What is to be done with a task, in the order of a plan's table.
-ACTIONS = ("have", "no_data", "in_flight", "retry", "trigger", "over_budget", "duplicate", "invalid")
+ACTIONS = ("have", "no_data", "in_flight", "unknown", "retry", "trigger", "over_budget", "duplicate", "invalid")
 BOUGHT = ("retry", "trigger")
 
 Codes = npt.NDArray[np.int64]
@@ -39,11 +39,20 @@ class Plan(Generic[Kind]):
     """
 
     def __init__(
-        self, frame: Kind, keys: pa.Table, action: Codes, cost: Numbers, fields: Sequence[str], *, priced: bool
+        self,
+        frame: Kind,
+        keys: pa.Table,
+        action: Codes,
+        cost: Numbers,
+        fields: Sequence[str],
+        *,
+        priced: bool,
+        notes: Sequence[str] = (),
     ):
         self.frame = frame
         self.cost = float(cost.sum())
-        self._keys, self._action, self._costs, self._fields, self._priced = keys, action, cost, fields, priced
+        self._keys, self._action, self._costs, self._fields = keys, action, cost, fields
+        self._priced, self._notes = priced, notes
 
     @cached_property
     def _counts(self) -> pd.DataFrame:
@@ -88,7 +97,7 @@ class Plan(Generic[Kind]):
         price = f" for {number(self.cost)} credits" if self._priced else ""
         over = int(counts.get("over_budget", 0))
         more = f"; {over:,} more are beyond the budget" if over else ""
-        return f"Plan of {len(self):,} tasks: {bought:,} to trigger{price}{more}"
+        return "; ".join([f"Plan of {len(self):,} tasks: {bought:,} to trigger{price}{more}", *self._notes])
 
     def _table(self) -> pd.DataFrame:
         table = self.summary()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
@@ -29,10 +30,11 @@ from enrichstatus.lookup.arguments import (
 from enrichstatus.lookup.query import Source, refuse_taken
 from enrichstatus.lookup.tasks import check, create_vocabularies, problems
 from enrichstatus.outcomes import OUTCOMES
+from enrichstatus.presentation import of_unknown_status
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, listed
 from enrichstatus.sources.store.duckdb_source import Embedded
 
-_HAVE, _NO_DATA, _IN_FLIGHT, _RETRY, _TRIGGER, _OVER_BUDGET, _DUPLICATE, _INVALID = range(len(ACTIONS))
+_HAVE, _NO_DATA, _IN_FLIGHT, _UNKNOWN, _RETRY, _TRIGGER, _OVER_BUDGET, _DUPLICATE, _INVALID = range(len(ACTIONS))
 #: For each outcome why a task is bought or not, with the day of the record's making or of its end.
 _WHY = {
     "data": "data found on {ended}",
@@ -46,7 +48,13 @@ _WHY = {
     "no_record": "never bought",
     "invalid": "no task",
 }
-_LEFT_ALONE = {"data": _HAVE, "pending": _IN_FLIGHT, "unanswered": _IN_FLIGHT, "invalid": _INVALID}
+_LEFT_ALONE = {
+    "data": _HAVE,
+    "pending": _IN_FLIGHT,
+    "unanswered": _IN_FLIGHT,
+    "unknown": _UNKNOWN,
+    "invalid": _INVALID,
+}
 #: What is done with a task of each outcome: bought for the first time, bought again, or left alone.
 _ACTIONS = {
     word: (_RETRY if outcome.ended else _TRIGGER) if outcome.bought else _LEFT_ALONE.get(word, _NO_DATA)
@@ -102,8 +110,8 @@ def plan(
     Returns
     -------
     Plan
-        Its ``.frame`` is the tasks with ``action`` (``have``, ``no_data``, ``in_flight``, ``retry``, ``trigger``, ``over_budget``,
-        ``duplicate`` of a task further up, ``invalid``), ``reason`` in words, and ``cost`` in credits.
+        Its ``.frame`` is the tasks with ``action`` (``have``, ``no_data``, ``in_flight``, ``unknown``, ``retry``, ``trigger``,
+        ``over_budget``, ``duplicate`` of a task further up, ``invalid``), ``reason`` in words, and ``cost`` in credits.
 
     Raises
     ------
@@ -143,7 +151,8 @@ def plan(
                 f"needs the price of {listed(unpriced)}, which the costs do not have.", argument="budget"
             )
         asked = None if now is None else moment  # a service uses its own clock, unless `now` is given
-        found = source.lookup(keys, columns=("reason", "createdAt", "updatedAt"), errors="coerce", now=asked)
+        columns = ("reason", "status", "createdAt", "updatedAt")
+        found = source.lookup(keys, columns=columns, errors="coerce", now=asked)
         reason: Codes = pc.index_in(found["reason"], pa.array(_WORDS)).to_numpy()
         made, ended = (found[name].to_numpy() for name in ("createdAt", "updatedAt"))
         ended = np.where(np.isnat(ended), made, ended)
@@ -175,7 +184,9 @@ def plan(
         words = pc.replace_with_mask(words, mask, told["words"].combine_chunks())
     added = [pa.DictionaryArray.from_arrays(action, ACTIONS).cast(pa.string()), words, pa.array(cost)]
     whole = frame.assign(pa.table(added, names=[prefix + name for name in _ADDED]))
-    return Plan(whole, keys, action, cost, fields, priced=bool(prices))
+    strange = Counter(found["status"].filter(pa.array(action == _UNKNOWN)).to_pylist())
+    notes = [of_unknown_status(strange)] if strange else []
+    return Plan(whole, keys, action, cost, fields, priced=bool(prices), notes=notes)
 
 
 def _parse_retry(retry: Sequence[str] | str) -> list[str]:

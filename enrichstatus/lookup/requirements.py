@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -10,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus import frames
-from enrichstatus.errors import RequirementError, ValidationError
+from enrichstatus.errors import RequirementError, StatusWarning, ValidationError
 from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.outcomes import outcome
+from enrichstatus.presentation import of_unknown_status
 from enrichstatus.schema import listed
 
 F = TypeVar("F")
@@ -64,13 +66,13 @@ def require(
             f"There is no column {name!r}; found {listed(frame.columns)}. What a lookup gave is required."
         )
     words = frame.arrow([name]).column(0).cast(pa.string()) if len(frame) else pa.chunked_array([], pa.string())
-    counts = words.value_counts()
-    judge(
-        pa.table({"status": counts.field("values"), "tasks": counts.field("counts")}),
-        ended=ended,
-        failed=failed,
-        tasks=tasks,
+    found = frame.arrow([data]).column(0) if (data := prefix + "dataFound") in frame.columns and len(frame) else None
+    if found is None or not pa.types.is_boolean(found.type):
+        found = pa.nulls(len(words), pa.bool_())
+    counts = (
+        pa.table({"status": words, "dataFound": found}).group_by(["status", "dataFound"]).aggregate([([], "count_all")])
     )
+    judge(counts.rename_columns({"count_all": "tasks"}), ended=ended, failed=failed, tasks=tasks)
     return status
 
 
@@ -98,10 +100,15 @@ def check_required(require: object) -> None:
 def judge(
     counts: pa.Table, *, ended: float | None = None, failed: float | None = None, tasks: int | None = None
 ) -> None:
-    """Raise `RequirementError` where the numbers of ``tasks`` by ``status`` do not reach what is required."""
+    """Raise `RequirementError` where the numbers of ``tasks`` by ``status`` and ``dataFound`` do not reach what is required."""
     count = pc.sum(counts["tasks"]).as_py() or 0
-    # a few statuses, not tasks; whether there is data matters to neither share
-    became = [outcome(status, None) for status in counts["status"].to_pylist()]
+    # a few statuses, not tasks
+    became = [
+        outcome(*pair) for pair in zip(*(counts[name].to_pylist() for name in ("status", "dataFound")), strict=True)
+    ]
+    unknown = counts.filter(pa.array([one.word == "unknown" for one in became], pa.bool_()))
+    unknown = unknown.group_by("status").aggregate([("tasks", "sum")])
+    strange = dict(zip(*(column.to_pylist() for column in unknown.columns), strict=True))
     done = pc.sum(counts["tasks"].filter(pa.array([one.ended for one in became], pa.bool_()))).as_py() or 0
     vain = pc.sum(counts["tasks"].filter(pa.array([one.failed for one in became], pa.bool_()))).as_py() or 0
     figures = {"tasks": count, "ended": done / count if count else 1.0, "failed": vain / count if count else 0.0}
@@ -115,4 +122,7 @@ def judge(
         share = math.ceil(figures["failed"] * 10_000) / 100
         short.append(f"{vain:,} have failed or timed out ({share:g} %), and at most {failed * 100:.10g} % may")
     if short:
+        short += [of_unknown_status(strange)] if strange else []
         raise RequirementError(f"Of {count:,} tasks " + "; ".join(short) + ".", figures)
+    if strange:
+        warnings.warn(f"{of_unknown_status(strange)}.", StatusWarning, stacklevel=3)

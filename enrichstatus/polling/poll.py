@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from enrichstatus.errors import EnrichStatusError, LookupInterrupted, PollDeadline, PollInterrupted, ValidationError
+from enrichstatus.errors import (
+    EnrichStatusError,
+    LookupInterrupted,
+    PollDeadline,
+    PollInterrupted,
+    StatusWarning,
+    ValidationError,
+)
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import Errors, parse_duration, parse_number
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.run import Duration, Run
 from enrichstatus.polling.schedules import Ask, Backoff
 from enrichstatus.polling.update import Update
+from enrichstatus.presentation import of_unknown_status
 
 if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore
@@ -181,6 +190,8 @@ def wait(
             raise
         raise _interrupted(last) from interrupt
     assert last is not None  # there is one at least
+    if last.unknown:
+        warnings.warn(f"{of_unknown_status(last.unknown)}.", StatusWarning, stacklevel=2)
     frame: Kind = last.frame
     return frame
 

@@ -16,8 +16,9 @@ import pyarrow as pa
 from enrichstatus.errors import PartialLookupError
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.contract import BATCH_SIZE
+from enrichstatus.outcomes import outcome
 from enrichstatus.polling.tracker import NO_RECORD, UNANSWERED, Codes, Places, Tracker
-from enrichstatus.presentation import duration, plain
+from enrichstatus.presentation import duration, of_unknown_status, plain
 from enrichstatus.survival import Outlook
 
 #: Columns of the counts that are no status.
@@ -111,6 +112,8 @@ class Update:
         What the rows that have not ended are, in words: pending, or unanswered where nobody has answered.
     requests : int
         Requests of 200 tasks made until now.
+    unknown : dict
+        Rows by a status that is unknown; ``statuses=`` of the source says what it means.
     saved : int
         How many more a plain loop would have made until now: one that looks up all tasks after 1, 2, 4 … 60, 60 … seconds.
     elapsed : float
@@ -164,6 +167,18 @@ class Update:
         """Number of rows that have ended, bad ones among them."""
         return self.total - int(self.counts[["pending", "unanswered"]].to_numpy().sum())
 
+    @cached_property
+    def unknown(self) -> dict[str, int]:
+        """Number of rows by status that is unknown; data with one is data all the same."""
+        state = self.state
+        good = state.places[state.places >= 0]
+        counts = np.bincount(state.status[good][state.found[good] < 0], minlength=len(state.vocabulary))
+        return {
+            word: int(count)
+            for word, count in zip(state.vocabulary, counts, strict=True)
+            if count and outcome(word, None).word == "unknown"
+        }
+
     @property
     def unfinished(self) -> str:
         """What the tasks that have not ended are, in words: pending, or unanswered where nobody has answered."""
@@ -201,6 +216,8 @@ class Update:
         parts += [", ".join(f"{count:,} {name}" for name, count in shown.items() if count)]
         if self.half_in is not None and not self.done:
             parts.append(f"half of the rest in {duration(round(self.half_in))}, 90 % in {_or_later(self.most_in)}")
+        if self.unknown:
+            parts.append(of_unknown_status(self.unknown))
         parts.append(cost(self))
         if self.error is not None:
             parts.append(f"not answered: {reason(self.error)}")

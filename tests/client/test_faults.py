@@ -519,6 +519,8 @@ def test_an_unknown_status_and_extra_members_are_no_fault_and_absent_ones_are_nu
     assert answer[[*optional, "dataFound"]].isna().all(axis=None)
     assert answer["createdAt"].tolist() == [pd.Timestamp("2026-11-16T08:00:00Z")] * 2
     assert "novel" not in answer
+    with client(serve(then=lean), statuses={"ZURÜCKGESTELLT 🕓": "pending"}) as mapped:
+        assert statuses(mapped.lookup(tasks_of(2), now="2026-11-16T08:00:01Z")) == ["pending"] * 2
 
 
 def change(**members: Any) -> Answer:

@@ -433,6 +433,7 @@ def test_a_status_that_nobody_knows_has_a_part_of_its_own():
     assert watch.progress.update.ended == 3
     assert 'title="unknown status: 3"' in html
     assert "><bdi>unknown status</bdi></th>" in html
+    assert "3 with an unknown status: &#x27;verified&#x27; (3). statuses= (--statuses) says what a word means" in html
 
 
 def test_bad_rows_are_told_apart(make: Make):

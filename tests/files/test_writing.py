@@ -8,7 +8,7 @@ import decimal
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.cli import main
+from enrichstatus.server import Background, create_app
 from tests.support.cases import cases
 from tests.support.factory import NOW, ORG, record, uid
 
 FEW = 5
+TOKEN = "s3cret-t0ken"
+WAYS = ["lookup_to", "lookup", "lookup --url", "plan", "poll"]
 MAKERS: dict[pa.DataType, Callable[[random.Random], Any]] = {
     pa.int64(): lambda dice: dice.randint(-(2**63), 2**63 - 1),
     pa.uint64(): lambda dice: dice.randint(0, 2**64 - 1),
@@ -99,13 +102,37 @@ def store(tmp_path: Path) -> str:
     return path
 
 
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A service at which everything has ended."""
+    with es.EnrichmentStore() as ended:
+        ended.load([record(n, status="finished", dataFound=True) for n in range(FEW)])
+        with Background(create_app(ended, tokens={TOKEN: ORG})) as background:
+            yield background.url
+
+
+@pytest.fixture
+def command(store: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run a command on tasks, at the store or, ``lookup --url`` and ``poll``, at the service; gives its exit code."""
+    monkeypatch.setenv("ENRICHSTATUS_TOKEN", TOKEN)
+
+    def run(way: str, *arguments: object) -> int:
+        at_service = way in ("lookup --url", "poll")
+        source = ["--url", url] if at_service else ["--store", store, "--org", ORG]
+        return main([way.partition(" ")[0], *map(str, arguments), *source])
+
+    return run
+
+
 @pytest.mark.parametrize("ending", ["parquet", "csv", "ndjson"])
-@pytest.mark.parametrize("way", ["lookup_to", "lookup", "plan"])
-def test_the_callers_columns_come_back_as_they_were(tmp_path: Path, store: str, ending: str, way: str):
+@pytest.mark.parametrize("way", WAYS)
+def test_the_callers_columns_come_back_as_they_were(
+    tmp_path: Path, store: str, ending: str, way: str, command: Callable[..., int]
+):
     """Random columns of every type go from file to file; a format that cannot hold one names it, and nothing is written."""
     dice = random.Random(f"{ending} {way}")
     source, out = tmp_path / "tasks.parquet", tmp_path / f"o.{ending}"
-    for _ in range(cases(6, 300)):
+    for _ in range(cases(3, 300)):
         kinds = dice.sample(list(MAKERS), 3)
         tasks = columns(dice, kinds)
         pq.write_table(tasks, source)
@@ -117,7 +144,7 @@ def test_the_callers_columns_come_back_as_they_were(tmp_path: Path, store: str, 
                 except es.ValidationError as error:
                     assert "cannot hold the column 'own" in str(error)  # noqa: PT017
         else:
-            code = main([way, str(source), "--store", store, "--org", ORG, "-o", str(out)])
+            code = command(way, source, "-o", out)
             assert code == (0 if out.exists() else 2)
         lost = [kind for kind in kinds if not held(kind, ending)]
         assert out.exists() == (not lost), kinds
@@ -185,12 +212,86 @@ def test_csv_for_excel(tmp_path: Path, store: str, capsys: pytest.CaptureFixture
     assert "CSV" in capsys.readouterr().err
 
 
+def strict(path: Path) -> Any:
+    """Read JSON as readers do that take none of Python's NaN."""
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+
+
 def test_numbers_that_json_has_none_for_are_null(tmp_path: Path):
-    """NaN and infinities are written as null, so that every reader takes the file."""
-    table = {"entityId": [uid(n) for n in range(3)], "field": ["emails"] * 3, "x": [math.nan, math.inf, 1.5]}
-    pq.write_table(pa.table(table), tmp_path / "t.parquet")
-    es.EnrichmentStore(org_id=ORG).lookup_to(tmp_path / "t.parquet", tmp_path / "o.json")
-    assert [row["x"] for row in json.loads((tmp_path / "o.json").read_text())] == [None, None, 1.5]
+    """NaN and infinities are written as null, nested ones too, so that every reader takes the file; text of these words stays."""
+    cells = [math.nan, math.inf, 1.5]
+    rows = {"entityId": [uid(n) for n in range(3)], "field": ["emails"] * 3, "x": cells}
+    nested = [{"a": [one, -math.inf], 'NaN "NaN': "-Infinity, NaN"} for one in cells]
+    pq.write_table(pa.table(rows | {"y": nested}), tmp_path / "t.parquet")
+    (tmp_path / "t.json").write_text(
+        json.dumps([{"entityId": uid(n), "field": "emails", "x": cells[n], "y": nested[n]} for n in range(3)])
+    )
+    for given in ("t.parquet", "t.json"):
+        es.EnrichmentStore(org_id=ORG).lookup_to(tmp_path / given, tmp_path / "o.json", overwrite=True)
+        written = strict(tmp_path / "o.json")
+        assert [row["x"] for row in written] == [None, None, 1.5]
+        assert [row["y"]["a"] for row in written] == [[None, None], [None, None], [1.5, None]]
+        assert {row["y"]['NaN "NaN'] for row in written} == {"-Infinity, NaN"}
+
+
+MEMBERS: dict[str, list[Any]] = {
+    "whole": [5, None, -(2**63)],
+    "beyond 63 bits": [2**64 - 1, 0, 1],
+    "beyond 64 bits": [2**90, 1, -(2**64)],
+    "number": [0.1, 1e22, 5],
+    "digits beside a fraction": [2**53 + 1, 0.5, None],
+    "yes": [True, None, False],
+    "text": ["007", "", "null"],
+    "nested": [{"a": [1, {"b": None}]}, [], None],
+    "several": [5, "5", [True]],
+    "": [1, 2, 3],
+    "WHOLE": ["é", "\n", '"'],
+    "none": [None, None, None],
+}
+
+
+@pytest.mark.parametrize("way", [*WAYS, "lookup of leads"])
+@pytest.mark.parametrize("ending", [".json", ".ndjson"])
+def test_what_json_keeps(tmp_path: Path, store: str, way: str, ending: str, command: Callable[..., int]):
+    """Numbers, booleans, nested values and nulls of JSON come back as JSON as they were, from every command; a lead list's too."""
+    own = [{name: values[n] for name, values in MEMBERS.items()} for n in range(3)]
+    keys = [{"lead_id" if "leads" in way else "entityId": uid(n)} for n in range(3)]
+    rows = [key | ({} if "leads" in way else {"field": "emails"}) | row for key, row in zip(keys, own, strict=True)]
+    source, out = tmp_path / f"t{ending}", tmp_path / "o.json"
+    source.write_text(json.dumps(rows) if ending == ".json" else "\n".join(map(json.dumps, rows)), encoding="utf-8")
+    if way == "lookup_to":
+        with es.EnrichmentStore(store, org_id=ORG, read_only=True) as made:
+            made.lookup_to(source, out)
+    else:
+        leads = ["--entity-id", "lead_id", "--fields", "emails"] if "leads" in way else []
+        assert command(way, source, *leads, "-o", out) == 0
+    written = strict(out)
+    assert [{name: row[name] for name in MEMBERS} for row in written] == own
+    kinds = [type(row[name]) for row in written for name in MEMBERS if name != "number"]
+    assert kinds == [type(row[name]) for row in own for name in MEMBERS if name != "number"]
+
+
+def test_members_of_json_have_types_in_other_formats(tmp_path: Path):
+    """In Parquet and in frames the members of one type have it; the others are JSON, and text in CSV and in frames."""
+    rows = [
+        {"entityId": uid(n), "field": "emails"} | {name: values[n] for name, values in MEMBERS.items()}
+        for n in range(3)
+    ]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    store = es.EnrichmentStore(org_id=ORG)
+    for ending in ("parquet", "csv"):
+        store.lookup_to(tmp_path / "t.json", tmp_path / f"o.{ending}")
+    kinds = {field.name: str(field.type) for field in pq.read_schema(tmp_path / "o.parquet")}
+    assert [kinds[name] for name in MEMBERS] == [
+        "int64", "uint64", "extension<arrow.json>", "double", "extension<arrow.json>", "bool", "string",
+        "extension<arrow.json>", "extension<arrow.json>", "int64", "string", "string",
+    ]  # fmt: skip
+    with (tmp_path / "o.csv").open(newline="", encoding="utf-8") as file:
+        cells = list(csv.DictReader(file))
+    frame = store.lookup(tmp_path / "t.json")
+    assert [row["several"] for row in cells] == frame["several"].tolist() == ["5", "5", "[true]"]
+    assert [row["beyond 64 bits"] for row in cells] == [str(2**90), "1", str(-(2**64))]
+    assert frame["whole"].tolist() == [5, pd.NA, -(2**63)]
 
 
 ODD: dict[str, Callable[[], Any]] = {

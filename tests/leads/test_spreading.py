@@ -231,7 +231,7 @@ def test_a_list_that_ended_well_enough_passes():
     frame = ended("finished", "finished", "failed", None)
     assert es.require(frame, ended=0.75, failed=0.25, tasks=4) is frame
     assert es.require(pl.DataFrame(frame), ended=0.5).height == 4
-    assert len(es.require(pa.table({"old_status": ["odd"]}), ended=1, prefix="old_")) == 1
+    assert len(es.require(pa.table({"old_status": ["failed"]}), ended=1, prefix="old_")) == 1
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from enrichstatus.lookup.arguments import (
 from enrichstatus.lookup.contract import tasks_of
 from enrichstatus.lookup.query import LOOKUP_SQL, PartialAnswer, look_up, timing_out
 from enrichstatus.lookup.tasks import check, task_tables
-from enrichstatus.schema import FIELDS
+from enrichstatus.schema import FIELDS, parse_statuses
 from enrichstatus.sources.client import batches
 from enrichstatus.sources.client import responses as replies
 from enrichstatus.sources.client.config import Bearer, parse_flag, parse_settings
@@ -70,6 +70,8 @@ class EnrichmentClient:
         It is always checked.
     fields : sequence of str
         The fields that the service knows.
+    statuses : mapping, optional
+        What the service's own words for a status mean, ``{"in_progress": "pending", "COMPLETED": "finished"}``; see `EnrichmentStore`.
     max_processing_time : str, timedelta, seconds, or a mapping of these by field
         Only used where ``lookup`` is given ``now=``: what the service reports as pending is a timeout when it is older.
     progress : bool, optional
@@ -104,6 +106,7 @@ class EnrichmentClient:
         allow_http: bool = False,
         verify: str | os.PathLike[str] | bool | None = None,
         fields: Sequence[str] = FIELDS,
+        statuses: Mapping[str, str] | None = None,
         max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
         progress: bool | None = None,
     ):
@@ -125,7 +128,7 @@ class EnrichmentClient:
             verify=verify,
         )
         self.base_url, self._settings, self._bearer, self._progress = settings.address, settings, bearer, progress
-        self.fields = parse_fields(fields)
+        self.fields, self._statuses = parse_fields(fields), parse_statuses(statuses)
         self._limits = parse_limits(max_processing_time, self.fields)
         bearer.check()
         #: by process: a forked child shares neither sockets nor locks with its parent
@@ -213,7 +216,7 @@ class EnrichmentClient:
 
         def read(content: bytes) -> pa.Table:
             objects = replies.parse(content)
-            records = replies.table(objects)
+            records = replies.table(objects, self._statuses)
             found.extend(objects)
             return records
 
@@ -265,7 +268,7 @@ class EnrichmentClient:
         self, con: duckdb.DuckDBPyConnection, transport: Transport, now: Instant, names: Sequence[str]
     ) -> pa.Table:
         """Have the checked tasks answered by the service, and run the query over what it answered."""
-        outcome = self._request(con, transport, lambda content: replies.table(replies.parse(content)))
+        outcome = self._request(con, transport, lambda content: replies.table(replies.parse(content), self._statuses))
         newest = con.execute("select epoch(max(greatest(createdAt, updatedAt))) from received").fetchall()[0][0]
         moment = transport.clock.instant(parse_instant(now), None if now is not None else newest)
         limits = timing_out(self._limits, moment, judged=now is not None)

@@ -7,7 +7,7 @@ import json
 import re
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ def parse(content: bytes) -> Any:
     raise Unreadable(f"no JSON, but {_excerpt(content)!r}" if content.strip() else "nothing")
 
 
-def table(found: Any) -> pa.Table:
+def table(found: Any, statuses: Mapping[str, str]) -> pa.Table:
     """Turn an answer into a table (`schema.SCHEMA`), checked; members that the contract has not are left out."""
     if not isinstance(found, list):
         raise ServiceError(f"The service answered with {_kind(found)} where an array of enrichments belongs.", 200)
@@ -58,7 +58,7 @@ def table(found: Any) -> pa.Table:
         if null := [name for name in _NEVER_NULL if records[name].null_count]:
             raise ServiceError(f"The service answered with an enrichment whose {listed(null)} is null.", 200)
         place = SCHEMA.get_field_index("status")
-        return records.set_column(place, "status", known_statuses(records["status"]))
+        return records.set_column(place, "status", known_statuses(records["status"], statuses))
     wrong = [name for name in SCHEMA.names if not _fits(found, name)]
     raise ServiceError(f"The service answered with an enrichment whose {listed(wrong)} is of a wrong type.", 200)
 

@@ -62,6 +62,7 @@ def records_of(
     org_id: str,
     own: str | None,
     stray: str,
+    statuses: Mapping[str, str],
     reject: bool,
 ) -> DataFrame:
     """Read the records of one organization, lazily and in one pass; a bad one raises when it is met, or has a key that none has.
@@ -131,6 +132,8 @@ def records_of(
         "asked": org_id,
         "own": own or "",
         "noField": known,
+        "words": list(statuses),
+        "meanings": list(statuses.values()),
         "stray": f"orgId is missing, but {stray} looks like it: columns= says what that is",
     }
     return spark.sql(text, args=arguments, given=given)
@@ -222,12 +225,11 @@ def _casts(types: Mapping[str, str], names: Mapping[str, Sequence[str]]) -> list
 
 
 def _status(column: str) -> str:
-    """Read a status: the contract's words in any case and with outer white space, any other as it came."""
-    word = f"lower(btrim({column}, :spaces))"
+    """Read a status: the words that are known in any case and with outer white space, any other as it came within it."""
+    word = f"btrim({column}, :spaces)"
     return f"""case
         when {column} in ({_STATUSES}) then {column}
-        when {word} in ({_STATUSES}) then {word}
-        when {word} <> '' then btrim({column}, :spaces)
+        else coalesce(element_at(map_from_arrays(:words, :meanings), lower({word})), nullif({word}, ''))
     end"""
 
 

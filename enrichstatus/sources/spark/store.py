@@ -27,7 +27,7 @@ from enrichstatus.lookup.arguments import (
 from enrichstatus.lookup.contract import PREFIX, query_many
 from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up, refuse_taken
 from enrichstatus.lookup.tasks import COERCE, check, problems, task_names, task_tables
-from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, listed, record_names
+from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, listed, parse_statuses, record_names
 from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
 from enrichstatus.sources.spark.session import check_session, is_spark, numbered, running
 
@@ -71,6 +71,8 @@ class SparkEnrichmentStore:
         What a bad record of the organization that asks does: ``raise`` makes the lookup fail when it runs, ``reject`` leaves it out.
     columns : mapping, optional
         Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
+    statuses : mapping, optional
+        What other words for a status mean than the contract's, ``{"in_progress": "pending"}``; see `EnrichmentStore`.
 
     Raises
     ------
@@ -101,6 +103,7 @@ class SparkEnrichmentStore:
         fields: Sequence[str] = FIELDS,
         errors: Literal["raise", "reject"] = "raise",
         columns: Mapping[str, str | None] | None = None,
+        statuses: Mapping[str, str] | None = None,
     ):
         try:
             import pyspark  # noqa: F401  asked for here, or a fault of our own would be taken for its absence
@@ -115,7 +118,7 @@ class SparkEnrichmentStore:
         if not callable(getattr(spark, "createDataFrame", None)) or isinstance(spark, type):
             raise ValidationError(f"is a SparkSession, not {type(spark).__name__}.", argument="spark")
         self.org_id = None if org_id is None else parse_org(org_id)
-        self.fields = parse_fields(fields)
+        self.fields, self._statuses = parse_fields(fields), parse_statuses(statuses)
         self._limits = parse_limits(max_processing_time, self.fields)
         self._spark = spark
         self._reject = errors == "reject"
@@ -268,6 +271,7 @@ class SparkEnrichmentStore:
             org_id=question["orgId"][0].as_py(),
             own=self.org_id,
             stray=self._stray,
+            statuses=self._statuses,
             reject=self._reject,
         )
         return self._spark.sql(_QUERY, tasks=tasks, records=records, asker=self._spark.createDataFrame(question))

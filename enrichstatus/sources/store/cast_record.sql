@@ -1,6 +1,8 @@
 -- Records as they came, in the order they came, cast to the types of a store; what is wrong with a row is named in `problems`.
 --   checked   (a record's columns as they came, its `file` and its `clash`, and what keys.sql and problems.sql say of its key)
 --   $owner    the organization of the records that carry none
+--   $statuses what a status means, by its word in lower case
+--   $outer    the pattern of outer white space
 with cast_columns as (
     select
         checked.*,
@@ -10,21 +12,19 @@ with cast_columns as (
             then try_cast(checked.createdAt as timestamptz) end as castCreatedAt,
         case when try_cast(checked.updatedAt as timestamptz) between '0001-01-01'::timestamptz and '9999-12-31'::timestamptz
             then try_cast(checked.updatedAt as timestamptz) end as castUpdatedAt,
-        -- the contract's words in any case and with outer white space; any other as it came within it
+        -- the words that are known, in any case and with outer white space; any other as it came within it
         case
             when checked.status in ('pending', 'finished', 'timeout', 'failed') then checked.status
-            when regexp_full_match(checked.status, '(?i)[\s\pZ]*(pending|finished|timeout|failed)[\s\pZ]*')
-                then lower(regexp_extract(checked.status, '[A-Za-z]+'))
-            when regexp_full_match(checked.status, '[\s\pZ]*') then null
-            else trim(checked.status)
+            else coalesce(
+                map_extract_value($statuses, lower(checked.status)),
+                map_extract_value($statuses, lower(regexp_replace(checked.status, $outer, '', 'g'))),
+                nullif(regexp_replace(checked.status, $outer, '', 'g'), '')
+            )
         end as castStatus,
         coalesce(try_cast(checked.dataFound as boolean), try_cast(trim(checked.dataFound::varchar) as boolean)) as castDataFound,
         coalesce(
             nullif(
-                case when regexp_matches(checked.orgId, '^[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]|[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]$')
-                    then regexp_replace(
-                        checked.orgId, '^[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]+|[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]+$', '', 'g'
-                    )
+                case when regexp_matches(checked.orgId, $outer) then regexp_replace(checked.orgId, $outer, '', 'g')
                     else checked.orgId
                 end,
                 ''

@@ -33,7 +33,7 @@ from enrichstatus.lookup.contract import PREFIX, query_many
 from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up
 from enrichstatus.lookup.requirements import check_required
 from enrichstatus.progress import Progress
-from enrichstatus.schema import COLUMNS, SCHEMA
+from enrichstatus.schema import COLUMNS, SCHEMA, parse_statuses
 from enrichstatus.sources.store.connection import Database
 from enrichstatus.sources.store.lookup_files import Leads, LookupReport, TaskFiles, look_up_files
 
@@ -48,9 +48,11 @@ class Embedded(Database, ABC):
         org_id: str | None,
         max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
         fields: Sequence[str] | None,
+        statuses: Mapping[str, str] | None = None,
         read_only: bool = False,
         preload: bool = False,
     ):
+        self._statuses = parse_statuses(statuses)
         self.org_id = None if org_id is None else parse_org(org_id)
         #: organizations that are known to have records
         self._known: set[str] = set()
@@ -63,7 +65,12 @@ class Embedded(Database, ABC):
             raise
 
     def _options(self) -> dict[str, Any]:
-        return {"org_id": self.org_id, "max_processing_time": self.max_processing_time, "fields": self.fields}
+        return {
+            "org_id": self.org_id,
+            "max_processing_time": self.max_processing_time,
+            "fields": self.fields,
+            "statuses": self._statuses,
+        }
 
     @property
     def max_processing_time(self) -> dict[str, timedelta]:

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import chain
 from pathlib import Path
@@ -21,8 +21,10 @@ from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.lookup.arguments import Errors, choice
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
-from enrichstatus.schema import COLUMNS, STRAY, listed, record_names
+from enrichstatus.presentation import of_unknown_status
+from enrichstatus.schema import COLUMNS, STATUSES, STRAY, listed, record_names
 
+_SPACE = r"[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]+"
 CAST_RECORD_SQL = Path(__file__).with_name("cast_record.sql").read_text(encoding="utf-8")
 NEWEST_VERSION_SQL = Path(__file__).with_name("newest_version.sql").read_text(encoding="utf-8")
 _MERGE_SQL = (
@@ -54,6 +56,8 @@ class LoadReport:
         Rows that told nothing new: stored already, or superseded by a newer version.
     rejected : int
         Bad rows, which were not loaded (``errors="reject"``).
+    unknown : dict
+        How many of the good rows have which status that is unknown (see ``statuses=`` of `EnrichmentStore`).
     rejects : pandas.DataFrame
         What is wrong with them: ``file`` (where several were read), ``row`` (counted from 0), ``column``, ``value``, ``reason``.
     """
@@ -64,6 +68,7 @@ class LoadReport:
     unchanged: int
     rejected: int
     rejects: pd.DataFrame
+    unknown: dict[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"LoadReport({self}{'; .rejects says why' if self.rejected else ''})"
@@ -72,6 +77,7 @@ class LoadReport:
         return (
             f"{self.read:,} read: {self.inserted:,} inserted, {self.updated:,} updated, "
             f"{self.unchanged:,} unchanged, {self.rejected:,} rejected"
+            + (f"; {of_unknown_status(self.unknown)}" if self.unknown else "")
         )
 
 
@@ -82,6 +88,7 @@ def load(
     org_id: str | None,
     errors: Errors,
     columns: Mapping[str, str | None] | None,
+    statuses: Mapping[str, str],
     **reading: Any,
 ) -> LoadReport:
     """Load records through a cursor of a store; see `EnrichmentStore.load`."""
@@ -90,7 +97,7 @@ def load(
     con.register("keyed", con.sql(KEYS_SQL))
     con.register("checked", con.sql(PROBLEMS_SQL))
     with files.reading():
-        con.execute(_STAGED_SQL, {"owner": org_id or None})
+        con.execute(_STAGED_SQL, reading_values(org_id, statuses))
     rejects = to_pandas(con.sql(_REJECTS_SQL))
     if rejects["file"].isna().all():
         rejects = rejects.drop(columns="file")
@@ -98,8 +105,23 @@ def load(
         others = ("errors", "reject", "load the others and have these reported")
         raise ValidationError.of_rows("records", rejects, "Nothing was loaded. Fix them.", instead=others)
     counts = _store(con)
-    return LoadReport(*counts, rejects=rejects)
+    unknown = dict(con.execute(_UNKNOWN_SQL, {"known": STATUSES}).fetchall())
+    return LoadReport(*counts, rejects=rejects, unknown=unknown)
 
+
+def reading_values(owner: str | None, statuses: Mapping[str, str]) -> dict[str, Any]:
+    """Give the values that ``cast_record.sql`` needs."""
+    meant = {"key": list(statuses), "value": list(statuses.values())}  # so DuckDB is given a map
+    return {"owner": owner or None, "statuses": meant, "outer": f"^{_SPACE}|{_SPACE}$"}
+
+
+_UNKNOWN_SQL = """
+select status, count(*) as records
+from staged
+where problems is null and status not in (select unnest($known))
+group by status
+order by records desc, status
+"""
 
 _REJECTS_SQL = """
 with numbered as (

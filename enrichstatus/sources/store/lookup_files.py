@@ -175,11 +175,14 @@ def look_up_files(
                 progress.reached(70 + 30 * first / max(count, 1))
             counts = tally.counts()
             numbers, shown = (
-                table.to_pandas(types_mapper=PANDAS_TYPES.get, safe=False) for table in (counts, pa.concat_tables(head))
+                table.to_pandas(types_mapper=PANDAS_TYPES.get, safe=False)
+                for table in (counts, files.as_text(pa.concat_tables(head)))
             )
             report = LookupReport(count, rows, numbers, shown, output.files())
             if require:
-                left_out = pa.table({"status": pa.nulls(1, pa.string()), "tasks": [count - rows]})
+                left_out = pa.table(
+                    {"status": pa.nulls(1, pa.string()), "dataFound": pa.nulls(1, pa.bool_()), "tasks": [count - rows]}
+                )
                 try:
                     judge(pa.concat_tables([counts.select(left_out.column_names), left_out]), **require)
                 except RequirementError as error:

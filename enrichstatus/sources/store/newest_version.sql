@@ -6,7 +6,9 @@ select
         partition by versions.orgId, versions.id
         order by
             versions.updatedAt desc nulls last,
-            -- of two with the same time an ended one knows more; after that any order will do that is the same each time
+            -- of two with the same time a status that is known knows more than one that was not, read without its meaning, and one
+            -- that has ended more than one that has not; after that any order will do that is the same each time
+            versions.status in ('pending', 'finished', 'timeout', 'failed') desc,
             versions.status <> 'pending' desc,
             versions.createdAt desc,
             versions.status desc,

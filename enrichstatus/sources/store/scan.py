@@ -25,7 +25,15 @@ from enrichstatus.lookup.arguments import Instant, choice, parse_instant, parse_
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL
 from enrichstatus.schema import COLUMNS, fold, listed, record_names
 from enrichstatus.sources.store.duckdb_source import Embedded
-from enrichstatus.sources.store.load import CAST_RECORD_SQL, NEWEST_VERSION_SQL, NULL, Folder, folders, pick
+from enrichstatus.sources.store.load import (
+    CAST_RECORD_SQL,
+    NEWEST_VERSION_SQL,
+    NULL,
+    Folder,
+    folders,
+    pick,
+    reading_values,
+)
 from enrichstatus.sources.store.open_files import identity
 
 _SCAN_SQL = Path(__file__).with_name("scan.sql").read_text(encoding="utf-8")
@@ -90,6 +98,7 @@ class Scan(Embedded):
         fields: Sequence[str] | None,
         since: Instant,
         columns: Mapping[str, str | None] | None,
+        statuses: Mapping[str, str] | None,
         errors: Literal["raise", "reject"],
     ):
         choice("errors", errors, ("raise", "reject"))
@@ -108,7 +117,9 @@ class Scan(Embedded):
         self._checked: dict[str, _Checked] = {}
         #: the files of the question that a thread is at, and what each was at its start
         self._question = threading.local()
-        super().__init__(":memory:", org_id=org_id, max_processing_time=max_processing_time, fields=fields)
+        super().__init__(
+            ":memory:", org_id=org_id, max_processing_time=max_processing_time, fields=fields, statuses=statuses
+        )
         self.read_only = True
         self.path = listed(map(os.fspath, given), limit=2)
         try:
@@ -169,8 +180,9 @@ class Scan(Embedded):
 
     def _cast(self, con: duckdb.DuckDBPyConnection, org_id: str, arrived: str) -> None:
         con.register("given", con.table(arrived))
-        values = {"org_id": org_id, "owner": self.org_id, "since": self._since, "strict": self._strict}
-        con.register("records", con.sql(_RECORDS_SQL, params=values))
+        values = {"org_id": org_id, "since": self._since, "strict": self._strict}
+        reading = reading_values(self.org_id, self._statuses)
+        con.register("records", con.sql(_RECORDS_SQL, params=values | reading))
 
     def _register(self, con: duckdb.DuckDBPyConnection, org_id: str, names: Sequence[str]) -> None:
         self._versions(con, org_id)

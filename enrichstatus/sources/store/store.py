@@ -17,7 +17,7 @@ from enrichstatus.files.read import PathLike
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import html_table
-from enrichstatus.schema import STATUSES, listed
+from enrichstatus.schema import STATUSES, listed, parse_statuses
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import LoadReport, load
 from enrichstatus.sources.store.point_lookup import answer
@@ -37,6 +37,9 @@ class EnrichmentStore(Embedded):
         A record pending for longer than this is reported as ``timeout``. A mapping leaves the others at the default of 800 s.
     fields : sequence of str, optional
         The allowed fields, fixed when the file is made; ``emails``, ``phones`` and ``summary`` unless given.
+    statuses : mapping, optional
+        What other words than ``pending``, ``finished``, ``timeout`` and ``failed`` mean, in records that are loaded:
+        ``{"in_progress": "pending", "COMPLETED": "finished"}``, in any case. Any other is kept, and has ended as ``unknown``.
     read_only : bool
         Open an existing file without writing to it. Any number of read-only processes share a file, one that writes does not. It
         answers from the file that it opened until `refresh` takes up one that replaced it.
@@ -81,6 +84,7 @@ class EnrichmentStore(Embedded):
         org_id: str | None = None,
         max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
         fields: Sequence[str] | None = None,
+        statuses: Mapping[str, str] | None = None,
         read_only: bool = False,
         preload: bool = False,
     ):
@@ -89,6 +93,7 @@ class EnrichmentStore(Embedded):
             org_id=org_id,
             max_processing_time=max_processing_time,
             fields=fields,
+            statuses=statuses,
             read_only=read_only,
             preload=preload,
         )
@@ -100,6 +105,7 @@ class EnrichmentStore(Embedded):
         org_id: str | None = None,
         errors: Errors = "raise",
         columns: Mapping[str, str | None] | None = None,
+        statuses: Mapping[str, str] | None = None,
         encoding: str | None = None,
         skip: int = 0,
     ) -> LoadReport:
@@ -119,6 +125,8 @@ class EnrichmentStore(Embedded):
             What bad rows do: ``raise`` loads nothing and names them, ``reject`` loads the others and reports them.
         columns : mapping, optional
             Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
+        statuses : mapping, optional
+            As for a store; what it was opened with unless given.
         encoding : str, optional
             How files are encoded, ``cp1252`` say, unless they are UTF-8 or begin with a byte order mark.
         skip : int
@@ -127,7 +135,7 @@ class EnrichmentStore(Embedded):
         Returns
         -------
         LoadReport
-            Rows read, inserted, updated, unchanged and rejected, and the rejects.
+            Rows read, inserted, updated, unchanged and rejected, the rejects, and those whose status is unknown.
 
         Raises
         ------
@@ -140,7 +148,16 @@ class EnrichmentStore(Embedded):
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
         org_id = self.org_id if org_id is None else parse_org(org_id)
         with self._writing() as con:
-            return load(con, records, org_id=org_id, errors=errors, columns=columns, encoding=encoding, skip=skip)
+            return load(
+                con,
+                records,
+                org_id=org_id,
+                errors=errors,
+                columns=columns,
+                statuses=self._statuses if statuses is None else parse_statuses(statuses),
+                encoding=encoding,
+                skip=skip,
+            )
 
     @staticmethod
     def scan(
@@ -151,6 +168,7 @@ class EnrichmentStore(Embedded):
         fields: Sequence[str] | None = None,
         since: Instant = None,
         columns: Mapping[str, str | None] | None = None,
+        statuses: Mapping[str, str] | None = None,
         errors: Literal["raise", "reject"] = "raise",
     ) -> Scan:
         """Look up records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
@@ -171,6 +189,8 @@ class EnrichmentStore(Embedded):
             day of creation, change or export) are not read.
         columns : mapping, optional
             Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
+        statuses : mapping, optional
+            As for a store.
         errors : {"raise", "reject"}
             What bad records of the asking organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
 
@@ -203,6 +223,7 @@ class EnrichmentStore(Embedded):
             fields=fields,
             since=since,
             columns=columns,
+            statuses=statuses,
             errors=errors,
         )
 
