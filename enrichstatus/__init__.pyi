@@ -3,6 +3,7 @@
 from enrichstatus.accessor import Enrichment as Enrichment
 from enrichstatus.dashboard.dashboard import Dashboard as Dashboard
 from enrichstatus.errors import EnrichStatusError as EnrichStatusError
+from enrichstatus.errors import EntityWarning as EntityWarning
 from enrichstatus.errors import InternalError as InternalError
 from enrichstatus.errors import LookupInterrupted as LookupInterrupted
 from enrichstatus.errors import OrganizationWarning as OrganizationWarning

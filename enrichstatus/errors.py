@@ -15,7 +15,8 @@
 
     UserWarning
     ├── OrganizationWarning                         there are records, but none of the caller's organization
-    └── StatusWarning                               tasks have ended with a status that is unknown
+    ├── StatusWarning                               tasks have ended with a status that is unknown
+    └── EntityWarning                               nearly no task of a plan has a record: the wrong column?
 
     KeyboardInterrupt
     ├── LookupInterrupted                           Ctrl-C, with what was answered until then
@@ -204,6 +205,10 @@ class OrganizationWarning(UserWarning):
 
 class StatusWarning(UserWarning):
     """Tasks have ended with a status that is unknown; ``statuses=`` of a source says what it means."""
+
+
+class EntityWarning(UserWarning):
+    """Nearly no task of a plan has a record, though there are records of their fields: the wrong column may be the entity."""
 
 
 class PollDeadline(EnrichStatusError):

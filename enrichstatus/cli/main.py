@@ -14,6 +14,7 @@ from enrichstatus.cli import load, lookup, plan, poll, report, serve
 from enrichstatus.cli.options import refuse_empty, spelling
 from enrichstatus.errors import (
     EnrichStatusError,
+    EntityWarning,
     OrganizationWarning,
     PollDeadline,
     RequirementError,
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_empty(options)
         with warnings.catch_warnings():
-            for kind in (OrganizationWarning, StatusWarning):
+            for kind in (EntityWarning, OrganizationWarning, StatusWarning):
                 warnings.simplefilter("always", kind)
             warnings.showwarning = _warn
             options.run(options, _say)

@@ -46,6 +46,11 @@ def add(commands: Any) -> None:
         "--retry", metavar="STATUS,…", help="what is bought again: timeout,failed (default), one of them, or none"
     )
     command.add_argument("--stale-after", metavar="TIME", help="what finished longer ago is bought again, e.g. 90d")
+    command.add_argument(
+        "--new-organization",
+        action="store_true",
+        help="plan for an organization of which there is no record, though there are some of others",
+    )
     add_now(command)
     add_prefix(command, "action, reason and cost, the columns that are added")
     add_output(command)
@@ -77,6 +82,7 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             stale_after=options.stale_after,
             now=instant(options),
             prefix=options.prefix,
+            new_organization=options.new_organization,
         )
     if options.output:
         write(planned.frame, options.output, options)

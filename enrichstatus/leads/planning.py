@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
 import duckdb
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus import frames
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import EntityWarning, ValidationError
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.leads.plan import ACTIONS, Codes, Plan
 from enrichstatus.leads.prices import over_budget, parse_costs, prices_of, priorities
@@ -82,6 +83,7 @@ def plan(
     stale_after: str | float | timedelta | None = None,
     now: Instant = None,
     prefix: str = "",
+    new_organization: bool = False,
 ) -> Plan[Kind]:
     """Report of each task whether to buy it, why, and at what cost; the source is only read, and nothing is triggered.
 
@@ -106,6 +108,9 @@ def plan(
         The instant at which the timeout rule, and what is stale, are evaluated; the clock's unless given.
     prefix : str
         Put before the names of the added columns.
+    new_organization : bool
+        Plan for an organization of which a source has no record, though it has some of others; unless given this is an error, as
+        its name may be misspelt.
 
     Returns
     -------
@@ -116,9 +121,15 @@ def plan(
     Raises
     ------
     ValidationError
-        An argument is unusable, or the tasks have a column of one of the three names.
+        An argument is unusable, the tasks have a column of one of the added names, or there are records, but none of the
+        organization.
     EnrichStatusError
         The source did not answer.
+
+    Warns
+    -----
+    EntityWarning
+        Nearly none of 100 or more tasks has a record, though a store has records of their fields.
 
     Examples
     --------
@@ -150,10 +161,12 @@ def plan(
             raise ValidationError(
                 f"needs the price of {listed(unpriced)}, which the costs do not have.", argument="budget"
             )
+        notes = _empty(source, new_organization) if len(frame) else []
         asked = None if now is None else moment  # a service uses its own clock, unless `now` is given
         columns = ("reason", "status", "createdAt", "updatedAt")
         found = source.lookup(keys, columns=columns, errors="coerce", now=asked)
         reason: Codes = pc.index_in(found["reason"], pa.array(_WORDS)).to_numpy()
+        _warn_of_entities(source, reason, used)
         made, ended = (found[name].to_numpy() for name in ("createdAt", "updatedAt"))
         ended = np.where(np.isnat(ended), made, ended)
 
@@ -185,8 +198,32 @@ def plan(
     added = [pa.DictionaryArray.from_arrays(action, ACTIONS).cast(pa.string()), words, pa.array(cost)]
     whole = frame.assign(pa.table(added, names=[prefix + name for name in _ADDED]))
     strange = Counter(found["status"].filter(pa.array(action == _UNKNOWN)).to_pylist())
-    notes = [of_unknown_status(strange)] if strange else []
+    notes += [of_unknown_status(strange)] if strange else []
     return Plan(whole, keys, action, cost, fields, priced=bool(prices), notes=notes)
+
+
+def _empty(source: Source, new_organization: bool) -> list[str]:
+    """Say that a source is empty; refuse one that holds records, but none of the organization."""
+    check_organization = getattr(source, "check_organization", None)
+    if check_organization is None or check_organization(new=new_organization):
+        return []
+    return ["the store is empty: nothing is known of what was bought before"]
+
+
+#: From so many tasks on it is odd that more than such a share has no record.
+_MANY, _NEARLY_ALL = 100, 0.95
+
+
+def _warn_of_entities(source: Source, reason: Codes, fields: Collection[str]) -> None:
+    """Warn where nearly no task has a record, though there are some of their fields: another column may have been meant."""
+    tasks, missing = (int(np.sum(which)) for which in (reason != _CODES["invalid"], reason == _CODES["no_record"]))
+    if isinstance(source, Embedded) and tasks >= _MANY and missing > _NEARLY_ALL * tasks and source.holds([*fields]):
+        warnings.warn(
+            f"{missing:,} of {tasks:,} tasks have no record, though there are some of such fields. Unless the list is new, another "
+            "column may be the entity: see entityId, entity_id= or --entity-id.",
+            EntityWarning,
+            stacklevel=3,
+        )
 
 
 def _parse_retry(retry: Sequence[str] | str) -> list[str]:

@@ -39,7 +39,7 @@ matched as (
 
 ranked as (
     -- rule 3: the newest record wins. Where records lie in files one id may come several times, as it was and as it is: of two
-    -- that look alike an ended one knows more
+    -- that look alike one with a known status knows more, and then one that has ended
     select
         matched.*,
         row_number() over (
@@ -48,6 +48,7 @@ ranked as (
                 matched.createdAt desc nulls last,
                 matched.updatedAt desc nulls last,
                 matched.id desc nulls last,
+                matched.status in ('pending', 'finished', 'timeout', 'failed') desc,
                 matched.status <> 'pending' desc,
                 matched.status desc,
                 matched.dataFound desc nulls last

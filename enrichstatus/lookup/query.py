@@ -137,6 +137,15 @@ def asker(org_id: str | None, limits: Mapping[str, timedelta], now: Instant) -> 
     return table.add_column(0, "orgId", pa.repeat(pa.scalar(org_id, pa.string()), len(table)))
 
 
+#: What says that an organization without records is meant.
+NEW_ORGANIZATION = ("new_organization", True, "say that it is a new one")
+
+
+def no_records_of(org_id: str) -> str:
+    """Say that there are records, but none of the organization; no message names another one."""
+    return f"There are records here, but none of the organization {org_id!r}. Is it spelled as where the records come from?"
+
+
 def timing_out(limits: Mapping[str, timedelta], now: Instant, *, judged: bool = True) -> pa.Table:
     """Say by field since when a record that is pending has timed out (null where that is not for us to judge), and of what instant."""
     moment = parse_instant(now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import random
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 import enrichstatus as es
+from enrichstatus.cli import main
 from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.simulation import SimulatedStore
 from tests.support.cases import cases
@@ -135,6 +137,46 @@ def test_a_status_that_nobody_knows_is_not_bought_again(store: es.EnrichmentStor
     assert sum(bought) == 4
 
 
+@pytest.mark.parametrize("kind", ["store", "scan"])
+def test_a_misspelt_organization_buys_nothing(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Where there are records, but none of the organization, a plan is refused, and names nobody else, unless that is meant."""
+    records, path = tmp_path / "r.parquet", tmp_path / "s.duckdb"
+    pd.DataFrame([record(0)]).to_parquet(records)
+    with es.EnrichmentStore(path, org_id="org_l") as store:
+        empty = es.plan(store, [task(0)])
+        assert "; the store is empty: nothing is known of what was bought before" in repr(empty)
+        store.load(records)
+    make = es.EnrichmentStore if kind == "store" else es.EnrichmentStore.scan
+    with make(path if kind == "store" else records, org_id="org_l") as source:
+        with pytest.raises(es.ValidationError, match="none of the organization 'org_l'") as caught:
+            es.plan(source, [task(0)])
+        assert "new_organization=True" in str(caught.value)
+        assert ORG not in str(caught.value)
+        plan = es.plan(source, [task(0)], new_organization=True)
+        assert actions(plan) == ["trigger"]
+        assert "empty" not in repr(plan)
+    pd.DataFrame([task(0)]).to_csv(tmp_path / "tasks.csv", index=False)
+    given = ("--store", str(path)) if kind == "store" else ("--records", str(records))
+    command = ["plan", str(tmp_path / "tasks.csv"), *given, "--org", "org_l"]
+    assert main(command) == 2
+    assert "or pass --new-organization to" in capsys.readouterr().err
+    assert main([*command, "--new-organization"]) == 0
+    assert "1 to trigger" in capsys.readouterr().out
+
+
+def test_a_wrong_column_for_the_entity_is_warned_of(store: es.EnrichmentStore):
+    """Where nearly none of many tasks has a record, though there are records of their fields; not of few tasks, nor of new fields."""
+    store.load([record(n) for n in range(5)])
+    strangers = [task(n) for n in range(1000, 1095)]
+    with pytest.warns(es.EntityWarning, match="96 of 100 tasks have no record, though there are") as caught:
+        plan = es.plan(store, [*strangers, *(task(n) for n in range(1, 6))], now=NOW)
+    assert caught[0].filename == __file__
+    assert actions(plan).count("trigger") == 96
+    es.plan(store, [*strangers, *(task(n) for n in range(5))], now=NOW)
+    es.plan(store, strangers, now=NOW)
+    es.plan(store, [task(n, "phones") for n in range(1000, 1100)], now=NOW)
+
+
 # --- money --------------------------------------------------------------------------------------------------------------------
 
 
@@ -192,8 +234,8 @@ def test_what_is_to_be_triggered_comes_in_batches(store: es.EnrichmentStore):
     store.load([record(0)])
     ids = [uid(n).upper() for n in range(250)]
     tasks = es.tasks_from_leads(pd.DataFrame({"id": ids}), entity_id="id", fields=["phones", "emails"])
-    plan = es.plan(store, pd.concat([tasks, tasks.iloc[:7]]))
-    bodies = plan.to_trigger()
+    with pytest.warns(es.EntityWarning):
+        bodies = es.plan(store, pd.concat([tasks, tasks.iloc[:7]])).to_trigger()
     assert [(body["field"], len(body["personIds"])) for body in bodies] == [
         *(("phones", 100), ("emails", 100), ("phones", 100), ("emails", 100), ("phones", 50), ("emails", 49)),
     ]

@@ -102,9 +102,9 @@ def expected() -> Answers:
         "timed_out_here",
         "timed_out_there",
         "failed",
+        "unknown",
         "data",
         "no_data",
-        "unknown",
     }
     return by_position(answers)
 

@@ -189,7 +189,7 @@ def test_a_share_with_data_is_of_the_ended_on_every_face(
     pyplot.close("all")
     shown = report(tally(pa.Table.from_pandas(status)), status, added=["status", "dataFound"])
     assert all(label in shown for label in LABELS if label != "bad row")
-    assert re.search(rf"with data, of ended\n.* {share}", shown)
+    assert re.search(rf"with data, of ended *\n.* {share}", shown)
     watch = Watch(Answers(full), TASKS, errors="coerce", schedule=[0.01], missing_after="0.001s", deadline="0.5s")
     with pytest.raises(es.PollDeadline):
         watch.wait()

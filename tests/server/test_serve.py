@@ -103,15 +103,11 @@ def test_a_store_is_served_with_tokens_of_the_command_line(
         counts = []
         for now in ([], ["--now", NOW], ["--now", "2026-11-16T08:00:01Z"]):
             assert main(["lookup", str(asked), "--url", url, *now]) == 0
-            counts.append(capsys.readouterr().out.splitlines()[2].split()[1:-2])
-        assert counts[0] == ["pending", "finished", "no", "record"]
-        assert counts[1] == ["timeout", "finished", "no", "record"] or counts[1] == [
-            "finished",
-            "timeout",
-            "no",
-            "record",
-        ]
-        assert counts[2] == counts[0]
+            counts.append(
+                re.findall("with data(?!,)|timeout|pending|no record", capsys.readouterr().out.splitlines()[2])
+            )
+        assert counts[0] == counts[2] == ["with data", "pending", "no record"]
+        assert counts[1] == ["with data", "timeout", "no record"]
         monkeypatch.setenv("ENRICHSTATUS_TOKEN", "another")
         assert main(["lookup", str(asked), "--url", url]) == 1
         assert "The token is not known." in capsys.readouterr().err
@@ -129,7 +125,7 @@ def test_a_tokens_file_holds_digests_alone(tmp_path: Path, capsys: pytest.Captur
     assert oct(os.stat(tokens).st_mode & 0o777) == "0o600"
     assert [entry["org"] for entry in tomllib.loads(tokens.read_text())["token"]] == [
         "org_1",
-        'o"r\\g\n',
+        'o"r\\g',  # without the white space around it
         "Ümläut 🙂",
         "org_1",
     ]

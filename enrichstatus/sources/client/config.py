@@ -91,7 +91,7 @@ class Bearer:
         if not self._token.isascii() or not self._token.isprintable() or " " in self._token:
             raise ValidationError(
                 "is text of printable ASCII without white space; what was given has other characters in it "
-                "(a line end from a file, perhaps: strip it).",
+                "(perhaps the line end of the file it was read from).",
                 argument="token",
             )
 

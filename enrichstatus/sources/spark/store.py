@@ -25,7 +25,7 @@ from enrichstatus.lookup.arguments import (
     parse_org,
 )
 from enrichstatus.lookup.contract import PREFIX, query_many
-from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up, refuse_taken
+from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of, refuse_taken
 from enrichstatus.lookup.tasks import COERCE, check, problems, task_names, task_tables
 from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, listed, parse_statuses, record_names
 from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
@@ -203,6 +203,15 @@ class SparkEnrichmentStore:
             raise answer
         return answer
 
+    def check_organization(self, *, new: bool = False) -> bool:
+        """Say whether there is any record; all of them other organizations' is an error, unless ours is meant to be a `new` one."""
+        with running(self._spark):
+            if not self._records.limit(1).count():
+                return False
+            if self.org_id and not new and not self._records_of(self.org_id).limit(1).count():
+                raise ValidationError(no_records_of(self.org_id), instead=NEW_ORGANIZATION)
+            return True
+
     def __repr__(self) -> str:
         org = f", org_id={self.org_id!r}" if self.org_id else ""
         return f"SparkEnrichmentStore(records with {self._found}{org})"
@@ -261,19 +270,22 @@ class SparkEnrichmentStore:
         found.insert(0, "tasks", counts.loc[found["row"]].to_numpy())
         raise ValidationError.of_rows("tasks", found.drop(columns="row"), count=int(counts.sum()), instead=COERCE)
 
-    def _query(self, tasks: DataFrame, question: pa.Table) -> DataFrame:
-        """Ask THE query of the organization's records."""
-        records = records_of(
+    def _records_of(self, org_id: str) -> DataFrame:
+        return records_of(
             self._spark,
             self._records,
             self._names,
             self.fields,
-            org_id=question["orgId"][0].as_py(),
+            org_id=org_id,
             own=self.org_id,
             stray=self._stray,
             statuses=self._statuses,
             reject=self._reject,
         )
+
+    def _query(self, tasks: DataFrame, question: pa.Table) -> DataFrame:
+        """Ask THE query of the organization's records."""
+        records = self._records_of(question["orgId"][0].as_py())
         return self._spark.sql(_QUERY, tasks=tasks, records=records, asker=self._spark.createDataFrame(question))
 
 

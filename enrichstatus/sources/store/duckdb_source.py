@@ -30,7 +30,7 @@ from enrichstatus.lookup.arguments import (
     parse_prefix,
 )
 from enrichstatus.lookup.contract import PREFIX, query_many
-from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up
+from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of
 from enrichstatus.lookup.requirements import check_required
 from enrichstatus.progress import Progress
 from enrichstatus.schema import COLUMNS, SCHEMA, parse_statuses
@@ -134,8 +134,8 @@ class Embedded(Database, ABC):
                 return table
 
             status = look_up(con, tasks, answer, **options)
-            if not answered:
-                self._warn_of_strangers(con, question)
+            if not answered and (message := self._strangers(con, question["orgId"][0].as_py())):
+                warnings.warn(message, OrganizationWarning, stacklevel=2)
             return status
 
     def lookup_to(
@@ -253,8 +253,9 @@ class Embedded(Database, ABC):
                 register=lambda: self._register(con, question["orgId"][0].as_py(), names),
                 answered=self._check_unchanged,
             )
-            if report.counts["status"].isna().all():
-                self._warn_of_strangers(con, question)
+            whose = question["orgId"][0].as_py()
+            if report.counts["status"].isna().all() and (message := self._strangers(con, whose)):
+                warnings.warn(message, OrganizationWarning, stacklevel=2)
             return report
 
     def records(self, columns: Columns = COLUMNS, *, org_id: str | None = None) -> pa.Table:
@@ -355,22 +356,32 @@ class Embedded(Database, ABC):
         self._register(con, question["orgId"][0].as_py(), names)
         return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
 
-    def _warn_of_strangers(self, con: duckdb.DuckDBPyConnection, question: pa.Table) -> None:
-        """Warn where nothing was found because there are records, but none of the organization; said where it is looked up."""
-        org_id = question["orgId"][0].as_py()
-        if org_id not in self._known and self._holds(con):
-            if self._holds(con, org_id):
-                self._known.add(org_id)
-                return
-            warnings.warn(
-                f"There are records here, but none of the organization {org_id!r}. Is it spelled as where the records come from?",
-                OrganizationWarning,
-                stacklevel=3,
-            )
+    def check_organization(self, *, new: bool = False) -> bool:
+        """Say whether there is any record; all of them other organizations' is an error, unless ours is meant to be a `new` one."""
+        with self._cursor() as con:
+            if self.org_id and (message := self._strangers(con, self.org_id)):
+                if not new:
+                    raise ValidationError(message, instead=NEW_ORGANIZATION)
+                self._known.add(self.org_id)
+            return self._holds(con)
+
+    def holds(self, fields: Sequence[str]) -> bool:
+        """Say whether the organization has a record of one of the fields."""
+        with self._cursor() as con:
+            return self._holds(con, self.org_id, fields)
+
+    def _strangers(self, con: duckdb.DuckDBPyConnection, org_id: str) -> str:
+        """Say that there are records, but none of the organization; nothing where that is not so."""
+        if org_id in self._known or not self._holds(con):
+            return ""
+        if self._holds(con, org_id):
+            self._known.add(org_id)
+            return ""
+        return no_records_of(org_id)
 
     @abstractmethod
-    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None) -> bool:
-        """Whether there is a record, of an organization or of any."""
+    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None, fields: Sequence[str] = ()) -> bool:
+        """Whether there is a record, of an organization or of any, of some fields or of any."""
 
     def _read_files(self) -> Sequence[str]:
         """Name the files that the records lie in, beside a store's own."""

@@ -234,11 +234,12 @@ class Scan(Embedded):
                 f"The files of {self.path} were changed while they were read; look up again when they are written."
             )
 
-    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None) -> bool:
+    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None, fields: Sequence[str] = ()) -> bool:
         if org_id is None:
             return any(this.rows for this in self._checked.values())
         self._versions(con, org_id)
-        return bool(con.execute("select exists(from records)").fetchall()[0][0])
+        text = "select exists(from records where len($fields) = 0 or list_contains($fields::varchar[], field::varchar))"
+        return bool(con.execute(text, {"fields": list(fields)}).fetchall()[0][0])
 
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         self._versions(con, org_id)

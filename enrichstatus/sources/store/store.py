@@ -239,9 +239,8 @@ class EnrichmentStore(Embedded):
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         return con.sql("from enrichments where orgId = $org_id", params={"org_id": org_id})
 
-    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None) -> bool:
-        text = "select exists(from enrichments where orgId = coalesce($org_id, orgId))"
-        return bool(con.execute(text, {"org_id": org_id}).fetchall()[0][0])
+    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None, fields: Sequence[str] = ()) -> bool:
+        return bool(con.execute(_HOLDS_SQL, {"org_id": org_id, "fields": list(fields)}).fetchall()[0][0])
 
     def _counts(self) -> pd.DataFrame:
         """Records by organization, field and status as recorded; only its own for a store opened for an organization."""
@@ -303,6 +302,12 @@ def _field_by_status(counts: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis(index=None, columns=None)
 
 
+_HOLDS_SQL = """
+select exists(
+    from enrichments
+    where orgId = coalesce($org_id, orgId) and (len($fields) = 0 or list_contains($fields::varchar[], field::varchar))
+)
+"""
 _COUNTS_SQL = """
 select orgId, field::varchar as field, status, count(*) as records
 from enrichments
