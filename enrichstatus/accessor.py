@@ -1,4 +1,4 @@
-"""``leads.enrichment`` of a pandas DataFrame: a lead list, one row a lead, asked and planned without a word of tasks."""
+"""``leads.enrichment`` of a pandas DataFrame: a lead list, one row a lead, looked up and planned without a word of tasks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from enrichstatus.leads.spread import spread
 from enrichstatus.lookup.arguments import Errors, Instant, parse_fields
 from enrichstatus.lookup.query import Source
 from enrichstatus.lookup.tasks import naming_leads, tasks_from_leads
+from enrichstatus.presentation import many
 from enrichstatus.reports.coverage import coverage
 from enrichstatus.schema import FIELDS, KEY
 
@@ -33,7 +34,7 @@ class Enrichment:
       name emails_status  emails_dataFound  ready
     0  Ada           NaN              <NA>  False
     >>> leads.enrichment.plan(store, entity_id="lead_id", fields="emails", costs={"emails": 1})
-    Plan of 1 tasks: 1 to trigger for 1 credits
+    Plan of 1 task: 1 to trigger for 1 credits
              emails total cost
     trigger       1     1    1
     """
@@ -42,9 +43,7 @@ class Enrichment:
         self._leads = leads
 
     def __repr__(self) -> str:
-        return (
-            f"Enrichment of {len(self._leads):,} leads: .status(), .plan() and .coverage() take a source and entity_id="
-        )
+        return f"Enrichment of {many(len(self._leads), 'lead')}: .status(), .plan() and .coverage() take a source and entity_id="
 
     def status(
         self,

@@ -31,9 +31,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
+
+    #: The value of an argument that would help, and the argument with its value and its purpose.
+    Value = str | bool | Mapping[str, str]
+    Instead = tuple[str, Value, str]
 
 
 class EnrichStatusError(Exception):
@@ -73,7 +77,7 @@ class ValidationError(EnrichStatusError, ValueError):
         problems: pd.DataFrame | None = None,
         *,
         argument: str | None = None,
-        instead: tuple[str, str | bool, str] | None = None,
+        instead: Instead | None = None,
     ):
         super().__init__(message)
         self.problems = problems
@@ -83,7 +87,7 @@ class ValidationError(EnrichStatusError, ValueError):
     def __str__(self) -> str:
         return self.spelled(_in_python)
 
-    def spelled(self, spell: Callable[[str, str | bool | None], str]) -> str:
+    def spelled(self, spell: Callable[[str, Value | None], str]) -> str:
         """Give the whole message; `spell` writes the name of an argument, with a value for it or None.
 
         The command line spells arguments as its options.
@@ -104,7 +108,7 @@ class ValidationError(EnrichStatusError, ValueError):
         remedy: str = "Fix them.",
         *,
         count: int | None = None,
-        instead: tuple[str, str | bool, str] | None = None,
+        instead: Instead | None = None,
     ) -> ValidationError:
         """One error for all bad rows: the first few in the message, every one in ``.problems``.
 
@@ -259,7 +263,7 @@ class PollInterrupted(KeyboardInterrupt):
         return _again, (type(self), self.args, vars(self))
 
 
-def _in_python(name: str, value: str | bool | None) -> str:
+def _in_python(name: str, value: Value | None) -> str:
     return f'{name}="{value}"' if isinstance(value, str) else f"{name}={'' if value is None else value}"
 
 

@@ -1,4 +1,4 @@
-"""Frames in, frames of the same kind out: pandas, polars, Arrow, DuckDB relations, lists of dicts and paths.
+"""Frames in, frames of the same kind out: pandas, polars, narwhals, Arrow, DuckDB relations, lists of dicts and paths.
 
 Of a frame no more is asked than its columns, some of them as Arrow, some of its rows, and itself with columns added.
 """
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 import duckdb
@@ -80,8 +81,12 @@ class Frame(Named, Protocol):
 
 def read(data: Any, *, encoding: str | None = None, skip: int = 0) -> Frame:
     """Read anything tabular: see the module's first line for the kinds; the options are those of files."""
-    if isinstance(data, (_Pandas, _Polars, _Arrow)):
+    if isinstance(data, (_Pandas, _Polars, _Arrow, _Narwhals)):
         return data
+    module = type(data).__module__
+    if module.partition(".")[0] == "narwhals" and hasattr(data, "columns"):
+        # of whichever of its promises, e.g. narwhals.stable.v1
+        return _Narwhals(read(data.to_native()), import_module(module.removesuffix(".dataframe")).from_native)
     if isinstance(data, pd.DataFrame):
         if data.columns.nlevels > 1:
             raise ValidationError(
@@ -89,12 +94,12 @@ def read(data: Any, *, encoding: str | None = None, skip: int = 0) -> Frame:
                 'frame.columns = ["_".join(map(str, name)) for name in frame.columns].'
             )
         return _Pandas(data)
-    if type(data).__module__.partition(".")[0] == "polars" and hasattr(data, "lazy"):
+    if module.partition(".")[0] == "polars" and hasattr(data, "lazy"):
         return _Polars(data)
     if files.is_path(data):
         return of_files(files.Files(data, encoding=encoding, skip=skip), to_pandas)
     if encoding is not None or skip:
-        raise ValidationError("encoding= and skip= say how files are read; this is none.")
+        raise ValidationError("encoding= and skip= say how files are read; this is not a file.")
     if isinstance(data, (list, tuple)):
         if strangers := set(map(type, data)) - {dict}:
             raise ValidationError(
@@ -182,7 +187,10 @@ def _of_dicts(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     exact = pd.DataFrame(rows, columns=floats, dtype=object)
     for name in floats:
         if pd.api.types.infer_dtype(exact[name], skipna=True) == "integer":
-            frame[name] = exact[name].astype("Int64")
+            try:
+                frame[name] = exact[name].astype("Int64")
+            except OverflowError:
+                frame[name] = exact[name]
     return frame
 
 
@@ -322,6 +330,34 @@ class _Arrow:
         for name in columns.column_names:
             table = table.append_column(name, columns.column(name))
         return self.restore(table)
+
+
+class _Narwhals:
+    """The frame that narwhals has wrapped; what comes back is wrapped again."""
+
+    def __init__(self, frame: Frame, wrap: Callable[[Any], Any]):
+        self._frame, self._wrap = frame, wrap
+        self.columns, self.caseless, self.objects, self.arrow = (
+            frame.columns,
+            frame.caseless,
+            frame.objects,
+            frame.arrow,
+        )
+
+    def __len__(self) -> int:
+        return len(self._frame)
+
+    def take(self, rows: Rows) -> _Narwhals:
+        return _Narwhals(self._frame.take(rows), self._wrap)
+
+    def repeat(self, times: int) -> _Narwhals:
+        return _Narwhals(self._frame.repeat(times), self._wrap)
+
+    def drop(self, names: Sequence[str]) -> _Narwhals:
+        return _Narwhals(self._frame.drop(names), self._wrap)
+
+    def assign(self, columns: pa.Table) -> Any:
+        return self._wrap(self._frame.assign(columns))
 
 
 def _each(frame: Frame, times: int) -> Rows:

@@ -46,6 +46,11 @@ def number(value: Any) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
 
 
+def many(count: int, what: str) -> str:
+    """Write how many there are of what is named in the singular."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def label(value: Any, longest: int = LONGEST) -> str:
     """Write any value of a column in a few plain words; a day without its hours."""
     if pd.api.types.is_scalar(value) and pd.isna(value):  # a list is never null

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import pandas as pd
 import pyarrow as pa
@@ -94,8 +94,8 @@ def record_names(found: Sequence[Any], renames: Mapping[str, str | None] | None 
     _refuse_twice(found, chain.from_iterable(names.values()))
     if missing := [name for name in REQUIRED if name not in names]:
         raise ValidationError(
-            f"Records need the column {listed(missing)}; found {listed(found)}. "
-            'Under another name it is read with columns={"theirs": "ours"}.'
+            f"Records need {columns_listed(missing)}; found {listed(found)}. Rename them.",
+            instead=("columns", {"theirs": "ours"}, "read them under other names"),
         )
     used = set(chain.from_iterable(names.values()))
     alike = [name for name in free if name not in used and _ORGANIZATION.fullmatch(re.sub(r"[\W_]+", "", str(name)))]
@@ -177,6 +177,11 @@ def known_statuses(words: pa.ChunkedArray, statuses: Mapping[str, str]) -> pa.Ch
     return pc.coalesce(pc.take(pa.array(statuses.values(), pa.string()), place), words)
 
 
+def columns_listed(names: Collection[object]) -> str:
+    """Columns as a phrase for a message."""
+    return f"the column{'' if len(names) == 1 else 's'} {listed(names)}"
+
+
 def listed(names: Iterable[object], limit: int = 12) -> str:
     """Names as a phrase for a message, cut off where there are too many to read."""
     texts = [str(name) for name in names]
@@ -184,12 +189,53 @@ def listed(names: Iterable[object], limit: int = 12) -> str:
     return (", ".join(texts[:limit]) + more) or "no columns"
 
 
+#: An instant as text, in the words that DuckDB's, Spark's, Arrow's and Python's regular expressions share: only what has one meaning. Its
+#: parts: date, hours and minutes, seconds, six digits of a fraction, and hours and minutes of the offset. Without an offset it is UTC.
+INSTANT = (
+    r"[\t\n\r ]*([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[Tt ]((?:[01][0-9]|2[0-3]):[0-5][0-9])(?:(:[0-5][0-9])(?:[.,]([0-9]{1,6})[0-9]{0,3})?)?"
+    r" ?(?:[Zz]|[Uu][Tt][Cc]|[Gg][Mm][Tt]|([+-](?:0[0-9]|1[0-4]))(?::?([0-5][0-9]))?)?)?[\t\n\r ]*"
+)
+#: What is put before each part, and what stands for one that is left out, so that all of them read it: ``2026-11-01 10:00:00.0+00:00``.
+_INSTANT_PARTS = (("", ""), (" ", "00:00"), ("", ":00"), (".", "0"), ("", "+00"), (":", "00"))
+#: An instant as a number, which is one only where its unit is declared; floats come with exponents.
+EPOCH = r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,18})?(?:[Ee][+-]?[0-9]{1,2})?"
+#: The unit of instants that are numbers.
+Epoch: TypeAlias = Literal["s", "ms", "us"]
+#: The microseconds in each.
+EPOCHS: dict[Epoch, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
+#: The years 1 to 9999 in microseconds since 1970: an instant outside these no calendar or other database can hold.
+FIRST_MICROSECOND, LAST_MICROSECOND = -62135596800000000, 253402300799999999
+
+
 def instants(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Read instants of the wire as a store does: six digits of a fraction of a second count, and without a zone it is UTC."""
-    texts = pc.replace_substring_regex(texts, r"^([0-9-]{10}[Tt ][0-9:]{5,8})(\.[0-9]{1,6})?[0-9]* ?(.*)$", r"\1\2\3")
-    texts = pc.replace_substring_regex(texts, "(?i)(z|utc|gmt)$", "Z")
-    zoned = pc.match_substring_regex(texts, "Z$|:.*[+-][0-9:]{2,5}$")
-    return pc.if_else(zoned, texts, pc.binary_join_element_wise(texts, "Z", "")).cast(_INSTANT)
+    """Read instants (see `INSTANT`); ValueError where one is not."""
+    anchored = rf"\A(?:{INSTANT})\z"
+    if pc.any(pc.invert(pc.match_substring_regex(texts, anchored))).as_py():
+        raise ValueError("not an ISO 8601 timestamp")
+    spelled = []
+    for place, (before, otherwise) in enumerate(_INSTANT_PARTS, 1):
+        part = pc.replace_substring_regex(texts, anchored, rf"\{place}")
+        spelled += [before, pc.if_else(pc.equal(part, ""), otherwise, part)]
+    found = pc.binary_join_element_wise(*spelled, "").cast(_INSTANT)
+    years = pc.year(found)
+    if pc.any(pc.or_(pc.less(years, 1), pc.greater(years, 9999))).as_py():
+        raise ValueError("not within the years 1 to 9999, in UTC")
+    return found
+
+
+def instant_text(column: str, pattern: str) -> str:
+    """Spell what `INSTANT` (in SQL: `pattern`) matches in full, in SQL that DuckDB and Spark share."""
+    parts = (
+        f"'{before}', coalesce(nullif(regexp_extract({column}, {pattern}, {place}), ''), '{otherwise}')"
+        for place, (before, otherwise) in enumerate(_INSTANT_PARTS, 1)
+    )
+    return f"concat({', '.join(parts)})"
+
+
+def epoch_micros(column: str, unit: Epoch) -> str:
+    """Read what `EPOCH` matches in full as microseconds, null outside of the years 1 to 9999, in SQL that DuckDB and Spark share."""
+    number = f"try_cast({column} as decimal(27, 9)) * cast({EPOCHS[unit]} as decimal(7, 0))"
+    return f"case when {number} between {FIRST_MICROSECOND} and {LAST_MICROSECOND} then cast(floor({number}) as bigint) end"
 
 
 def timestamps(instants: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -8,6 +8,7 @@ from typing import Any
 
 from enrichstatus.cli.options import (
     add_command,
+    add_epoch,
     add_reading,
     add_statuses,
     check_outputs,
@@ -47,6 +48,7 @@ def add(commands: Any) -> None:
         metavar="THEIRS=OURS",
         help="a column that has another name; can be repeated",
     )
+    add_epoch(command)
     add_statuses(command, "")
     add_reading(command)
 
@@ -69,9 +71,10 @@ def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             org_id=options.org_id,
             errors=options.errors,
             columns=columns,
+            epoch=options.epoch,
             statuses=statuses(options),
             encoding=options.encoding,
-            skip=options.skip,
+            skip=options.skip or 0,
         )
     say(str(report))
     if options.rejects:

@@ -98,17 +98,20 @@ def _lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         import shutil
 
         from enrichstatus.cli import summary
+        from enrichstatus.presentation import many
 
         width = shutil.get_terminal_size((100, 24)).columns
         added = [options.prefix + name for name in columns]
-        say(f"{int(counts['tasks'].sum()):,} tasks {whose}{evaluated}")
+        say(f"{many(int(counts['tasks'].sum()), 'task')} {whose}{evaluated}")
         say(summary.report(counts, head, added=added, prefix=options.prefix, width=width))
 
     with open_source(options) as source:
         look_up = _framed if options.base_url or not options.output else _filed
         rows = look_up(options, source, columns, required, settings, show)
     if options.output:
-        say(f"\n{rows:,} rows written to {options.output}")
+        from enrichstatus.presentation import many
+
+        say(f"\n{many(rows, 'row')} written to {options.output}")
 
 
 def _filed(
@@ -131,7 +134,7 @@ def _filed(
             memory_limit=options.memory_limit,
             overwrite=True,
             encoding=options.encoding,
-            skip=options.skip,
+            skip=options.skip or 0,
             bom=bool(options.bom),
             **settings,
             **(leads if wanted else {}),
@@ -204,6 +207,9 @@ def _required(options: argparse.Namespace) -> dict[str, float]:
     required = numbers(options.require, "--require")
     if strange := [name for name in required if name not in ("ended", "failed")]:
         raise ValidationError(f"--require takes ended=SHARE and failed=SHARE, not {', '.join(strange)}.")
+    for name, share in required.items():
+        if not 0 <= share <= 1:
+            raise ValidationError(f"--require takes a share from 0 to 1 for {name}, e.g. {name}=0.98, not {share:g}.")
     return required
 
 

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli import load, lookup, plan, poll, report, serve
 from enrichstatus.cli.options import refuse_empty, spelling
@@ -21,6 +21,9 @@ from enrichstatus.errors import (
     StatusWarning,
     ValidationError,
 )
+
+if TYPE_CHECKING:
+    from enrichstatus.errors import Value
 
 _FAILED = 1
 _BAD_INPUT = 2
@@ -104,11 +107,16 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _spelled(error: ValidationError, options: Mapping[str, str]) -> str:
     """Give the message with Python's arguments as the command's options; what is no option of it helps nobody."""
-    if error.instead is not None and error.instead[0] not in options:
-        error.instead = None
+    if error.instead is not None:
+        name, value, _ = error.instead
+        # a lookup's --columns are others than those that load renames
+        if name not in options or (isinstance(value, Mapping) and options[name] != "--column"):
+            error.instead = None
 
-    def spell(name: str, value: str | bool | None) -> str:
+    def spell(name: str, value: Value | None) -> str:
         option = _ENVIRONMENT.get(name) or options.get(name, name)
+        if isinstance(value, Mapping):
+            value = ",".join(f"{theirs}={ours}" for theirs, ours in value.items())
         return f"{option} {value}" if isinstance(value, str) else option
 
     text = error.spelled(spell)

@@ -34,18 +34,27 @@ def add_tasks(command: Any) -> None:
     command.add_argument("--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID")
     command.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields to look up (default: all)")
     command.add_argument("--entity-type", metavar="TYPE", help="with --entity-id: person (default) or company")
-    add_reading(command)
+    add_reading(command, "TASKS")
 
 
-def add_reading(command: Any) -> None:
-    """Declare how files of text are read."""
+def add_reading(command: Any, whose: str = "CSV files") -> None:
+    """Declare how files of text are read; lines are left out above the header of `whose`."""
     command.add_argument(
         "--encoding",
         metavar="NAME",
         help="how files are encoded, e.g. cp1252 (default: UTF-8, or as their byte order mark says)",
     )
     command.add_argument(
-        "--skip", type=int, default=0, metavar="LINES", help="leave out so many lines above the header of CSV files"
+        "--skip", type=int, metavar="LINES", help=f"leave out so many lines above the header of {whose}"
+    )
+
+
+def add_epoch(command: Any, note: str = "") -> None:
+    """Declare what instants are that are numbers."""
+    command.add_argument(
+        "--epoch",
+        metavar="UNIT",
+        help=f"{note}createdAt and updatedAt are numbers of seconds (s), milliseconds (ms) or microseconds (us) since 1970",
     )
 
 
@@ -61,6 +70,7 @@ def add_source(command: Any) -> None:
         metavar="ORG",
         help="with --store or --records: the organization whose records to look in; a service knows it from the token",
     )
+    add_epoch(command, "with --records: ")
     add_statuses(command, "; with --url or --records")
     add_service_options(command)
 
@@ -140,7 +150,9 @@ def add_prefix(command: Any, columns: str) -> None:
 
 def add_output(command: Any) -> None:
     """Declare where the rows are written."""
-    command.add_argument("-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson")
+    command.add_argument(
+        "-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson; replaces a file"
+    )
     command.add_argument(
         "--excel-csv",
         dest="bom",
@@ -179,6 +191,8 @@ def check_leads(options: argparse.Namespace) -> None:
 
 def check_source(options: argparse.Namespace) -> None:
     """Refuse options that the source, or a list of tasks, would not heed."""
+    if options.records is None:
+        refuse_stray(options, ["epoch"], "--records")
     if options.base_url is None:
         refuse_stray(options, ["allow_http", "rate"], "--url")
         if options.org_id is None:
@@ -258,7 +272,7 @@ def read_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[An
 
     wanted = fields(options, known)
     # an Arrow table goes in and comes out: pandas would change columns on the way
-    tasks: Any = frames.of_files(Files(options.tasks, encoding=options.encoding, skip=options.skip))
+    tasks: Any = frames.of_files(Files(options.tasks, encoding=options.encoding, skip=options.skip or 0))
     if wanted:
         tasks = tasks_from_leads(
             tasks, entity_id=options.entity_id, fields=wanted, entity_type=options.entity_type or "person"
@@ -280,14 +294,18 @@ def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | Enrichm
         return service(options, max_processing_time=limits)
     if options.records and all(files.format_of(path) == "parquet" for path in files.expand(options.records)):
         return EnrichmentStore.scan(
-            options.records, org_id=options.org_id, max_processing_time=limits, statuses=statuses(options)
+            options.records,
+            org_id=options.org_id,
+            max_processing_time=limits,
+            statuses=statuses(options),
+            epoch=options.epoch,
         )
     stored = options.store is not None
     path = store_file(options.store) if stored else ":memory:"
     store = opened(path, org_id=options.org_id, max_processing_time=limits, read_only=stored)
     try:
         if options.records:
-            store.load(options.records, statuses=statuses(options))
+            store.load(options.records, encoding=options.encoding, statuses=statuses(options), epoch=options.epoch)
     except BaseException:
         store.close()
         raise

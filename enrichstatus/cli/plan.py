@@ -67,6 +67,7 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     from enrichstatus.cli import summary
     from enrichstatus.files import write as writing
     from enrichstatus.leads import planning
+    from enrichstatus.presentation import many
 
     check_source(options)
     check_outputs(options, output=writing.ENDINGS, requests=[".ndjson"])
@@ -94,7 +95,7 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     width = shutil.get_terminal_size((100, 24)).columns
     head, count = summary.head(planned.frame), len(planned)
     say(summary.rows(head, added=added, prefix=options.prefix, width=width, total=count) if count else "0 rows")
-    written = [f"{len(planned):,} rows are in {options.output}"] if options.output else []
-    written += [f"{len(bodies):,} requests in {options.requests}"] if options.requests else []
+    written = [f"{many(len(planned), 'row')} written to {options.output}"] if options.output else []
+    written += [f"{many(len(bodies), 'request')} to {options.requests}"] if options.requests else []
     if written:
         say(f"\n{', '.join(written)}")

@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
         commands,
         "poll",
         poll,
-        help="look up in a service until all tasks have ended",
+        help="poll a service until all tasks have ended",
         description="Look up in a service until all tasks have ended: only those that have not, and ever less often. At a terminal "
         "a bar shows how far it is, in a log a line for each round.",
         epilog="Exit codes: 0 all have ended; 3 the deadline came, what has not ended is pending and the output is written all "
@@ -218,7 +218,7 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
 
     from enrichstatus.cli import summary
     from enrichstatus.polling.update import cost
-    from enrichstatus.presentation import duration, of_unknown_status
+    from enrichstatus.presentation import duration, many, of_unknown_status
 
     frame = update.frame
     if options.output:
@@ -241,7 +241,7 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
     if update.unknown:
         say(f"\n{of_unknown_status(update.unknown)}")
     if options.output:
-        say(f"\n{update.total:,} rows written to {options.output}")
+        say(f"\n{many(update.total, 'row')} written to {options.output}")
 
 
 def _answered(update: Update) -> str:

@@ -60,7 +60,10 @@ def add(commands: Any) -> None:
     add_source(command)
     command.add_argument("--by", metavar="COLUMN,…", help="columns of the list; each gets a table of its own")
     command.add_argument(
-        "--costs", action="append", metavar="FIELD=CREDITS,…", help="credits for one task (default: 1)"
+        "--costs",
+        action="append",
+        metavar="FIELD=CREDITS,…",
+        help="credits for one task (default: purchases are counted)",
     )
     command.add_argument("--title", default="Enrichment of a lead list", help="the page's title")
     add_now(command)
@@ -111,7 +114,7 @@ def _of_history(source: Any, costs: dict[str, float] | None, now: Any) -> list[_
     if not hasattr(source, "records"):
         return []
     took = "Of all records of the organization, from purchase to end. A pending one counts with its age."
-    bought = "Of all records of the organization: credits that brought nothing, and what was bought more than once."
+    bought = "Of all records of the organization: purchases that brought nothing, and what was bought more than once."
     return [
         _Section("How long it takes", took, timing(source, now=now)),
         _Section("What the money bought", bought, waste(source, costs=costs, now=now)),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from enrichstatus.cli.options import (
     add_command,
     add_max_processing_time,
+    add_reading,
     fields,
     names,
     opened,
@@ -62,12 +63,15 @@ def add(commands: Any) -> None:
         "--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID"
     )
     simulated.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields triggered (default: all)")
-    simulated.add_argument("--seed", type=int, help="another seed is another course of events (default: 0)")
+    add_reading(simulated, "TASKS")
     simulated.add_argument(
-        "--speed", type=float, help="how many times faster than life, 0.001 to 1,000,000 (default: 1)"
+        "--seed", type=int, metavar="N", help="another seed is another course of events (default: 0)"
     )
     simulated.add_argument(
-        "--fault-rate", type=float, help="the share of queries that meet a fault, 0 to 1 (default: 0)"
+        "--speed", type=float, metavar="TIMES", help="how many times faster than life, 0.001 to 1,000,000 (default: 1)"
+    )
+    simulated.add_argument(
+        "--fault-rate", type=float, metavar="SHARE", help="the share of queries that meet a fault, 0 to 1 (default: 0)"
     )
     simulated.add_argument("--faults", metavar="FAULT,…", help="with --fault-rate: which (default: 429,500,slow,cut)")
 
@@ -105,16 +109,21 @@ def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     except ImportError as error:
         raise EnrichStatusError(str(error)) from error
 
-    def ready(url: str) -> None:
-        say(f"serving {_what(options)} at {url} (Ctrl-C stops)")
+    def ready(what: str) -> Callable[[str], None]:
+        return lambda url: say(f"serving {what} at {url} (Ctrl-C stops)")
 
     if options.simulate:
         with _simulated(options) as simulated:
-            serving.serve(_simulated_app(simulated, options), host=options.host, port=options.port, ready=ready)
+            serving.serve(
+                _simulated_app(simulated, options),
+                host=options.host,
+                port=options.port,
+                ready=ready(_what(options, simulated)),
+            )
     else:
         with _stored(options) as store:
             app = server.create_app(store, options.tokens)
-            serving.serve(app, host=options.host, port=options.port, ready=ready)
+            serving.serve(app, host=options.host, port=options.port, ready=ready(options.store))
 
 
 def token(options: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -122,13 +131,13 @@ def token(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     from enrichstatus.server.tokens import new_token
 
     made = new_token(options.tokens, options.org_id)
-    say(f"a token of {options.org_id}; its digest is in {options.tokens}, itself it is shown only here:\n{made}")
+    say(f"the token of {options.org_id} is shown only here; {options.tokens} keeps its digest:\n{made}")
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that would not be heeded."""
     if not options.simulate:
-        simulated = ["tasks", "entity_id", "fields", "seed", "speed", "fault_rate", "faults"]
+        simulated = ["tasks", "entity_id", "fields", "encoding", "skip", "seed", "speed", "fault_rate", "faults"]
         refuse_stray(options, simulated, "--simulate")
         if not options.tokens:
             raise ValidationError("--store needs --tokens: who may look up. Make one with: enrichstatus token new")
@@ -139,6 +148,7 @@ def _check(options: argparse.Namespace) -> None:
         "--store; a simulated service has the time of --speed, and no file",
     )
     if not options.tasks:
+        refuse_stray(options, ["encoding", "skip"], "--tasks, which is what is read")
         refuse_stray(options, ["entity_id"], "--tasks, which names the lead list that was triggered")
     if not options.entity_id:
         refuse_stray(options, ["fields"], "--entity-id, which names the column of a lead list's ids")
@@ -153,12 +163,16 @@ def _stored(options: argparse.Namespace) -> EnrichmentStore:
 
 
 def _simulated(options: argparse.Namespace) -> SimulatedStore:
+    from enrichstatus import frames
+    from enrichstatus.files.read import Files
     from enrichstatus.lookup.tasks import naming_leads, tasks_from_leads
     from enrichstatus.schema import FIELDS
     from enrichstatus.simulation import SimulatedStore
 
     triggered = fields(options, FIELDS)
-    tasks = options.tasks
+    tasks: Any = options.tasks
+    if tasks:
+        tasks = frames.of_files(Files(tasks, encoding=options.encoding, skip=options.skip or 0))
     if triggered:
         tasks = tasks_from_leads(tasks, entity_id=options.entity_id, fields=triggered)
     given = {name: value for name in ("seed", "speed") if (value := getattr(options, name)) is not None}
@@ -178,9 +192,7 @@ def _simulated_app(store: SimulatedStore, options: argparse.Namespace) -> Starle
     )
 
 
-def _what(options: argparse.Namespace) -> str:
-    """Say what is served, and the token where no tokens file was given."""
-    if not options.simulate:
-        return str(options.store)
+def _what(options: argparse.Namespace, simulated: SimulatedStore) -> str:
+    """Say what is simulated, and the token where no tokens file was given."""
     what = f"over {options.tasks}" if options.tasks else "that waits to be triggered"
-    return f"a simulated service {what}" + ("" if options.tokens else f", token {SIMULATED}")
+    return f"a simulated service {what}" + ("" if options.tokens else f", token {SIMULATED} of {simulated.org_id},")

@@ -12,7 +12,7 @@ import pyarrow as pa
 from enrichstatus.files.read import as_text
 from enrichstatus.frames import to_pandas
 from enrichstatus.outcomes import ENDED, LABELS, outcome
-from enrichstatus.presentation import bar, label, share
+from enrichstatus.presentation import bar, label, many, share
 from enrichstatus.schema import KEY, PANDAS_TYPES
 
 #: So many rows are shown.
@@ -84,11 +84,12 @@ def rows(
     room = accumulate(spans[name] + 1 for name in wanted)
     fitting = {name for name, used in zip(wanted, room, strict=True) if used <= width}
     cells = cells[[name for name in cells.columns if name in fitting]]
-    unseen = [f"{total - len(cells):,} more rows"] if total > len(cells) else []
-    unseen += [f"{len(wanted) - len(fitting)} more columns"] if len(fitting) < len(wanted) else []
+    unseen = [many(total - len(cells), "more row")] if total > len(cells) else []
+    unseen += [many(len(wanted) - len(fitting), "more column")] if len(fitting) < len(wanted) else []
     more = "\n… " + " and ".join(unseen) if unseen else ""
     left = {name: partial(_ljust, spans[name]) for name in cells.columns}
-    return cells.to_string(index=False, justify="left", formatters=left) + more
+    lines = cells.to_string(index=False, justify="left", formatters=left).splitlines()
+    return "\n".join(line.rstrip() for line in lines) + more
 
 
 def _ljust(span: int, cell: str) -> str:

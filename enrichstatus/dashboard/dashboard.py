@@ -226,7 +226,7 @@ class _Widgets:
             ipywidgets.Button(description=text, tooltip=tip)
             for text, tip in (
                 ("Pause", ""),
-                ("Ask now", "Ask for all that has not ended, without waiting"),
+                ("Poll now", "Request all that has not ended, without waiting"),
                 ("Stop", "Give up waiting; Start goes on where it was"),
             )
         )
@@ -251,7 +251,7 @@ class _Widgets:
         self._drawn = drawn
         running = progress.wanted == "run" and progress.phase not in OVER
         self._go.description = "Pause" if running else "Start"
-        self._go.tooltip = "Ask no more until started again" if running else "Ask until all have ended"
+        self._go.tooltip = "Poll no more until started again" if running else "Poll until all have ended"
         self._now.disabled = progress.phase not in ("ready", "waiting", "paused", "stopped")
         self._end.disabled = progress.phase in OVER
         if progress.phase == "done":  # there is nothing left to press them for

@@ -86,7 +86,7 @@ def line(progress: Progress, *, live: bool) -> str:
             most = "" if update.most_in is None else f", 90 % in {duration(round(update.most_in))}"
             parts.append(f"half of the rest in {duration(round(update.half_in))}{most}")
         wait = progress.next_in
-        parts.append("asking" if wait is None else f"asks in {duration(max(round(wait), 1))}")
+        parts.append("polling" if wait is None else f"polls in {duration(max(round(wait), 1))}")
     else:
         parts.append("Start goes on" if update.requests else "Start begins")
     parts.append(cost(update))
@@ -100,11 +100,11 @@ def trouble(progress: Progress) -> str:
         return ""
     why = escape(reason(error))
     if progress.phase == "failed":
-        then = "Asking again does not fix this by itself; Start tries once more."
+        then = "Polling again does not fix this by itself; Start tries once more."
     elif progress.phase in ("asking", "waiting"):
-        then = "The poll goes on and asks again by itself; Ask now does so at once."
+        then = "The poll goes on by itself; Poll now does so at once."
     else:
-        then = "Start asks again."
+        then = "Start polls again."
     return f'<div class="trouble" role="alert">{"Ended" if progress.phase == "failed" else "Not answered"}: {why}<br>{then}</div>'
 
 

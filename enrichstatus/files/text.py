@@ -78,15 +78,16 @@ def _blocks(path: str, encoding: str) -> Iterator[str]:
                 raise _unreadable(
                     path,
                     lines + before.count("\n"),
-                    f"the byte 0x{error.object[error.start]:02X} is not {'UTF-8' if encoding == _UTF8 else encoding}. Say how the "
-                    "file is encoded with encoding=, e.g. cp1252 (what Windows calls ANSI), latin-1, shift_jis or gbk.",
+                    f"the byte 0x{error.object[error.start]:02X} is not {'UTF-8' if encoding == _UTF8 else encoding}. Save the "
+                    "file as UTF-8.",
+                    instead=("encoding", "cp1252", "read what Windows calls ANSI (others are latin-1, shift_jis, gbk)"),
                 ) from None
             lines += text.count("\n")
             yield text
 
 
-def _unreadable(path: str, lines: object, why: str) -> ValidationError:
-    return ValidationError(f"{path!r}, line {lines}, cannot be read: {why}")
+def _unreadable(path: str, lines: object, why: str, **more: Any) -> ValidationError:
+    return ValidationError(f"{path!r}, line {lines}, cannot be read: {why}", **more)
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,13 @@ class CsvFile:
         sniffed = "\t" if ".tsv" in Path(path.lower()).suffixes else max(",;\t|", key=unquoted.count)
         delimiter = separator[1] if separator else sniffed
         if "\0" in line:
-            raise _unreadable(path, skip + 1, "it holds NUL characters. If it is UTF-16, pass encoding='utf-16-le'.")
+            utf16 = ("encoding", "utf-16-le", "read it, if it is UTF-16")
+            raise _unreadable(path, skip + 1, "it holds NUL characters. Save it as UTF-8", instead=utf16)
         if not line:
             raise _unreadable(
-                path, skip + 1, "there is no header" + (", of which skip= says that it is here." if skip else ".")
+                path,
+                skip + 1,
+                "there is no header" + (", which should stand below the lines that skip leaves out." if skip else "."),
             )
         file = cls(path, encoding, delimiter, skip, [])
         try:
@@ -229,8 +233,8 @@ class CsvFile:
                             self.path,
                             start,
                             f"it has {len(cells)} cells, the header (line {started}) has {len(header)}: "
-                            f"{_shown(self.delimiter.join(cells))}. Leave out lines above the header with skip=, remove lines that are "
-                            "not rows, and write cells with a delimiter in quotes.",
+                            f"{_shown(self.delimiter.join(cells))}. Leave out lines above the header with skip= (--skip), remove lines "
+                            "that are not rows, and write cells with a delimiter in quotes.",
                         )
                     if self._swallows(cells, header=not header):
                         shown = _shown(self.delimiter.join(cells))

@@ -18,7 +18,7 @@ from enrichstatus.frames import Kind
 from enrichstatus.leads.prices import Numbers
 from enrichstatus.lookup.contract import TRIGGER_SIZE
 from enrichstatus.lookup.tasks import check, task_tables, to_pandas
-from enrichstatus.presentation import NONE, html_table, number
+from enrichstatus.presentation import NONE, html_table, many, number
 
 #: What is to be done with a task, in the order of a plan's table.
 ACTIONS = ("have", "no_data", "in_flight", "unknown", "retry", "trigger", "over_budget", "duplicate", "invalid")
@@ -97,7 +97,7 @@ class Plan(Generic[Kind]):
         price = f" for {number(self.cost)} credits" if self._priced else ""
         over = int(counts.get("over_budget", 0))
         more = f"; {over:,} more are beyond the budget" if over else ""
-        return "; ".join([f"Plan of {len(self):,} tasks: {bought:,} to trigger{price}{more}", *self._notes])
+        return "; ".join([f"Plan of {many(len(self), 'task')}: {bought:,} to trigger{price}{more}", *self._notes])
 
     def _table(self) -> pd.DataFrame:
         table = self.summary()

@@ -85,7 +85,7 @@ def plan(
     prefix: str = "",
     new_organization: bool = False,
 ) -> Plan[Kind]:
-    """Report of each task whether to buy it, why, and at what cost; the source is only read, and nothing is triggered.
+    """Decide for each task whether to buy it, why, and at what cost; the source is only read, and nothing is triggered.
 
     Parameters
     ----------

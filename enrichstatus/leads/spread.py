@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -15,7 +16,7 @@ from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame, Kind, ListOrPath, Rows
 from enrichstatus.lookup.tasks import KEYS_SQL, taken_names, task_tables
 from enrichstatus.outcomes import outcome
-from enrichstatus.schema import EXPLANATION, FIELDS, find, listed
+from enrichstatus.schema import EXPLANATION, FIELDS, columns_listed, find, listed
 
 _READY = "ready"
 
@@ -61,8 +62,8 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
     missing = [name for name in ("entityId", "field") if name not in names]
     if missing := missing + [name for name in answers if name not in frame.columns]:
         raise ValidationError(
-            f"The status lacks the column {listed(missing)}; found {listed(frame.columns)}. What a lookup gave is spread, "
-            "with the prefix that it was given."
+            f"The status lacks {columns_listed(missing)}; found {listed(frame.columns)}. Spread takes what a lookup gave, "
+            "and the prefix that the lookup was given."
         )
     field, fields = _codes(frame, names["field"])  # a task without a field has none to show
     lead, first = _leads(frame, names, field)
@@ -81,7 +82,9 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
     waiting = lead[~ended.to_numpy()]
     columns[_READY] = pa.array(np.bincount(waiting, minlength=len(first)) == 0, pa.bool_())
     if taken := taken_names(leads, list(columns)):
-        raise ValidationError(f"The leads already have the column {listed(taken)}; rename or drop it.")
+        raise ValidationError(
+            f"The leads already have {columns_listed(taken)}; rename or drop {'it' if len(taken) == 1 else 'them'}."
+        )
     answer: Kind = leads.assign(pa.table(columns))
     return answer
 
@@ -136,6 +139,10 @@ def _codes(frame: Frame, name: str) -> tuple[Rows, pa.Array]:
     """Number the values of a column in the order of their first appearance; a null is one beyond them."""
     column = frame.arrow([name]).column(0).combine_chunks()
     column = column.storage if isinstance(column, pa.ExtensionArray) else column
+    if pa.types.is_nested(column.type):  # which Arrow cannot compare
+        with duckdb.connect() as con:
+            texts = con.from_arrow(pa.table({"value": column})).select("value::varchar")
+            column = texts.to_arrow_table().column(0).combine_chunks()
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     values = encoded.dictionary
     return encoded.indices.fill_null(len(values)).to_numpy().astype(np.int64), values

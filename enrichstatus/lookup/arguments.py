@@ -11,9 +11,10 @@ from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias
 
 import pandas as pd
+import pyarrow as pa
 
 from enrichstatus.errors import ValidationError
-from enrichstatus.schema import COLUMNS, EXPLANATION, FIELDS, KEY, listed
+from enrichstatus.schema import COLUMNS, EPOCHS, EXPLANATION, FIELDS, KEY, Epoch, instants, listed
 
 #: The documented maximum execution time of the service's sibling endpoint.
 MAX_PROCESSING_TIME = timedelta(seconds=800)
@@ -25,7 +26,7 @@ Instant: TypeAlias = datetime | str | None
 
 
 def parse_options(columns: Columns, how: How, errors: Errors, prefix: str) -> tuple[str, ...]:
-    """Check the options of a lookup; gives the names of the asked columns."""
+    """Check the options of a lookup; gives the names of the columns to add."""
     names = parse_columns(columns)
     parse_prefix(prefix)
     choice("how", how, ("left", "inner"))
@@ -75,6 +76,13 @@ def choice(name: str, value: object, allowed: Sequence[str]) -> None:
         raise ValidationError(f"is one of {listed(map(repr, allowed))}, not {value!r}.", argument=name)
 
 
+def parse_epoch(epoch: Epoch | None) -> Epoch | None:
+    """Check the unit of instants that are numbers, where there are such."""
+    if epoch is not None:
+        choice("epoch", epoch, tuple(EPOCHS))
+    return epoch
+
+
 def check_source(source: object) -> None:
     """Refuse what cannot be asked."""
     if isinstance(source, type) or not callable(getattr(source, "lookup", None)):
@@ -109,7 +117,7 @@ def parse_instant(value: Instant, name: str = "now") -> datetime:
     try:
         if not isinstance(value, (str, datetime)):
             raise TypeError
-        instant = pd.Timestamp(value)
+        instant = pd.Timestamp(instants(pa.chunked_array([[value]]))[0].as_py() if isinstance(value, str) else value)
         if pd.isna(instant):
             raise ValueError
     except (ValueError, TypeError) as error:

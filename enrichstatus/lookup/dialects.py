@@ -17,9 +17,11 @@ def lookup_sql(dialect: Dialect = "duckdb") -> str:
 
     It asks three relations, which you supply under these names, as tables, views or CTEs around it:
 
-    - ``tasks (position, entityId, entityType, field)``: what is asked. ``position`` tells your rows apart and comes back.
+    - ``tasks (position, entityId, entityType, field)``: what is asked. ``position`` tells your rows apart and comes back; it is
+      unique: one lead with two fields is two tasks, and of two with one position only one is answered.
     - ``records``: the thirteen columns of a record. ``createdAt`` is never null.
-    - ``asker (orgId, field, pendingSince, now, maximum)``: a row for each field. A record that is pending and was created before
+    - ``asker (orgId, field, pendingSince, now, maximum)``: a row for each field, of one organization: of several a task would have
+      the newest record of any. A record that is pending and was created before
       ``pendingSince``, which is ``now`` less ``maximum`` seconds, has timed out. The head of the text spells it out for its dialect.
 
     What is compared is of one type and spelled alike on both sides: ``lower(trim(entityId))``, or a cast to UUID where the

@@ -1,8 +1,8 @@
 -- The status of enrichment tasks: one query, every rule.
---   tasks   (position, entityId, entityType, field)  keys checked and cast, null where they were bad
+--   tasks   (position, entityId, entityType, field)  keys checked and cast, null where they were bad; a position each
 --   records (the columns of a record)
 --   asker   (orgId, field, pendingSince, now, maximum)
---           who asks, when, and since when a record that is still pending has timed out: its maximum is so many seconds
+--           which one organization asks, when, and since when a record that is still pending has timed out: its maximum is so many seconds
 --   rule 4 is the text of timed_out.sql, which the reports of a history use too
 -- One row comes out for each task that has a record.
 with own as (

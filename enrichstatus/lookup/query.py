@@ -17,7 +17,7 @@ from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Kind, ListOrPath, Named, Rows
 from enrichstatus.lookup.arguments import Columns, Errors, How, Instant, parse_instant, parse_options, parse_org
 from enrichstatus.lookup.tasks import check, taken_names
-from enrichstatus.schema import EXPLANATION, SCHEMA, listed
+from enrichstatus.schema import EXPLANATION, SCHEMA, columns_listed
 
 _TIMED_OUT_SQL = Path(__file__).with_name("timed_out.sql").read_text(encoding="utf-8").rstrip()
 
@@ -32,7 +32,7 @@ LOOKUP_SQL = with_timeout(Path(__file__).with_name("lookup.sql"))
 
 
 class Source(Protocol):
-    """Anything that can be asked: an `EnrichmentStore`, or any object with this one method."""
+    """Anything that answers tasks: an `EnrichmentStore`, or any object with this one method."""
 
     def lookup(
         self,
@@ -44,7 +44,7 @@ class Source(Protocol):
         now: Instant = None,
         prefix: str = "",
     ) -> Kind:
-        """Answer tasks of any kind and number with the same frame and the asked columns; see `EnrichmentStore.lookup`."""
+        """Give back tasks of any kind and number, with the columns of the answer added; see `EnrichmentStore.lookup`."""
 
 
 _ANSWERS = pa.schema([*SCHEMA, *EXPLANATION])
@@ -113,7 +113,7 @@ def refuse_taken(frame: Named, added: Sequence[str], prefix: str = "current_") -
     """Refuse tasks that have a column of the name of a new one; `prefix` is a prefix that would help."""
     if found := taken_names(frame, added):
         raise ValidationError(
-            f"The tasks already have the column {listed(found)}, which would be overwritten. Drop it.",
+            f"The tasks already have {columns_listed(found)}, which would be overwritten. Drop {'it' if len(found) == 1 else 'them'}.",
             instead=("prefix", prefix, "name the new ones apart"),
         )
 
@@ -143,7 +143,7 @@ NEW_ORGANIZATION = ("new_organization", True, "say that it is a new one")
 
 def no_records_of(org_id: str) -> str:
     """Say that there are records, but none of the organization; no message names another one."""
-    return f"There are records here, but none of the organization {org_id!r}. Is it spelled as where the records come from?"
+    return f"There are records here, but none of the organization {org_id!r}. Check how the records spell it."
 
 
 def timing_out(limits: Mapping[str, timedelta], now: Instant, *, judged: bool = True) -> pa.Table:

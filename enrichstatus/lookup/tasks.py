@@ -15,7 +15,7 @@ from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame, Kind, ListOrPath, Named
 from enrichstatus.lookup.arguments import parse_fields
-from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, find, listed
+from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, columns_listed, find, listed
 
 KEYS_SQL = Path(__file__).with_name("keys.sql").read_text(encoding="utf-8")
 #: What helps where tasks are bad.
@@ -177,7 +177,7 @@ def task_names(columns: Sequence[str]) -> dict[str, str]:
     names = find(columns, KEY)
     if missing := [name for name in ("entityId", "field") if name not in names]:
         raise ValidationError(
-            f"Tasks need the column {listed(missing)}; found {listed(columns)}. "
+            f"Tasks need {columns_listed(missing)}; found {listed(columns)}. "
             "A lead list becomes tasks with tasks_from_leads(), at the command line with --entity-id COLUMN."
         )
     return names

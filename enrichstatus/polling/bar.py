@@ -48,7 +48,7 @@ class _Bar:
         self._trouble: str | None = None
         self._lock, self._over = threading.Lock(), threading.Event()
         # how many tasks there are is told by the first update
-        self._drawn: Any = new_bar(total=None, bar_format="{desc}", desc="asking")
+        self._drawn: Any = new_bar(total=None, bar_format="{desc}", desc="polling")
         self._thread = threading.Thread(target=self._tick, daemon=True, name="enrichstatus-bar")
         self._thread.start()
 
@@ -84,7 +84,7 @@ class _Bar:
             self._drawn.ncols = None if columns is None else columns - _FREE
             passed = time.monotonic() - self._since
             if update is None:
-                text = "nothing was answered" if self._over.is_set() else f"asking, {duration(int(passed))}"
+                text = "nothing was answered" if self._over.is_set() else f"polling, {duration(int(passed))}"
             else:
                 room = math.inf if columns is None else columns - _FREE - _LEAD
                 text = told(update, None if self._over.is_set() else passed, room)
@@ -104,7 +104,7 @@ def told(update: Update, passed: float | None = None, room: float = math.inf) ->
     for place in sorted(range(len(parts)), key=lambda place: parts[place][0]):
         rank, text = parts[place]
         # the bar, and the other parts, must not come and go with the seconds that this one counts
-        size = max(len(text), len("asks in 59 s")) if rank == _NEXT else len(text)
+        size = max(len(text), len("next in 59 s")) if rank == _NEXT else len(text)
         if room >= size:
             kept.add(place)
             room -= size + len(", ")
@@ -126,7 +126,7 @@ def _parts(update: Update, passed: float | None, *, whole: bool) -> list[tuple[i
         parts.append((_LATEST, f"{what} in {duration(round(update.most_in - passed))}"))
     if passed is not None and update.next_in is not None:
         left = update.next_in - passed
-        parts.append((_NEXT, f"asks in {duration(max(round(left), 1))}" if left > 0 else "asking"))
+        parts.append((_NEXT, f"next in {duration(max(round(left), 1))}" if left > 0 else "polling"))
     if update.error is not None:
         parts.append((_ERROR, f"not answered: {reason(update.error)}" if whole else "no answer"))
     parts.append((_COST, cost(update)))

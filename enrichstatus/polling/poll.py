@@ -149,7 +149,7 @@ def wait(
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Kind:
-    """Ask until all tasks have ended, behind a progress bar; gives them with their status.
+    """Poll until all tasks have ended, behind a progress bar; gives them with their status.
 
     Parameters
     ----------

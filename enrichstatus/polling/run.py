@@ -140,7 +140,7 @@ class Run:
                 raise
             raise EnrichStatusError(
                 f"The source's lookup gave back what cannot be read ({type(error).__name__}: {error}): it gives the tasks as "
-                "they came, with the asked columns added."
+                "they came, with the columns added."
             ) from error
         if self.memory:
             at = self._wall + timedelta(seconds=now)

@@ -1,4 +1,4 @@
-"""When to ask again: schedules, which are iterators of seconds and know nothing of sources, threads or clocks."""
+"""When to poll again: schedules, which are iterators of seconds and know nothing of sources, threads or clocks."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from enrichstatus.survival import Outlook, Prospect
 
 #: From this many batches on a sample tells nearly as much as all, for a fraction of the requests.
 _MANY = 5
-#: Beyond the ages of which something is known, a sample is asked this often: by a share of the age, and not oftener than so many
+#: Beyond the ages of which something is known, a sample is requested this often: by a share of the age, and not oftener than so many
 #: times the shortest wait.
 _PROBE, _PROBE_LEAST = 0.3, 3
-#: Fields that are due this nearly together are asked together.
+#: Fields that are due this nearly together are requested together.
 _TOGETHER = 1.1
 
 
 @dataclass(frozen=True)
 class Ask:
-    """An ask to come.
+    """A round of requests to come.
 
     Attributes
     ----------
     after : float
         Seconds until then.
     fields : tuple of str or None
-        The fields whose unfinished tasks are asked, all of them; None is every field.
+        The fields whose unfinished tasks are requested, all of them; None is every field.
     samples : mapping of str to int
-        The fields of which only so many tasks are asked.
+        The fields of which only so many tasks are requested.
     """
 
     after: float
@@ -48,13 +48,13 @@ class Backoff:
     Parameters
     ----------
     initial : float
-        Seconds before the second ask; the first comes at once.
+        Seconds before the second request; the first is sent at once.
     factor : float
         By what the wait grows each time.
     maximum : float
         The longest wait, in seconds.
     jitter : float
-        The share by which each wait is made longer or shorter at random, so that many pollers do not ask at once.
+        The share by which each wait is made longer or shorter at random, so that many pollers do not send theirs at once.
     random : callable
         Gives a number from 0 to 1 for the jitter.
 

@@ -188,7 +188,7 @@ class Tracker:
             lack = f" without {listed(sorted(wanted))}" if wanted else ""
             raise EnrichStatusError(
                 f"The source's lookup gave back {type(answers).__name__}{lack}: it gives the tasks as they came, with the "
-                "asked columns added."
+                "columns added."
             )
         places: Places = answers["task"].to_numpy(dtype=np.int64)
         if len(places) and not 0 <= places.min() <= places.max() < len(self.status):

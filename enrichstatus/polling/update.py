@@ -18,7 +18,7 @@ from enrichstatus.frames import Frame
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.outcomes import outcome
 from enrichstatus.polling.tracker import NO_RECORD, UNANSWERED, Codes, Places, Tracker
-from enrichstatus.presentation import duration, of_unknown_status, plain
+from enrichstatus.presentation import duration, many, of_unknown_status, plain
 from enrichstatus.survival import Outlook
 
 #: Columns of the counts that are no status.
@@ -86,7 +86,10 @@ class State:
             ],
         )
         table = table[[name for name in table.columns if name != "no record"] + ["no record"]]
-        data = np.bincount(self.field[good], self.found[good] == 1, minlength=len(self.fields)).astype(np.int64)
+        # a record that failed has failed, whatever it says of data
+        whole = np.array([outcome(word, True).word == "data" for word in self.vocabulary])
+        with_data = (self.found[good] == 1) & whole[self.status[good]]
+        data = np.bincount(self.field[good], with_data, minlength=len(self.fields)).astype(np.int64)
         table.insert(0, "tasks", table.sum(axis=1))
         table.insert(1, "ended", table["tasks"] - table[["pending", "unanswered"]].sum(axis=1))
         table["with data"] = data
@@ -222,7 +225,7 @@ class Update:
         if self.error is not None:
             parts.append(f"not answered: {reason(self.error)}")
         if self.next_in is not None:
-            parts.append(f"asks again in {duration(round(self.next_in))}")
+            parts.append(f"polls again in {duration(max(round(self.next_in), 1))}")
         return "; ".join(filter(None, parts))
 
 
@@ -233,17 +236,16 @@ def requests_for(tasks: int) -> int:
 
 def cost(update: Update) -> str:
     """Say how many requests it took, and how many it did not."""
-    made = f"{update.requests:,} request{'' if update.requests == 1 else 's'}"
-    return made + (f" ({update.saved:,} saved)" if update.saved else "")
+    return many(update.requests, "request") + (f" ({update.saved:,} saved)" if update.saved else "")
 
 
 def reason(error: Exception) -> str:
     """Say in one line why there is no answer."""
     text = str(error)
     if isinstance(error, PartialLookupError):
-        text = f"{len(error.failed):,} of the tasks asked: {error.causes[0]}"
+        text = f"{len(error.failed):,} of the tasks requested: {error.causes[0]}"
     return plain(text)
 
 
 def _or_later(seconds: float | None) -> str:
-    return "more time than can be told" if seconds is None else duration(round(seconds))
+    return "more time than can be estimated" if seconds is None else duration(round(seconds))

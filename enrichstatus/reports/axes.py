@@ -70,7 +70,7 @@ def names_of(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[str]:
 
 def told(by: Sequence[str]) -> str:
     """Name the groups in a title."""
-    return f" by {' and '.join(_CALLED.get(name, name) for name in by)}" if by else ""
+    return f", by {' and '.join(_CALLED.get(name, name) for name in by)}" if by else ""
 
 
 def unformatted(value: str) -> str:
@@ -93,7 +93,7 @@ def legend(ax: Axes, *, above: bool = True) -> None:
     if above:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3, ncols=4, **_LEGEND)
     else:
-        ax.legend(loc="center right", bbox_to_anchor=(0.92, 0.4), **_LEGEND)
+        ax.legend(loc="center right", bbox_to_anchor=(0.88, 0.4), **_LEGEND)
 
 
 def done(ax: Axes, grid: Any) -> Axes:

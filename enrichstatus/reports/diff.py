@@ -14,6 +14,7 @@ from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.tasks import check, create_vocabularies, to_pandas
+from enrichstatus.presentation import many
 from enrichstatus.reports.coverage import answers
 from enrichstatus.reports.groups import comparable
 from enrichstatus.reports.report import Report
@@ -73,7 +74,7 @@ def diff(a: Any, b: Any, *, names: tuple[str, str] = ("a", "b")) -> Report:
         f"{column}_{side}": f"{column}_{name}" for side, name in zip("ab", pair, strict=True) for column in _COMPARED
     }
     table = table.rename(columns=renamed)
-    aside = f"; {left:,} rows without a usable key left out" if left else ""
+    aside = f"; {many(left, 'row')} without a usable key left out" if left else ""
     verb = "differs" if len(table) == 1 else "differ"
     changes = table["change"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
     most = ", ".join(f"{count:,} {change}" for change, count in changes.head(3).items()) + (", …" * (len(changes) > 3))

@@ -215,7 +215,8 @@ def _waste(asked: Asked) -> Axes:
     )
     which = "latest" if period else "largest"
     lines = 11 if period else len(rows)
-    ax = axes_for(ax, lines, title or f"What the credits bought{told(by)}", left, legend=1, which=which)
+    ax = axes_for(ax, lines, title or f"What the {details['what']} brought{told(by)}", left, legend=1, which=which)
+    spent = "credits spent" if details["what"] == "credits" else "purchases"
     parts = details["credits"].reset_index(drop=True).loc[rows.index]
     start = np.zeros(len(rows))
     for name, (said, hatch, own) in _CREDITS.items():
@@ -250,10 +251,10 @@ def _waste(asked: Asked) -> Axes:
         years = sorted(set(rows[period].dt.year))
         span = "" if period == "month" or not years else f", {'–'.join(map(str, dict.fromkeys([years[0], years[-1]])))}"
         ax.set_xlabel({"day": "day", "week": "week that began on Monday", "month": "month"}[period] + span + " (UTC)")
-        ax.set_ylabel("credits spent")
+        ax.set_ylabel(spent)
     else:
         name_groups(ax, rows, by)
-        ax.set_xlabel("credits spent")
+        ax.set_xlabel(spent)
     axis = ax.yaxis if period else ax.xaxis
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     if start.any():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from enrichstatus.presentation import duration, html_table, label, number, plain, share
+from enrichstatus.presentation import duration, html_table, label, many, number, plain, share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,8 @@ class Report:
     by : tuple of str
         The columns that name a row.
     units : mapping
-        How a column is to be read: ``share``, ``share of ended``, ``seconds``, ``credits`` or ``flag``; the others are counts or words.
+        How a column is to be read: ``share``, ``share of ended``, ``seconds``, ``credits``, ``purchases`` or ``flag``; the others are
+        counts or words.
     details : mapping
         What the picture needs beyond the table.
 
@@ -115,11 +116,15 @@ class Report:
 
     def _more(self) -> list[str]:
         unseen = len(self.frame) - _MOST
-        return [f"… and {unseen:,} more rows in .frame"] if unseen > 0 else []
+        return [f"… and {many(unseen, 'more row')} in .frame"] if unseen > 0 else []
 
     def _columns(self) -> list[tuple[str, pd.Series[str], bool]]:
         """Give the first rows as text that neither a terminal obeys nor anybody has to count digits of, column by column."""
         head = self.frame.head(_MOST).reset_index(drop=True)
+        # a flag that no row has says nothing
+        head = head.drop(
+            columns=[name for name, unit in self.units.items() if unit == "flag" and not self.frame[name].any()]
+        )
         words = {"share": share, "share of ended": share, "seconds": duration, "credits": number, "flag": _flag}
         numbers = set(head.select_dtypes("number").columns)
         numbers -= set(self.by)

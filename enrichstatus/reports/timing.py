@@ -16,7 +16,7 @@ from enrichstatus.errors import ValidationError
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import timing_out, with_timeout
 from enrichstatus.lookup.tasks import to_pandas
-from enrichstatus.presentation import share
+from enrichstatus.presentation import many, share
 from enrichstatus.reports.groups import By, Segments, parse_by, segment
 from enrichstatus.reports.report import Report
 from enrichstatus.schema import COLUMNS, listed
@@ -96,7 +96,7 @@ def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = Non
     rate = share(late / ended if ended else None)
     count = len(table)
     headline = (
-        f"Of {count:,} record{'' if count == 1 else 's'} {ended:,} {'has' if ended == 1 else 'have'} ended, "
+        f"Of {many(count, 'record')} {ended:,} {'has' if ended == 1 else 'have'} ended, "
         f"{late:,} of them by timing out ({rate}), and {pending:,} {'is' if pending == 1 else 'are'} pending"
     )
     return Report(

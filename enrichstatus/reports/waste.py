@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WASTE_SQL = Path(__file__).with_name("waste.sql").read_text(encoding="utf-8")
 
-_WASTE = ("bought", "spent", "bought again", "nothing", "late", "wasted", "share wasted")
+_WASTE = ("bought", "spent", "retried", "bought again", "nothing", "late", "wasted", "share wasted")
 
 
 def waste(
@@ -46,7 +46,8 @@ def waste(
         ``day``, ``week`` (its Monday) or ``month`` of ``createdAt`` in UTC, ``createdBy`` (who triggered) or any other columns of a
         record; None for all in one row.
     costs : mapping, optional
-        Credits for one task of a field; a field that is not named costs nothing. Unless given, each costs 1.
+        Credits for one task of a field; a field that is not named costs nothing. Unless given, purchases are
+        counted instead of credits.
     org_id : str, optional
         Whose records; the store's unless given.
     now : datetime or str, optional
@@ -56,9 +57,10 @@ def waste(
     -------
     Report
         ``.frame`` has the columns of `by`, and for each group the records ``bought`` (those that carry a ``creditTransactionId``; all,
-        where none does), the credits ``spent`` on them, how many of them were ``bought again`` (the same task had been bought before), how
-        many ended with ``nothing`` (no data, failures and timeouts among them), how many brought data ``late`` (after the store's
-        maximum processing time), the credits ``wasted`` on what was bought again or for nothing, and their share.
+        where none does), the credits ``spent`` on them, how many of them were ``retried`` (after a failure or timeout that brought
+        nothing, as was needed) or ``bought again`` (the same task had been bought before, and that had not failed), how many ended
+        with ``nothing`` (no data, failures and timeouts among them), how many brought data ``late`` (after the store's maximum
+        processing time), the credits ``wasted`` on what was bought again or for nothing, and their share.
 
     Raises
     ------
@@ -78,8 +80,8 @@ def waste(
     ... ])
     >>> es.waste(store, costs={"phones": 10})
     10 of 20 credits wasted (50.0 %): 1 of 2 bought again, 0 brought nothing; 0 came late
-    week        bought  spent  bought again  nothing  late  wasted  share wasted
-    2026-11-16       2     20             1        0     0      10        50.0 %
+    week        bought  spent  retried  bought again  nothing  late  wasted  share wasted
+    2026-11-16       2     20        0             1        0     0      10        50.0 %
     """
     names, limits = parse_by(by), limits_of(store)
     prices = dict.fromkeys(limits, 1.0 if costs is None else 0.0) | parse_costs(costs, tuple(limits))
@@ -94,7 +96,8 @@ def waste(
         counts = filled(to_pandas(con.sql(WASTE_SQL)), segments)
     counts["share wasted"] = counts["wasted"] / counts["spent"].where(counts["spent"] > 0)
     report = segments.report(counts, "bought")
-    headline = _wasted(counts) if len(counts) else "Nothing was bought"
+    what = "purchases" if costs is None else "credits"
+    headline = _wasted(counts, what) if len(counts) else "Nothing was bought"
     if unpaid:
         headline += " (no record has a creditTransactionId, so all count as bought)"
     return Report(
@@ -102,15 +105,16 @@ def waste(
         headline,
         "waste",
         names,
-        {"spent": "credits", "wasted": "credits", "share wasted": "share"},
-        {"credits": report[["useful", "open", "for nothing", "again"]]},
+        {"spent": what, "wasted": what, "share wasted": "share"},
+        {"what": what, "credits": report[["useful", "open", "for nothing", "again"]]},
     )
 
 
-def _wasted(counts: pd.DataFrame) -> str:
+def _wasted(counts: pd.DataFrame, what: str) -> str:
     total = counts.drop(columns="segment").sum()
     part = f" ({share(total['wasted'] / total['spent'])})" if total["spent"] else ""
+    retried = f", {total['retried']:,.0f} retried after a failure" if total["retried"] else ""
     return (
-        f"{number(total['wasted'])} of {number(total['spent'])} credits wasted{part}: {total['bought again']:,.0f} of "
-        f"{total['bought']:,.0f} bought again, {total['nothing']:,.0f} brought nothing; {total['late']:,.0f} came late"
+        f"{number(total['wasted'])} of {number(total['spent'])} {what} wasted{part}: {total['bought again']:,.0f} of "
+        f"{total['bought']:,.0f} bought again, {total['nothing']:,.0f} brought nothing; {total['late']:,.0f} came late{retried}"
     )

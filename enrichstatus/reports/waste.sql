@@ -1,21 +1,34 @@
 -- What bought records brought, by segment.
 --   states (what states.sql gives, with entityId, entityType, id, dataFound and the price of the field)
-with bought as (
+with outcomes as (
     select
         states.*,
-        row_number() over (
-            partition by states.entityId, states.entityType, states.field
-            order by states.createdAt nulls last, states.updatedAt nulls last, states.id
-        ) > 1 as again,
         -- rule 5: what a pending record says of data is not known
         not states.pending and (states.status = 'pending' or states.dataFound is not true) as nothing
     from states
+),
+
+bought as (
+    select
+        outcomes.*,
+        row_number() over purchases > 1 as repeated,
+        -- what was bought after a failure or a timeout that brought nothing had to be bought again
+        coalesce(
+            lag(outcomes.nothing and (outcomes.timedOut or outcomes.status = 'failed')) over purchases, false
+        ) as retried,
+        repeated and not retried as again
+    from outcomes
+    window purchases as (
+        partition by outcomes.entityId, outcomes.entityType, outcomes.field
+        order by outcomes.createdAt nulls last, outcomes.updatedAt nulls last, outcomes.id
+    )
 )
 
 select
     bought.segment,
     count(*) as bought,
     sum(bought.price) as spent,
+    count(*) filter (where bought.retried) as retried,
     count(*) filter (where bought.again) as "bought again",
     count(*) filter (where bought.nothing) as nothing,
     count(*) filter (

@@ -199,7 +199,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "not tasks": (
         ("lookup", "leads.csv", *LOOKUP[2:]),
-        "need the column entityId, field; found lead_id, name, zip",
+        "need the columns entityId, field; found lead_id, name, zip",
     ),
     "no such column": ((*LOOKUP[:1], "leads.csv", *LOOKUP[2:], "--entity-id", "id"), "names the column 'id'"),
     "fields without leads": ((*LOOKUP, "--fields", "emails"), "--entity-id"),
@@ -210,6 +210,19 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "bad duration of a field": ((*LOOKUP, "--max-processing-time", "fax=5min"), "names the field fax"),
     "bad output": ((*LOOKUP, "-o", "out.xlsx"), "no known ending to write"),
     "output in no folder": ((*LOOKUP, "-o", "nowhere/out.csv"), "no such folder"),
+    "bad share": ((*LOOKUP, "--require", "ended=98"), "--require takes a share from 0 to 1 for ended, e.g. ended=0.98"),
+    "not records": (
+        ("load", "leads.csv", "--store", "s.duckdb"),
+        "Rename them, or pass --column theirs=ours to read them under other names.",
+    ),
+    "not records to look in": (
+        ("lookup", "tasks.csv", "--records", "leads.csv", "--org", "o"),
+        "found lead_id, name, zip. Rename them.\n",
+    ),
+    "not UTF-8": (
+        ("lookup", "latin.csv", *LOOKUP[2:], "--entity-id", "lead_id"),
+        "Save the file as UTF-8, or pass --encoding cp1252 to read what Windows calls ANSI",
+    ),
     "bad rename": (
         ("load", "records.json", "--store", "s.duckdb", "--column", "x"),
         "--column takes two names",
@@ -222,6 +235,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
 def test_bad_input_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str], name: str):
     """Every mistake is told in one line on stderr, with exit code 2, nothing on stdout and nothing written."""
     arguments, message = MISTAKES[name]
+    Path("latin.csv").write_bytes("lead_id,name\n7,Zoë\n".encode("latin-1"))
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("enrichstatus: ")

@@ -66,7 +66,7 @@ def test_a_list_is_planned(capsys: pytest.CaptureFixture[str]):
     code, out, err = run(capsys, "plan", *LEADS, *STORE, *NOW, *options)
     assert (code, err) == (0, "")
     assert out.startswith("Plan of 6 tasks: 2 to trigger for 4 credits; 2 more are beyond the budget\n")
-    assert "6 rows are in plan.csv, 1 requests in todo.ndjson" in out
+    assert "6 rows written to plan.csv, 1 request to todo.ndjson" in out
     plan = pd.read_csv("plan.csv")
     assert plan["action"].tolist() == ["have", "no_data", "over_budget", "over_budget", "trigger", "trigger"]
     assert plan["reason"][0] == "data found on 2026-11-16"
@@ -221,7 +221,10 @@ def test_what_is_required_is_required_of_all_tasks(
         (("report", *LEADS, *STORE, "-o", "report.pdf"), "'report.pdf' has no known ending to write; expected .html"),
         (("report", *LEADS, *STORE, "--by", "country", "-o", "r.html"), "country"),
         (("lookup", *LEADS, *STORE, "--require", "done=1"), "--require takes ended=SHARE and failed=SHARE, not done"),
-        (("lookup", *LEADS, *STORE, "--require", "ended=98"), "ended takes a share from 0 to 1, not 98.0"),
+        (
+            ("lookup", *LEADS, *STORE, "--require", "ended=98"),
+            "--require takes a share from 0 to 1 for ended, e.g. ended=0.98, not 98",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

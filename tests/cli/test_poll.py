@@ -132,7 +132,7 @@ def stop(polling: subprocess.Popen[str], number: int) -> tuple[int, str, str]:
 
 LINE = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [\d,]+ of 450 ended; ([\d,]+ [a-z ]+(, |; ))*(half of the rest in .*, 90 % in .*; )?"
-    r"\d+ requests( \(\d+ saved\))?(; asks again in \d+ s)?"
+    r"\d+ requests( \(\d+ saved\))?(; polls again in \d+ s)?"
 )
 
 
@@ -143,7 +143,7 @@ def test_a_log_has_one_line_a_tick(service: Service, capsys: pytest.CaptureFixtu
     assert code == 0
     assert len(err) == 2
     assert all(LINE.fullmatch(line) for line in err), err
-    assert "asks again in 1 s" in err[0]
+    assert "polls again in 1 s" in err[0]
     assert " 450 of 450 ended; " in err[1]
     lines = out.splitlines()
     assert re.fullmatch(
@@ -213,7 +213,7 @@ def test_a_poll_that_is_stopped_goes_on_where_it_was(
     """After Ctrl-C, SIGTERM or ``kill -9`` nothing is half written, and no task that had ended is asked again."""
     service.seconds = 25.0
     with process(service, *STORE, "-o", "o.csv") as polling:
-        ended = int(read_until(polling, "asks again in").split()[1])
+        ended = int(read_until(polling, "polls again in").split()[1])
         got, out, err = stop(polling, number)
     assert (got, out) == (code, "")
     if number != signal.SIGKILL:
@@ -241,7 +241,7 @@ def test_a_poll_that_is_stopped_goes_on_where_it_was(
 def test_ctrl_c_without_a_store_says_that_nothing_remembers(service: Service):
     """Exit code 130, one line, and what would have remembered."""
     with process(service) as polling:
-        read_until(polling, "asks again in")
+        read_until(polling, "polls again in")
         code, out, err = stop(polling, signal.SIGINT)
     assert (code, out) == (130, "")
     assert err == (
@@ -257,7 +257,7 @@ def test_an_outage_is_a_part_of_the_line_and_heals(service: Service):
     with process(service) as polling:
         line = read_until(polling, "not answered")
         assert re.search(
-            r" 0 of 450 ended; .* requests.*; not answered: .*A simulated fault.*; asks again in \d s", line
+            r" 0 of 450 ended; .* requests.*; not answered: .*A simulated fault.*; polls again in \d s", line
         )
         service.outage(on=False)
         assert LINE.fullmatch(read_until(polling, "450 of 450 ended").rstrip("\n"))
@@ -313,7 +313,7 @@ def test_a_bar_at_a_terminal_is_not_torn_by_an_outage(service: Service):
     service.seconds = 25.0
     with terminal(80) as (theirs, read), process(service, stderr=theirs) as polling:
         os.close(theirs)
-        first = screen(read(r"asks in 1 s"), 80)[-1]
+        first = screen(read(r"next in 1 s"), 80)[-1]
         service.outage(on=True)
         read(r"(?s)\d\d:\d\d:\d\d not answered: .*A simulated fault\.\s.*no answer")
         service.seconds = LATE
@@ -321,7 +321,7 @@ def test_a_bar_at_a_terminal_is_not_torn_by_an_outage(service: Service):
         last = screen(read(r"100%.*\n$"), 80)
         out, _ = polling.communicate()
     assert polling.returncode == 0
-    assert re.search(r"^ \d\d%\|[█▏▎▍▌▋▊▉ ]{8,}\| \d+ of 450 ended, .*\d+ failed, .*asks in 1 s", first), first
+    assert re.search(r"^ \d\d%\|[█▏▎▍▌▋▊▉ ]{8,}\| \d+ of 450 ended, .*\d+ failed, .*next in 1 s", first), first
     assert "450 of 450 tasks have ended" in out
     text = "\n".join(last)
     assert TOKEN not in text + out
@@ -361,7 +361,7 @@ def test_ctrl_c_at_a_terminal_leaves_the_bar_on_a_line_of_its_own(service: Servi
     service.seconds = 25.0
     with terminal(100) as (theirs, read), process(service, *STORE, stderr=theirs) as polling:
         os.close(theirs)
-        read("asks in")
+        read("next in")
         polling.send_signal(signal.SIGINT)
         last = screen(read(r"enrichstatus: interrupted.*\n"), 100)
         assert polling.wait() == 130
@@ -508,7 +508,7 @@ def test_the_bar_keeps_what_matters_most_where_there_is_little_room():
     assert all(len(text) <= room for room, text in enumerate(texts))
     assert [len(text.split(", ")) for text in texts] == sorted(len(text.split(", ")) for text in texts)
     assert texts[19] == f"{update.ended} of 300 ended"
-    assert texts[31].rstrip().endswith("asks in 1 s")
+    assert texts[31].rstrip().endswith("next in 1 s")
     assert texts[-1].rstrip().endswith(", 2 requests, 0 s")
-    assert "asking" in bars.told(update, 100.0)
+    assert "polling" in bars.told(update, 100.0)
     assert "ask" not in bars.told(update)

@@ -265,7 +265,7 @@ def test_a_clash_of_names_is_an_error_that_says_how_to_resolve_it(make_source: M
     """A frame that has a status already keeps it: the lookup refuses, and ``prefix=`` adds beside it."""
     source = make_source([record(0)])
     tasks = pd.DataFrame([task(0) | {"status": "mine"}])
-    with pytest.raises(es.ValidationError, match=r"already have the column status.*prefix="):
+    with pytest.raises(es.ValidationError, match=r"already have the columns status.*prefix="):
         source.lookup(tasks, now=NOW)
     answer = source.lookup(tasks, prefix="now_", now=NOW)
     assert answer[["status", "now_status"]].values.tolist() == [["mine", "finished"]]
@@ -274,7 +274,7 @@ def test_a_clash_of_names_is_an_error_that_says_how_to_resolve_it(make_source: M
 def test_missing_columns_are_named_with_those_found(make_source: MakeSource):
     """Without the key's columns the message names those wanted and those there."""
     with pytest.raises(
-        es.ValidationError, match=r"need the column entityId, field; found lead_id, name.*tasks_from_leads"
+        es.ValidationError, match=r"need the columns entityId, field; found lead_id, name.*tasks_from_leads"
     ):
         make_source([]).lookup(pd.DataFrame({"lead_id": [uid(0)], "name": ["Ada"]}))
 

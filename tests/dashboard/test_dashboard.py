@@ -105,7 +105,7 @@ def test_outside_of_a_notebook_it_is_a_line_an_update(make: Make, capsys: pytest
     assert frame["status"].tolist() == ["finished", "finished"]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("0 of 2 ended; 2 unanswered; 1 request; not answered: It is down.; asks again in")
+    assert lines[0].startswith("0 of 2 ended; 2 unanswered; 1 request; not answered: It is down.; polls again in")
     assert lines[1] == str(dashboard.update)
     assert repr(dashboard) == f"Dashboard(done: {dashboard.update})"
 
@@ -225,30 +225,30 @@ def test_the_buttons_do_what_they_say(make: Make):
     def buttons() -> list[tuple[str, bool]]:
         return [(button.description, not button.disabled) for button in (go, now, end)]
 
-    assert buttons() == [("Start", True), ("Ask now", True), ("Stop", True)]
+    assert buttons() == [("Start", True), ("Poll now", True), ("Stop", True)]
     assert said().startswith("Ready 0 % · 0 of 2 ended · Start begins")
     go.click()
     until(lambda: dashboard.phase == "waiting" and "50 %" in said())
-    until(lambda: buttons() == [("Pause", True), ("Ask now", True), ("Stop", True)])
+    until(lambda: buttons() == [("Pause", True), ("Poll now", True), ("Stop", True)])
     assert said().startswith("Polling 50 % · 1 of 2 ended")
-    assert re.search(r"asks in (60|5\d) s", said())
+    assert re.search(r"polls in (60|5\d) s", said())
     go.click()
     settled(dashboard, "paused")
-    assert buttons() == [("Start", True), ("Ask now", True), ("Stop", True)]
+    assert buttons() == [("Start", True), ("Poll now", True), ("Stop", True)]
     assert said().startswith("Paused 50 % · 1 of 2 ended · Start goes on")
     now.click()
     settled(dashboard, "paused")
     assert len(source.asks) == 2
     end.click()
     settled(dashboard, "stopped")
-    assert buttons() == [("Start", True), ("Ask now", True), ("Stop", False)]
+    assert buttons() == [("Start", True), ("Poll now", True), ("Stop", False)]
     assert said().startswith("Stopped 50 %")
     go.click()
     until(lambda: dashboard.phase == "waiting")
     source.clock.seconds += 5
     now.click()
     settled(dashboard, "done")
-    assert buttons() == [("Start", True), ("Ask now", False), ("Stop", False)]
+    assert buttons() == [("Start", True), ("Poll now", False), ("Stop", False)]
     assert row.layout.display == "none"
     assert said().startswith("Done: all have ended")
 
@@ -260,10 +260,10 @@ def test_an_outage_a_refusal_and_a_deadline_are_told_with_what_happens_next(make
     html = dashboard.widget.children[-1]
     dashboard.start()
     until(lambda: "Not answered: Its name is" in html.value)
-    assert "The poll goes on and asks again by itself; Ask now does so at once." in html.value
+    assert "The poll goes on by itself; Poll now does so at once." in html.value
     assert EVIL not in html.value
     dashboard.pause()
-    until(lambda: "Start asks again." in html.value)
+    until(lambda: "Start polls again." in html.value)
     dashboard.ask_now()
     until(lambda: "Not answered" not in html.value)
     dashboard.stop()

@@ -152,7 +152,7 @@ def test_in_lab_it_shows_pauses_bears_an_outage_and_stays_readable(
         page.wait_for_timeout(600)  # three asks, were it not paused
         assert int(notebook.execute("len(asked)")) == asked
         shown = ended(notebook)
-        press(notebook, "Ask now")
+        press(notebook, "Poll now")
         third = grows(notebook, shown)
         notebook.expect(STATUS).to_have_text("Paused")
         assert quiet(notebook) == asked + 1
@@ -161,14 +161,14 @@ def test_in_lab_it_shows_pauses_bears_an_outage_and_stays_readable(
         notebook.execute("faults.rate = 1.0")
         press(notebook, "Start")
         notebook.expect(TROUBLE).to_contain_text("A simulated fault")
-        notebook.expect(TROUBLE).to_contain_text("The poll goes on and asks again by itself")
+        notebook.expect(TROUBLE).to_contain_text("The poll goes on by itself")
         assert ended(notebook) == third
         page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
         notebook.expect("body[data-jp-theme-light=false]").to_have_count(1)
         readable(notebook)
         shot(notebook, "outage-dark")
         notebook.execute("faults.rate = 0.0")
-        press(notebook, "Ask now")
+        press(notebook, "Poll now")
         notebook.expect(TROUBLE).to_have_count(0)
         time.set(60)
         grows(notebook, third)

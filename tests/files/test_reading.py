@@ -14,6 +14,7 @@ import duckdb
 import pytest
 
 import enrichstatus as es
+from enrichstatus.cli import main
 from enrichstatus.files.read import Files
 from tests.support.cases import cases
 from tests.support.factory import ORG, record, uid
@@ -336,3 +337,39 @@ def test_half_a_surrogate_pair_is_refused_with_its_line(tmp_path: Path):
             rows_of(tmp_path / "l.ndjson")
     (tmp_path / "l.ndjson").write_text('{"id": "\\ud83d\\ude00"}\n')
     assert rows_of(tmp_path / "l.ndjson")[1] == [["\U0001f600"]]
+
+
+def test_commands_read_any_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """``--encoding`` reaches tasks and records, ``--skip`` tasks; a refusal names the option as the command line spells it."""
+    leads, records = tmp_path / "l.csv", tmp_path / "r.csv"
+    leads.write_bytes(f"Export\nlead_id,name\n{uid(0)},Zoë\n".encode("cp1252"))
+    made = record(0, status="finished", dataFound="true", createdBy="Zoë")
+    records.write_bytes(
+        "\n".join([",".join(made), ",".join(str(cell or "") for cell in made.values())]).encode("cp1252")
+    )
+    where = [
+        "--records",
+        str(records),
+        "--org",
+        ORG,
+        "--entity-id",
+        "lead_id",
+        "--fields",
+        "emails",
+        "--now",
+        "2026-11-16T09:00:00Z",
+    ]
+    out = tmp_path / "o.json"
+    columns = ["--columns", "status,createdBy", "-o", str(out)]
+    assert main(["lookup", str(leads), *where, "--encoding", "cp1252", "--skip", "1", *columns]) == 0
+    (row,) = json.loads(out.read_text(encoding="utf-8"))
+    assert (row["name"], row["status"], row["createdBy"]) == ("Zoë", "finished", "Zoë")
+    for command in (
+        ["lookup", str(leads), *where],
+        ["serve", "--simulate", "--tasks", str(leads), "--entity-id", "lead_id"],
+    ):
+        capsys.readouterr()
+        assert main([*command, "--skip", "1"]) == 2
+        assert "or pass --encoding cp1252 to read what Windows calls ANSI" in capsys.readouterr().err
+    assert main(["serve", "--simulate", "--skip", "1"]) == 2
+    assert "--skip goes with --tasks" in capsys.readouterr().err

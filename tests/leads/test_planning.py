@@ -398,7 +398,7 @@ class _Never:
 def test_a_column_of_ours_is_not_overwritten(store: es.EnrichmentStore):
     """A list with an `action` of its own is refused with the way out, and planned with a prefix."""
     tasks = [task(0) | {"action": "call", "cost": 3}]
-    with pytest.raises(es.ValidationError, match=r"already have the column action, cost.*prefix="):
+    with pytest.raises(es.ValidationError, match=r"already have the columns action, cost.*prefix="):
         es.plan(store, tasks)
     frame = es.plan(store, tasks, prefix="plan_").frame
     assert frame.loc[0, ["action", "plan_action"]].tolist() == ["call", "trigger"]

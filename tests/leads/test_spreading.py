@@ -157,7 +157,7 @@ def test_a_prefix_is_part_of_the_names(known: es.EnrichmentStore):
     ("change", "message"),
     [
         (lambda frame: frame.drop(columns="status"), "lacks the column status; found name"),
-        (lambda frame: frame.drop(columns=["field", "entityId"]), "lacks the column entityId, field"),
+        (lambda frame: frame.drop(columns=["field", "entityId"]), "lacks the columns entityId, field"),
         (lambda frame: frame.assign(ready=1), "already have the column ready"),
         (lambda frame: frame.assign(emails_status=1), "already have the column emails_status"),
         (lambda frame: 5, "Expected a DataFrame"),

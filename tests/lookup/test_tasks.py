@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import enrichstatus as es
-from tests.support.factory import NOW, record, uid
+from tests.support.factory import NOW, ORG, record, uid
 
 LEADS = [{"lead_id": uid(n), "name": f"n{n}", "score": n} for n in range(3)]
 FIELDS = ["emails", "phones"]
@@ -133,3 +133,29 @@ def test_two_columns_of_one_name_are_refused(store: es.EnrichmentStore):
     twice = pd.DataFrame([[uid(0), uid(1), "emails"]], columns=["entityId", "entityId", "field"])
     with pytest.raises(es.ValidationError, match="two columns named entityId"):
         store.lookup(twice, now=NOW)
+
+
+@pytest.mark.parametrize("native", [pd.DataFrame, pl.DataFrame, pl.LazyFrame, pa.Table.from_pylist])
+@pytest.mark.parametrize("promise", ["narwhals", "narwhals.stable.v1"])
+def test_narwhals_frames_come_back_as_narwhals_frames(native: Any, promise: str):
+    """What narwhals has wrapped is read, and wrapped again in what comes back: of the same promise, and native within."""
+    narwhals = pytest.importorskip(promise, reason="narwhals is not installed")
+    store = es.EnrichmentStore(org_id=ORG)
+    store.load([record(n, status="finished", dataFound=True) for n in range(2)])
+    leads = narwhals.from_native(native(LEADS))
+    tasks = es.tasks_from_leads(leads, entity_id="lead_id", fields=FIELDS)
+    status = store.lookup(tasks, how="left", now=NOW)
+    rows = es.spread(store.lookup(tasks, now=NOW))
+    for frame in (tasks, status, es.plan(store, tasks, now=NOW).frame, rows):
+        assert type(frame) is type(leads)
+        assert type(frame.to_native()) is type(leads.to_native())
+    found = status.collect() if hasattr(status, "collect") else status
+    assert [pd.isna(one) or one for one in found["status"].to_list()] == [
+        "finished",
+        True,
+        "finished",
+        True,
+        True,
+        True,
+    ]
+    assert found["score"].to_list() == [0, 0, 1, 1, 2, 2]

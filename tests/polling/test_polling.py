@@ -216,13 +216,8 @@ def test_counts_are_of_rows_by_field_and_status(clock: Clock):
     assert (emails["failed"], emails["on hold"], emails["finished"], emails["no record"]) == (2, 1, 0, 0)
     assert (phones["tasks"], phones["ended"], phones["finished"]) == (5, 3, 3)
     frame = update.frame
-    assert (
-        counts["with data"].to_dict()
-        == frame[frame["dataFound"].eq(True)]["field"]
-        .value_counts()
-        .reindex(["emails", "phones"], fill_value=0)
-        .to_dict()
-    )
+    with_data = frame[frame["dataFound"].eq(True)]["field"].value_counts()
+    assert counts["with data"].to_dict() == with_data.reindex(["emails", "phones"], fill_value=0).to_dict()
     assert set(counts.dtypes) == {np.dtype("int64")}
 
 
@@ -241,8 +236,8 @@ def test_the_text_says_how_it_stands(clock: Clock):
     """An update's text has what has ended, what has not, the requests, and when it asks again; the last one no more than needed."""
     service = Service(clock, dict.fromkeys(range(400), 0.0) | {400: 5, 401: 200}, status={400: "failed"})
     updates = polled(service, numbered(*range(402)), clock, schedule=PLAIN)
-    assert str(updates[0]) == "400 of 402 ended; 2 pending; 3 requests; asks again in 1 s"
-    assert str(updates[3]) == "401 of 402 ended; 1 pending, 1 failed; 6 requests (6 saved); asks again in 8 s"
+    assert str(updates[0]) == "400 of 402 ended; 2 pending; 3 requests; polls again in 1 s"
+    assert str(updates[3]) == "401 of 402 ended; 1 pending, 1 failed; 6 requests (6 saved); polls again in 8 s"
     assert repr(updates[3]) == f"Update({updates[3]})"
     assert str(updates[-1]) == f"402 of 402 ended; 1 failed; 12 requests ({updates[-1].saved} saved)"
     assert len(repr(updates[0])) < 200
@@ -663,7 +658,7 @@ def test_wait_shows_a_bar(clock: Clock, capsys: pytest.CaptureFixture[str]):
     shown = capsys.readouterr().err
     assert "11 of 100 ended" in shown
     assert "89 pending, 1 failed" in shown
-    assert "asks in 10 s" in shown
+    assert "next in 10 s" in shown
     assert "90 % of the rest in" in shown
     assert "not answered: the service is down" in shown
     assert "100 of 100 ended" in shown.splitlines()[-1].rpartition("\r")[2]

@@ -291,6 +291,7 @@ def test_what_was_wasted_is_counted_once(store: es.EnrichmentStore):
     assert found == {
         "bought": 6,
         "spent": 15,
+        "retried": 0,
         "bought again": 1,
         "nothing": 3,
         "late": 1,
@@ -311,19 +312,20 @@ def test_waste_is_what_a_plain_loop_counts(seed: int):
         report = es.waste(store, by="createdBy", costs=costs, now=START)
         unordered = es.waste(store, by=["createdBy", "field"], costs=costs, now=START).frame
     expected: dict[Any, list[float]] = {}
-    seen = set()
+    seen: dict[str, bool] = {}
     for one in sorted(records, key=lambda one: (one["createdAt"], one["updatedAt"], one["id"])):
         if one["creditTransactionId"] is None:
             continue
         age = (START - datetime.fromisoformat(one["createdAt"])).total_seconds()
         took = datetime.fromisoformat(one["updatedAt"]) - datetime.fromisoformat(one["createdAt"])
-        again = one["entityId"] in seen
-        seen.add(one["entityId"])
         nothing = not one["dataFound"] and not (one["status"] == "pending" and age <= 800)
+        retried = seen.get(one["entityId"], False)
+        again = one["entityId"] in seen and not retried
+        seen[one["entityId"]] = nothing and one["status"] in ("failed", "timeout", "pending")
         late = bool(one["dataFound"]) and took.total_seconds() > 800
         price = costs[one["field"]]
-        sums = expected.setdefault(one["createdBy"] or "", [0] * 6)
-        for place, more in enumerate([1, price, again, nothing, late, price * (again or nothing)]):
+        sums = expected.setdefault(one["createdBy"] or "", [0] * 7)
+        for place, more in enumerate([1, price, retried, again, nothing, late, price * (again or nothing)]):
             sums[place] += more
     table = report.frame.fillna({"createdBy": ""}).set_index("createdBy").drop(columns="share wasted")
     assert {name: list(values) for name, values in zip(table.index, table.to_numpy().tolist(), strict=True)} == expected
@@ -332,10 +334,33 @@ def test_waste_is_what_a_plain_loop_counts(seed: int):
     np.testing.assert_allclose(report.details["credits"].sum(axis=1), report.frame["spent"])
 
 
+def test_a_needed_retry_is_no_waste(store: es.EnrichmentStore):
+    """What is bought after a failure or a timeout is retried; after anything else it is bought again, and wasted."""
+    before = [
+        {"status": "failed"},
+        {"status": "timeout"},
+        {"status": "pending"},
+        {"dataFound": False},
+        {"dataFound": True},
+    ]
+    for n, members in enumerate(before):
+        first = record(
+            n, createdAt=after(-9000), updatedAt=after(-8000), creditTransactionId="a", **{"dataFound": None} | members
+        )
+        store.load(
+            [first, record(n + 10, entityId=uid(n), createdAt=after(0), updatedAt=after(9), creditTransactionId="b")]
+        )
+    report = es.waste(store, by=None, costs={"emails": 1}, now=after(20))
+    assert report.frame[["retried", "bought again", "nothing", "wasted"]].to_numpy().tolist() == [[3, 2, 4, 6]]
+    assert report.headline.endswith("; 1 came late, 3 retried after a failure")
+
+
 def test_without_transactions_all_records_count(store: es.EnrichmentStore):
     """Where no record says what was paid all were bought, and the headline says so."""
     store.load([record(0), record(1)])
     report = es.waste(store)
+    assert report.headline.startswith("0 of 2 purchases wasted (0.0 %): ")
+    assert "credits" not in f"{report.headline} {report.units}"
     assert report.frame["bought"].tolist() == [2]
     assert report.headline.endswith("(no record has a creditTransactionId, so all count as bought)")
 
@@ -426,7 +451,7 @@ def test_keys_that_are_none_are_left_out_and_counted():
     assert report.frame["field"].tolist() == ["fax"]
     assert (
         report.headline
-        == "1 of 1 tasks differs between a and b: 1 finished → failed; 1 rows without a usable key left out"
+        == "1 of 1 tasks differs between a and b: 1 finished → failed; 1 row without a usable key left out"
     )
 
 

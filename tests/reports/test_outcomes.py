@@ -213,3 +213,13 @@ def test_a_gate_reads_the_table(full: es.EnrichmentStore):
         es.require(status, ended=1, failed=0)
     ended = [label for label in ENDED for _ in range(2 if label == "timeout" else 1)]
     assert caught.value.figures == {"tasks": 9, "ended": len(ended) / 9, "failed": 3 / 9}
+
+
+def test_a_record_that_failed_has_failed_whatever_it_says_of_data():
+    """A poll counts it as its reason does: not with data."""
+    with es.EnrichmentStore(org_id=ORG) as full:
+        full.load([record(0, status="failed"), record(1, status="timeout"), record(2), record(3, status="odd")])
+        tasks = [task(n) for n in range(4)]
+        [update] = es.poll(full, tasks)
+        reasons = full.lookup(tasks, columns="reason", now=NOW)["reason"].tolist()
+    assert update.counts.loc["emails", "with data"] == reasons.count("data") == 2

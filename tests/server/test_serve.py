@@ -250,9 +250,9 @@ def test_a_mistake_is_one_line_in_the_words_of_the_command_line(name: str, capsy
     ("arguments", "what"),
     [
         (STORED, "s.duckdb"),
-        (SIMULATED, "a simulated service over tasks.csv, token simulated"),
+        (SIMULATED, "a simulated service over tasks.csv, token simulated of org_simulated,"),
         ((*SIMULATED, "--tokens", "tokens.toml"), "a simulated service over tasks.csv"),
-        (("serve", "--simulate"), "a simulated service that waits to be triggered, token simulated"),
+        (("serve", "--simulate"), "a simulated service that waits to be triggered, token simulated of org_simulated,"),
     ],
 )
 def test_what_is_served_is_said(

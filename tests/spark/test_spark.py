@@ -120,7 +120,7 @@ def test_a_clash_of_names_in_spark_goes_without_regard_to_case(spark: SparkSessi
     """Spark takes STATUS for status, so that the lookup refuses, and ``prefix=`` adds beside it."""
     tasks = tasks_of(spark, [task(0) | {"STATUS": "mine"}])
     source = source_of(spark, [record(0)])
-    with pytest.raises(es.ValidationError, match=r"already have the column status.*prefix="):
+    with pytest.raises(es.ValidationError, match=r"already have the columns status.*prefix="):
         source.lookup(tasks, now=NOW)
     assert source.lookup(tasks, now=NOW, prefix="now_").first().now_status == "finished"
     with pytest.raises(es.ValidationError, match=r"Tasks need the column field; found entityId"):
@@ -248,7 +248,7 @@ def test_records_are_read_by_other_names_and_without_what_is_optional(spark: Spa
     answer = source.lookup([task(0)], **options)
     pd.testing.assert_frame_equal(answer, store.lookup([task(0)], **options))
     assert answer["r_dataFound"].tolist() == [True]
-    with pytest.raises(es.ValidationError, match=r"need the column createdAt, entityId; found a.*columns="):
+    with pytest.raises(es.ValidationError, match=r"need the columns createdAt, entityId; found a.*columns="):
         es.SparkEnrichmentStore(spark, spark.sql("select 1 as a, 2 as field, 3 as status"))
 
 

@@ -131,7 +131,7 @@ def test_globs_and_lists_of_paths_are_one_load(tmp_path: Path, expected: pd.Data
 def test_columns_under_other_names_are_read_with_columns(store: es.EnrichmentStore):
     """``columns=`` renames theirs to ours, and says so where a name is not there."""
     theirs = pd.DataFrame(RECORDS).rename(columns={"entityId": "Contact ID", "status": "State"})
-    with pytest.raises(es.ValidationError, match=r"need the column entityId, status; found .*Contact ID.*columns="):
+    with pytest.raises(es.ValidationError, match=r"need the columns entityId, status; found .*Contact ID.*columns="):
         store.load(theirs)
     assert store.load(theirs, columns={"Contact ID": "entityId", "State": "status"}).inserted == 4
     with pytest.raises(es.ValidationError, match="renames Nope"):
@@ -419,8 +419,8 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
         "line 2, cannot be read: .* is cut off",
     ),
     "truncated.ndjson": (json.dumps(RECORDS[0]).encode()[:-40], "cannot be read"),
-    "wrong_header.csv": (b"a,b\n1,2\n", "need the column createdAt, entityId, field, status; found a, b"),
-    "header_only.csv": (b"a,b\n", "need the column"),
+    "wrong_header.csv": (b"a,b\n1,2\n", "need the columns createdAt, entityId, field, status; found a, b"),
+    "header_only.csv": (b"a,b\n", "need the columns"),
     "ragged.csv": (pd.DataFrame(RECORDS[:2]).to_csv(index=False).encode() + b"x,y\n", "cannot be read"),
     "latin.csv": (
         pd.DataFrame([record(0, error="Müller")]).to_csv(index=False).encode("latin-1"),
@@ -430,7 +430,7 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "empty.csv": (b"", "is empty"),
     "empty.json": (b"", "is empty"),
     "strings.json": (b'["a", "b"]', "is not a JSON object"),
-    "wrapped.json": (json.dumps({"rival": RECORDS}).encode(), "need the column .*found rival"),
+    "wrapped.json": (json.dumps({"rival": RECORDS}).encode(), "need the columns .*found rival"),
     "noise.parquet": (b"PAR1 this is none", "cannot be read"),
     "records.xlsx": (b"PK", "no known ending; expected .csv"),
     "broken.csv.gz": (gzip.compress(b"a,b\n" * 1000)[:20], "cannot be read"),

@@ -229,7 +229,7 @@ def test_options_are_judged_before_the_work(source: es.EnrichmentStore, tmp_path
         (path, {"entity_id": "entityId", "fields": 1}, "fields="),
         ("x" * 5000, {}, "is not a path that can be looked at"),
         (write(tasks().assign(status="mine"), tmp_path / "clash.csv"), {}, "already have the column status.*prefix="),
-        (write(tasks()[["name"]], tmp_path / "none.csv"), {}, "need the column entityId, field; found name"),
+        (write(tasks()[["name"]], tmp_path / "none.csv"), {}, "need the columns entityId, field; found name"),
     ]
     for given, options, message in refused:
         with pytest.raises(es.ValidationError, match=message):
@@ -505,3 +505,18 @@ def test_little_memory_is_enough(large: Path, tmp_path: Path):
         "finished": 300_000,
         "failed": 300_000,
     }
+
+
+def test_an_output_does_not_replace_what_was_loaded(tmp_path: Path):
+    """A file that this store has loaded, by a glob or a link of it, is not written over, whatever `overwrite` says."""
+    path, link = tmp_path / "r.json", tmp_path / "link.json"
+    path.write_text(json.dumps([record(0)]))
+    link.symlink_to(path)
+    pd.DataFrame([task(0)]).to_csv(tmp_path / "t.csv", index=False)
+    store = es.EnrichmentStore(org_id=ORG)
+    store.load(tmp_path / "r*.json")
+    for output in (path, link):
+        with pytest.raises(es.ValidationError, match=r"would replace .*r\.json', which holds the records"):
+            store.lookup_to(tmp_path / "t.csv", output, overwrite=True)
+    assert json.loads(path.read_text())[0]["id"] == record(0)["id"]
+    assert store.lookup_to(tmp_path / "t.csv", tmp_path / "o.json").rows == 1

@@ -154,7 +154,7 @@ class EnrichmentClient:
         now: Instant = None,
         prefix: str = "",
     ) -> Kind:
-        """Answer tasks of any number with the same frame and the asked columns; row *i* is task *i*.
+        """Give back any number of tasks, with the columns of the answer added; row *i* is task *i*.
 
         Parameters
         ----------

@@ -8,7 +8,21 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from enrichstatus.schema import COLUMNS, ENTITY_TYPES, KEY, STATUSES, STRAY, listed
+from enrichstatus.schema import (
+    COLUMNS,
+    ENTITY_TYPES,
+    EPOCH,
+    FIRST_MICROSECOND,
+    INSTANT,
+    KEY,
+    LAST_MICROSECOND,
+    STATUSES,
+    STRAY,
+    Epoch,
+    epoch_micros,
+    instant_text,
+    listed,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -27,9 +41,9 @@ ARGUMENTS: Mapping[str, Any] = {
     "digits": "^(.{8})(.{4})(.{4})(.{4})(.{12})$",
     "dashed": "$1-$2-$3-$4-$5",
     "spaces": _SPACES,
-    "dated": r"\A\s*\d{4}-\d{1,2}-\d{1,2}(?:[T ].*)?\z",
-    "day": r"\A\s*\d{4}-\d{1,2}-\d{1,2}\s*\z",
-    "zoneless": r"\A\s*[0-9-]+[T ][0-9:.]*\s*\z",
+    "instant": rf"\A(?:{INSTANT})\z",
+    "wire": r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?Z\z",
+    "epoch": rf"\A(?:{EPOCH})\z",
 }
 
 
@@ -64,6 +78,7 @@ def records_of(
     stray: str,
     statuses: Mapping[str, str],
     reject: bool,
+    epoch: Epoch | None,
 ) -> DataFrame:
     """Read the records of one organization, lazily and in one pass; a bad one raises when it is met, or has a key that none has.
 
@@ -78,7 +93,9 @@ def records_of(
             f"case when {_first(names.get('orgId', ()))} is null and {_first(names[STRAY])} is not null then :stray end"
         )
     column["clash"] = f"coalesce({', '.join([*clashes, 'cast(null as string)'])})"
-    casts = ", ".join(f"{expression} as cast{name[0].upper()}{name[1:]}" for name, expression in _casts(types, names))
+    casts = ", ".join(
+        f"{expression} as cast{name[0].upper()}{name[1:]}" for name, expression in _casts(types, names, epoch)
+    )
     # Where keys could be null, Spark would see that they are not by computing them twice: '' is no key, and no null
     otherwise = "''" if reject else f"raise_error(concat('{BAD_RECORD}', problem, '. {_REMEDY}'))"
     text = f"""
@@ -209,13 +226,13 @@ _INSTANTS = {"timestamp", "timestamp_ntz"}
 _NATIVE = {"createdAt": _INSTANTS, "updatedAt": _INSTANTS, "dataFound": {"boolean"}}
 
 
-def _casts(types: Mapping[str, str], names: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+def _casts(types: Mapping[str, str], names: Mapping[str, Sequence[str]], epoch: Epoch | None) -> list[tuple[str, str]]:
     kinds = {ours: types[theirs[0]] if len(theirs) == 1 else "string" for ours, theirs in names.items()}
     found = "own.dataFound" if kinds.get("dataFound") == "boolean" else _boolean("own.dataFound")
     return [
         ("id", _uuid("own.id")),
-        ("createdAt", _instant("own.createdAt", kinds.get("createdAt"))),
-        ("updatedAt", _instant("own.updatedAt", kinds.get("updatedAt"))),
+        ("createdAt", _instant("own.createdAt", kinds.get("createdAt"), epoch)),
+        ("updatedAt", _instant("own.updatedAt", kinds.get("updatedAt"), epoch)),
         ("entityId", _uuid("own.entityId")),
         ("entityType", _known("own.entityType", "types")),
         ("field", _known("own.field", "fields")),
@@ -240,8 +257,8 @@ def _boolean(column: str) -> str:
     return f"try_cast(btrim({column}, :spaces) as boolean)"
 
 
-def _instant(column: str, kind: str | None) -> str:
-    """Read an instant, which without a zone is UTC whatever zone the session is in."""
+def _instant(column: str, kind: str | None, epoch: Epoch | None) -> str:
+    """Read an instant of the years 1 to 9999, which without a zone is UTC whatever zone the session is in."""
     if kind == "timestamp":
         return column
     if kind == "timestamp_ntz":  # a cast would go by the session's zone, and has no value where that skips an hour
@@ -251,11 +268,13 @@ def _instant(column: str, kind: str | None) -> str:
             + minute({column}) * 60000000
             + cast(extract(second from {column}) * 1000000 as bigint)
         )"""
-    return f"""try_cast(case
-        when {column} rlike :day then concat(trim({column}), ' 00:00:00Z')
-        when {column} rlike :zoneless then concat(trim({column}), 'Z')
-        when {column} rlike :dated then {column}
-    end as timestamp_ltz)"""
+    number = f"when {column} rlike :epoch then timestamp_micros({epoch_micros(column, epoch)})" if epoch else ""
+    read = f"""case
+        when {column} rlike :wire then try_cast({column} as timestamp_ltz)
+        when {column} rlike :instant then try_cast({instant_text(column, ":instant")} as timestamp_ltz)
+        {number}
+    end"""
+    return f"case when unix_micros({read}) between {FIRST_MICROSECOND} and {LAST_MICROSECOND} then {read} end"
 
 
 def _wrong(name: str, reason: str) -> str:

@@ -19,6 +19,7 @@ from enrichstatus.lookup.arguments import (
     How,
     Instant,
     choice,
+    parse_epoch,
     parse_fields,
     parse_limits,
     parse_options,
@@ -27,7 +28,7 @@ from enrichstatus.lookup.arguments import (
 from enrichstatus.lookup.contract import PREFIX, query_many
 from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of, refuse_taken
 from enrichstatus.lookup.tasks import COERCE, check, problems, task_names, task_tables
-from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, listed, parse_statuses, record_names
+from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, Epoch, listed, parse_statuses, record_names
 from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
 from enrichstatus.sources.spark.session import check_session, is_spark, numbered, running
 
@@ -62,15 +63,17 @@ class SparkEnrichmentStore:
         A record's columns, by their wire names or in snake_case. ``createdAt``, ``entityId``, ``field`` and ``status`` must be there.
         Timestamps are ``timestamp``, or ``timestamp_ntz`` or ISO 8601 text, which without a zone are UTC, whatever the session's zone.
     org_id : str, optional
-        The organization that asks, and that records without one belong to; each call can name another that asks.
+        The organization whose records are looked up, and that records without one belong to; each call can name another to look up.
     max_processing_time : str, timedelta, seconds, or a mapping of these by field
         A record pending for longer than this is reported as ``timeout``. A mapping leaves the others at the default of 800 s.
     fields : sequence of str
         The allowed fields.
     errors : {"raise", "reject"}
-        What a bad record of the organization that asks does: ``raise`` makes the lookup fail when it runs, ``reject`` leaves it out.
+        What a bad record of that organization does: ``raise`` makes the lookup fail when it runs, ``reject`` leaves it out.
     columns : mapping, optional
         Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
+    epoch : {"s", "ms", "us"}, optional
+        The unit of instants that are numbers, as for `EnrichmentStore.load`.
     statuses : mapping, optional
         What other words for a status mean than the contract's, ``{"in_progress": "pending"}``; see `EnrichmentStore`.
 
@@ -103,6 +106,7 @@ class SparkEnrichmentStore:
         fields: Sequence[str] = FIELDS,
         errors: Literal["raise", "reject"] = "raise",
         columns: Mapping[str, str | None] | None = None,
+        epoch: Epoch | None = None,
         statuses: Mapping[str, str] | None = None,
     ):
         try:
@@ -122,6 +126,7 @@ class SparkEnrichmentStore:
         self._limits = parse_limits(max_processing_time, self.fields)
         self._spark = spark
         self._reject = errors == "reject"
+        self._epoch = parse_epoch(epoch)
         with running(self._spark):
             check_session(self._spark, records, "records")
             names = record_names(records.columns, columns)
@@ -146,7 +151,7 @@ class SparkEnrichmentStore:
         prefix: str = "",
         org_id: str | None = None,
     ) -> Kind:
-        """Answer tasks of any number with the same frame and the asked columns.
+        """Give back any number of tasks, with the columns of the answer added.
 
         Parameters
         ----------
@@ -159,7 +164,7 @@ class SparkEnrichmentStore:
 
         Returns
         -------
-        A frame of the same kind. A Spark DataFrame is lazy, its rows are in no order, and its columns are followed by the asked ones;
+        A frame of the same kind. A Spark DataFrame is lazy, its rows are in no order, and its columns are followed by those of the answer;
         of other frames row *i* is task *i*, with the dtypes of `EnrichmentStore.lookup`.
 
         Raises
@@ -281,6 +286,7 @@ class SparkEnrichmentStore:
             stray=self._stray,
             statuses=self._statuses,
             reject=self._reject,
+            epoch=self._epoch,
         )
 
     def _query(self, tasks: DataFrame, question: pa.Table) -> DataFrame:

@@ -1,17 +1,19 @@
 -- Records as they came, in the order they came, cast to the types of a store; what is wrong with a row is named in `problems`.
---   checked   (a record's columns as they came, its `file` and its `clash`, and what keys.sql and problems.sql say of its key)
+--   checked   (a record's columns as they came, its instants as they are read, its `file` and its `clash`, and what keys.sql and
+--             problems.sql say of its key)
 --   $owner    the organization of the records that carry none
 --   $statuses what a status means, by its word in lower case
 --   $outer    the pattern of outer white space
 with cast_columns as (
     select
-        checked.*,
+        checked.* replace (
+            -- what no calendar or other database can hold is not an instant either
+            case when checked.castCreatedAt between '0001-01-01'::timestamptz and '9999-12-31 23:59:59.999999'::timestamptz
+                then checked.castCreatedAt end as castCreatedAt,
+            case when checked.castUpdatedAt between '0001-01-01'::timestamptz and '9999-12-31 23:59:59.999999'::timestamptz
+                then checked.castUpdatedAt end as castUpdatedAt
+        ),
         coalesce(try_cast(checked.id as uuid), try_cast(trim(checked.id::varchar) as uuid)) as castId,
-        -- what no calendar or other database can hold is not an instant either
-        case when try_cast(checked.createdAt as timestamptz) between '0001-01-01'::timestamptz and '9999-12-31'::timestamptz
-            then try_cast(checked.createdAt as timestamptz) end as castCreatedAt,
-        case when try_cast(checked.updatedAt as timestamptz) between '0001-01-01'::timestamptz and '9999-12-31'::timestamptz
-            then try_cast(checked.updatedAt as timestamptz) end as castUpdatedAt,
         -- the words that are known, in any case and with outer white space; any other as it came within it
         case
             when checked.status in ('pending', 'finished', 'timeout', 'failed') then checked.status

@@ -88,7 +88,7 @@ class Embedded(Database, ABC):
         prefix: str = "",
         org_id: str | None = None,
     ) -> Kind:
-        """Answer tasks of any number with the same frame and the asked columns; row *i* is task *i*.
+        """Give back any number of tasks, with the columns of the answer added; row *i* is task *i*.
 
         Parameters
         ----------
@@ -108,7 +108,7 @@ class Embedded(Database, ABC):
         prefix : str
             Put before the names of the added columns.
         org_id : str, optional
-            The organization that asks; the store's unless given.
+            The organization whose records are looked up; the store's unless given.
 
         Returns
         -------

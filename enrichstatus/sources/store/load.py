@@ -19,10 +19,21 @@ import pandas as pd
 from enrichstatus import frames
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
-from enrichstatus.lookup.arguments import Errors, choice
+from enrichstatus.lookup.arguments import Errors, choice, parse_epoch
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
 from enrichstatus.presentation import of_unknown_status
-from enrichstatus.schema import COLUMNS, STATUSES, STRAY, listed, record_names
+from enrichstatus.schema import (
+    COLUMNS,
+    EPOCH,
+    INSTANT,
+    STATUSES,
+    STRAY,
+    Epoch,
+    epoch_micros,
+    instant_text,
+    listed,
+    record_names,
+)
 
 _SPACE = r"[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]+"
 CAST_RECORD_SQL = Path(__file__).with_name("cast_record.sql").read_text(encoding="utf-8")
@@ -89,11 +100,13 @@ def load(
     errors: Errors,
     columns: Mapping[str, str | None] | None,
     statuses: Mapping[str, str],
+    epoch: Epoch | None = None,
     **reading: Any,
 ) -> LoadReport:
     """Load records through a cursor of a store; see `EnrichmentStore.load`."""
     choice("errors", errors, ("raise", "reject"))
-    con.register("given", _arrived(con, records, columns, **reading))
+    arrived = _arrived(con, records, columns, **reading)
+    con.register("given", with_instants(arrived, epoch))
     con.register("keyed", con.sql(KEYS_SQL))
     con.register("checked", con.sql(PROBLEMS_SQL))
     with files.reading():
@@ -174,6 +187,35 @@ def _arrived(
         places = dict(zip(given.names, relation.columns, strict=False))
         parts.append(pick(relation, names, places, objects=kind == "json"))
     return reduce(duckdb.DuckDBPyRelation.union, parts)
+
+
+def with_instants(relation: duckdb.DuckDBPyRelation, epoch: Epoch | None) -> duckdb.DuckDBPyRelation:
+    """Put the instants of records that `pick` gave beside them, null where they are not: ``castCreatedAt`` and ``castUpdatedAt``."""
+    parse_epoch(epoch)
+    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    casts = (
+        f"{_instant(name, types[name], epoch)} as cast{name[0].upper()}{name[1:]}"
+        for name in ("createdAt", "updatedAt")
+    )
+    return relation.project(f"*, {', '.join(casts)}")
+
+
+def _instant(name: str, kind: str, epoch: Epoch | None) -> str:
+    """Read an instant: of text what `schema.INSTANT` matches, of which it takes the time to look only where it is not as on the wire."""
+    if kind != "VARCHAR":
+        return f"try_cast({name} as timestamptz)"
+    number = (
+        f"when regexp_full_match({name}, '{EPOCH}') then make_timestamptz({epoch_micros(name, epoch)})" if epoch else ""
+    )
+    hours = " or ".join(f"{name} like '____-__-__T{tens}_:__:__.___Z'" for tens in "012")
+    spelled = instant_text(name, f"'{INSTANT}'")
+    return f"""case
+        when ({hours}) and {name} >= '0' and {name} not like '%T24%' and {name} not like '% %'
+            then try_cast({name} as timestamptz)
+        when regexp_full_match({name}, '{INSTANT}')
+            then coalesce(try_cast({name} as timestamptz), try_cast({spelled} as timestamptz))
+        {number}
+    end"""
 
 
 class Folder(NamedTuple):

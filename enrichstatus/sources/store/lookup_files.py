@@ -21,6 +21,7 @@ from enrichstatus.lookup.arguments import How
 from enrichstatus.lookup.query import LOOKUP_SQL, places, refuse_taken, taken
 from enrichstatus.lookup.requirements import judge
 from enrichstatus.lookup.tasks import bad_tasks, cast_tasks, keys_of, naming_leads, task_names, tasks_from_leads
+from enrichstatus.presentation import many
 from enrichstatus.progress import Progress
 from enrichstatus.schema import PANDAS_TYPES
 
@@ -61,7 +62,7 @@ class LookupReport:
         by_status = self.counts.groupby(self.counts["status"].fillna("no record"))["tasks"].sum()
         told = ", ".join(f"{count:,} {status}" for status, count in by_status.items())
         where = self.files[0] if len(self.files) == 1 else f"{len(self.files)} files, from {self.files[0]} on"
-        return f"{self.tasks:,} tasks read, {self.rows:,} rows written to {where}: {told or 'none'}"
+        return f"{many(self.tasks, 'task')} read, {many(self.rows, 'row')} written to {where}: {told or 'none'}"
 
 
 class Leads(NamedTuple):

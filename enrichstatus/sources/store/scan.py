@@ -23,7 +23,7 @@ from enrichstatus.files import read as files
 from enrichstatus.files.read import PathLike
 from enrichstatus.lookup.arguments import Instant, choice, parse_instant, parse_org
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL
-from enrichstatus.schema import COLUMNS, fold, listed, record_names
+from enrichstatus.schema import COLUMNS, Epoch, fold, listed, record_names
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import (
     CAST_RECORD_SQL,
@@ -33,6 +33,7 @@ from enrichstatus.sources.store.load import (
     folders,
     pick,
     reading_values,
+    with_instants,
 )
 from enrichstatus.sources.store.open_files import identity
 
@@ -100,11 +101,13 @@ class Scan(Embedded):
         columns: Mapping[str, str | None] | None,
         statuses: Mapping[str, str] | None,
         errors: Literal["raise", "reject"],
+        epoch: Epoch | None,
     ):
         choice("errors", errors, ("raise", "reject"))
         self._since: datetime | None = None if since is None else parse_instant(since, "since")
         self._strict = errors == "raise"
         self._renames = columns
+        self._epoch = epoch
         if not files.is_path(records):
             raise ValidationError(
                 f"scan takes Parquet files (a path, a glob, or a list of these), not {type(records).__name__}; "
@@ -130,7 +133,12 @@ class Scan(Embedded):
             raise
 
     def __reduce__(self) -> Any:
-        options = {"since": self._since, "columns": self._renames, "errors": "raise" if self._strict else "reject"}
+        options = {
+            "since": self._since,
+            "columns": self._renames,
+            "errors": "raise" if self._strict else "reject",
+            "epoch": self._epoch,
+        }
         return _scanned, (self._given, self._options() | options)
 
     def _look(self, con: duckdb.DuckDBPyConnection) -> list[_File]:
@@ -214,7 +222,8 @@ class Scan(Embedded):
         ]
         relation = _relation(con, chosen or found[:1])
         found_names = [name for name in relation.columns if name != files.FILE]
-        return pick(relation, record_names([*found[0].folders, *found_names], self._renames), objects=False)
+        picked = pick(relation, record_names([*found[0].folders, *found_names], self._renames), objects=False)
+        return with_instants(picked, self._epoch)
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
         for _ in range(TRIES - 1):

@@ -13,11 +13,11 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.errors import StoreError
-from enrichstatus.files.read import PathLike
+from enrichstatus.files.read import PathLike, expand, is_path
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
 from enrichstatus.lookup.tasks import to_pandas
-from enrichstatus.presentation import html_table
-from enrichstatus.schema import STATUSES, listed, parse_statuses
+from enrichstatus.presentation import html_table, many
+from enrichstatus.schema import STATUSES, Epoch, listed, parse_statuses
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import LoadReport, load
 from enrichstatus.sources.store.point_lookup import answer
@@ -32,7 +32,7 @@ class EnrichmentStore(Embedded):
     path : str or path
         The database file, made where there is none; ``":memory:"`` (default) keeps everything in memory.
     org_id : str, optional
-        The organization that asks, and whose records are loaded where they name none; each call can name another.
+        The organization whose records are looked up, and to which loaded records belong that name none; each call can name another.
     max_processing_time : str, timedelta, seconds, or a mapping of these by field
         A record pending for longer than this is reported as ``timeout``. A mapping leaves the others at the default of 800 s.
     fields : sequence of str, optional
@@ -97,6 +97,8 @@ class EnrichmentStore(Embedded):
             read_only=read_only,
             preload=preload,
         )
+        #: the files that this object has loaded, which no output replaces
+        self._loaded: list[str] = []
 
     def load(
         self,
@@ -108,11 +110,13 @@ class EnrichmentStore(Embedded):
         statuses: Mapping[str, str] | None = None,
         encoding: str | None = None,
         skip: int = 0,
+        epoch: Epoch | None = None,
     ) -> LoadReport:
         """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
 
         Of several versions of a record (one ``id``) the newest ``updatedAt`` stays. A record without ``id`` gets one made of its
-        key and ``createdAt``. A timestamp without a zone is UTC.
+        key and ``createdAt``. Instants are timestamps, or ISO 8601 text with an offset, ``Z``, ``UTC``, ``GMT`` or (UTC, too) without
+        a zone; digits after the sixth of a fraction are cut off.
 
         Parameters
         ----------
@@ -131,6 +135,9 @@ class EnrichmentStore(Embedded):
             How files are encoded, ``cp1252`` say, unless they are UTF-8 or begin with a byte order mark.
         skip : int
             Lines above the header of each CSV file, which are left out.
+        epoch : {"s", "ms", "us"}, optional
+            Read numbers in ``createdAt`` and ``updatedAt`` as so many seconds, milliseconds or microseconds since 1970; unless this is
+            given they are bad.
 
         Returns
         -------
@@ -148,16 +155,20 @@ class EnrichmentStore(Embedded):
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
         org_id = self.org_id if org_id is None else parse_org(org_id)
         with self._writing() as con:
-            return load(
+            report = load(
                 con,
                 records,
                 org_id=org_id,
                 errors=errors,
                 columns=columns,
+                epoch=epoch,
                 statuses=self._statuses if statuses is None else parse_statuses(statuses),
                 encoding=encoding,
                 skip=skip,
             )
+        if is_path(records):
+            self._loaded += map(os.path.abspath, expand(records))
+        return report
 
     @staticmethod
     def scan(
@@ -170,6 +181,7 @@ class EnrichmentStore(Embedded):
         columns: Mapping[str, str | None] | None = None,
         statuses: Mapping[str, str] | None = None,
         errors: Literal["raise", "reject"] = "raise",
+        epoch: Epoch | None = None,
     ) -> Scan:
         """Look up records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
 
@@ -193,6 +205,8 @@ class EnrichmentStore(Embedded):
             As for a store.
         errors : {"raise", "reject"}
             What bad records of the asking organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
+        epoch : {"s", "ms", "us"}, optional
+            The unit of instants that are numbers, as for `load`.
 
         Returns
         -------
@@ -225,13 +239,14 @@ class EnrichmentStore(Embedded):
             columns=columns,
             statuses=statuses,
             errors=errors,
+            epoch=epoch,
         )
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
         return answer(con, question, count, names, self._snapshot)
 
     def _read_files(self) -> Sequence[str]:
-        return [self._name]
+        return [self._name, *self._loaded]
 
     def _register(self, con: duckdb.DuckDBPyConnection, org_id: str, names: Sequence[str]) -> None:
         con.register("records", con.table("enrichments"))
@@ -290,7 +305,7 @@ def _summary(counts: pd.DataFrame) -> str:
     """Say how many records there are, and whose."""
     organizations = counts.groupby("orgId")["records"].sum().sort_values(ascending=False).index
     whose = f" of {listed(organizations, limit=5)}" if len(organizations) else ""
-    return f"{int(counts['records'].sum()):,} records{whose}"
+    return f"{many(int(counts['records'].sum()), 'record')}{whose}"
 
 
 def _field_by_status(counts: pd.DataFrame) -> pd.DataFrame:
