@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.files import read as files
+from enrichstatus.files.write import as_text
 from enrichstatus.schema import KEY, PANDAS_TYPES, listed
 
 
@@ -147,7 +148,7 @@ def piece(given: files.Files, table: pa.Table, restore: Callable[[pa.Table], Any
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
     """Make a frame of a file's rows; whole numbers stay whole beside nulls."""
-    table = files.as_text(table)
+    table = as_text(table)
     frame: pd.DataFrame = table.to_pandas(types_mapper=PANDAS_TYPES.get)
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_integer(column.type) and column.null_count:
@@ -306,7 +307,7 @@ class _Arrow:
         return int(self.table.num_rows)
 
     def arrow(self, names: Sequence[str]) -> pa.Table:
-        table = files.as_text(self.table.select(names))
+        table = as_text(self.table.select(names))
         views = [pa.types.is_string_view(kind) for kind in table.schema.types]  # of which Arrow cannot take rows
         fields = zip(table.schema, views, strict=True)
         return table.cast(pa.schema([field.with_type(pa.string()) if view else field for field, view in fields]))

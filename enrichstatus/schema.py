@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
@@ -98,7 +99,9 @@ def record_names(found: Sequence[Any], renames: Mapping[str, str | None] | None 
             instead=("columns", {"theirs": "ours"}, "read them under other names"),
         )
     used = set(chain.from_iterable(names.values()))
-    alike = [name for name in free if name not in used and _ORGANIZATION.fullmatch(re.sub(r"[\W_]+", "", str(name)))]
+    alike = [
+        name for name in free if name not in used and _ORGANIZATION.fullmatch(unicodedata.normalize("NFKC", str(name)))
+    ]
     if alike and "orgId" not in names:
         raise ValidationError(
             f"The column {listed(alike)} looks like the organization, and there is no orgId. Say which it is: "
@@ -111,8 +114,10 @@ def record_names(found: Sequence[Any], renames: Mapping[str, str | None] | None 
 STRAY = "stray"
 #: Without these a record says nothing.
 REQUIRED = ("createdAt", "entityId", "field", "status")
+#: ``organizationId`` in any spelling, and with a word before it: ``customerOrg``. An account may be many a thing: it has none.
 _ORGANIZATION = re.compile(
-    "(?i)(org|organi[sz]ation|workspace|tenant|account)s?(id|ids|uid|uuid|guid|key|code|name|slug|ref|identifier)?"
+    r"(?:.*(?:[\W_]|[a-z0-9](?=[A-Z])))?(?i:(?:org|organi[sz]ation|workspace|tenant)s?%s)|[\W_]*(?i:accounts?%s)"
+    % ((r"[\W_]*(?:id|ids|uid|uuid|guid|key|code|name|slug|ref|identifier)?[\W_]*",) * 2)
 )
 
 

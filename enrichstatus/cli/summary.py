@@ -9,7 +9,7 @@ from itertools import accumulate
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus.files.read import as_text
+from enrichstatus.files.write import as_text
 from enrichstatus.frames import to_pandas
 from enrichstatus.outcomes import ENDED, LABELS, outcome
 from enrichstatus.presentation import bar, label, many, share

@@ -315,18 +315,6 @@ class Files:
 _EXTRACT = ("json_extract_string", "json_extract")
 
 
-def as_text(table: pa.Table) -> pa.Table:
-    """Turn columns of JSON into text: text as it is, everything else as JSON writes it."""
-    for place, field in enumerate(table.schema):
-        if isinstance(field.type, pa.JsonType):
-            with duckdb.connect() as con:
-                cells = con.from_arrow(pa.table({"json": table.column(place)}))
-                json, whole = duckdb.ColumnExpression("json"), duckdb.ConstantExpression("$")
-                text = cells.select(duckdb.FunctionExpression("json_extract_string", json, whole)).to_arrow_table()
-            table = table.set_column(place, field.name, text.column(0))
-    return table
-
-
 def _pointer(member: str) -> str:
     """Make the JSON pointer of a member."""
     return "/" + member.replace("~", "~0").replace("/", "~1")

@@ -20,7 +20,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from enrichstatus.errors import EnrichStatusError, ValidationError
-from enrichstatus.files.read import PathLike, as_text
+from enrichstatus.files.read import PathLike
 from enrichstatus.schema import PANDAS_TYPES, listed
 
 #: Takes the next piece of what is written; all pieces are of one schema.
@@ -224,6 +224,18 @@ def _objects(con: duckdb.DuckDBPyConnection, table: pa.Table, line_end: str) -> 
     return numbered.select(
         duckdb.FunctionExpression("concat", row, duckdb.ConstantExpression(line_end))
     ).to_arrow_table()
+
+
+def as_text(table: pa.Table) -> pa.Table:
+    """Turn columns of JSON into text: text as it is, everything else as JSON writes it."""
+    for place, field in enumerate(table.schema):
+        if isinstance(field.type, pa.JsonType):
+            with duckdb.connect() as con:
+                cells = con.from_arrow(pa.table({"json": table.column(place)}))
+                json, whole = duckdb.ColumnExpression("json"), duckdb.ConstantExpression("$")
+                text = cells.select(duckdb.FunctionExpression("json_extract_string", json, whole)).to_arrow_table()
+            table = table.set_column(place, field.name, text.column(0))
+    return table
 
 
 def _for_pandas(schema: pa.Schema) -> pa.Schema:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -116,6 +118,10 @@ def refuse_taken(frame: Named, added: Sequence[str], prefix: str = "current_") -
             f"The tasks already have {columns_listed(found)}, which would be overwritten. Drop {'it' if len(found) == 1 else 'them'}.",
             instead=("prefix", prefix, "name the new ones apart"),
         )
+
+
+#: Until when (`time.monotonic`) a source that is refused waits before it tries again: a caller may have a deadline.
+patience: ContextVar[float] = ContextVar("patience", default=math.inf)
 
 
 class PartialAnswer(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,6 +133,11 @@ def task_tables(fields: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
         con.execute("set TimeZone = 'UTC'")
         create_vocabularies(con, fields)
         yield con
+
+
+def never_freed(con: duckdb.DuckDBPyConnection) -> None:
+    """Keep in a forked child what belongs to the parent: closing it would write to its file, or wait for its threads."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(con))
 
 
 def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise") -> pa.Table:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from enrichstatus.errors import PollDeadline, PollInterrupted
+from enrichstatus.errors import EnrichStatusError, PollDeadline, PollInterrupted
 from enrichstatus.lookup.arguments import Errors
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.poll import updates
@@ -97,6 +99,7 @@ class Watch:
         self._thread: threading.Thread | None = None
         self._hurry = False
         self._begin()
+        _WATCHES.add(self)
 
     def _begin(self) -> None:
         """Make a run; what is wrong with the arguments is told here."""
@@ -250,6 +253,28 @@ class Watch:
             self.progress.phase, self.progress.next_in, self.progress.failure = phase, None, failure
             self._news.notify_all()
         self._changed()
+
+    def stay(self) -> None:
+        """End in a forked child what goes on in its parent: threads are not inherited, and locks as they happen to be."""
+        self._news, self._thread = threading.Condition(), None
+        self._changed = lambda: None  # who is shown it sees the parent's
+        if self.progress.phase in ("asking", "waiting"):
+            self.progress.phase, self.progress.wanted, self.progress.next_in = "failed", "pause", None
+            self.progress.failure = EnrichStatusError(
+                f"This poll goes on in process {os.getppid()}, from which this one was forked; start() begins another here."
+            )
+
+
+_WATCHES: weakref.WeakSet[Watch] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for watch in _WATCHES:
+        watch.stay()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _latest(update: Update) -> list[dict[str, Any]]:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from enrichstatus.errors import (
     EnrichStatusError,
     LookupInterrupted,
+    PartialLookupError,
     PollDeadline,
     PollInterrupted,
+    ServiceError,
     StatusWarning,
     ValidationError,
 )
@@ -57,7 +59,7 @@ def poll(
         When to look again: `Backoff` (default), `Adaptive`, or any iterable of seconds, of which the last is repeated.
     deadline : str, timedelta or seconds, optional
         Bound on this call, after which what has not ended is given up waiting for. Without it a poll ends too: what is pending for a tenth
-        longer than the source's maximum processing time counts as ``timeout``.
+        longer than the source's maximum processing time counts as ``timeout``, and a source that answers nothing for that long ends it.
     missing_after : str, timedelta or seconds
         How long a task without a record is waited for, from when it was first looked up; then it counts as having none.
     errors, prefix
@@ -76,6 +78,8 @@ def poll(
         Bad tasks or arguments, at once; or a request that the source refused.
     UnauthorizedError
         The source refused the token.
+    ServiceError
+        Without a deadline, the source has answered nothing for longer than the maximum processing time.
     StoreError
         `into` cannot be written.
     PollDeadline
@@ -85,8 +89,8 @@ def poll(
 
     Notes
     -----
-    Any other error of the source does not end the poll: it is the update's ``error``, and the waits grow until it is over. Those that
-    do end it have an ``.update`` too.
+    Any other error of the source does not end the poll at once: it is the update's ``error``, and the waits grow until it is over. Those
+    that do end it have an ``.update`` too.
 
     Examples
     --------
@@ -167,7 +171,7 @@ def wait(
     ------
     PollDeadline, PollInterrupted
         The time is up, or Ctrl-C; ``.update`` has what is known.
-    ValidationError, UnauthorizedError, StoreError
+    ValidationError, UnauthorizedError, ServiceError, StoreError
         As for `poll`.
 
     Examples
@@ -206,6 +210,7 @@ def updates(
 ) -> Generator[Update, Ask | None]:
     """Check the schedule, and give the updates of a run; it can be sent what to look up next, instead of what the schedule says."""
     end = None if deadline is None else parse_duration(deadline, "deadline").total_seconds()
+    run.end = end
     return _updates(run, _steps(schedule), end, sleep)
 
 
@@ -221,6 +226,7 @@ def _updates(
     delay: float | None = None
     troubles = Backoff()
     ask = Ask(0.0)
+    heard = 0.0
     run.begin()
     try:
         while True:
@@ -230,6 +236,8 @@ def _updates(
             earliest = now + _held(error)
             if error is None:
                 troubles = Backoff()
+            if error is None or isinstance(error, PartialLookupError):
+                heard = now
             if not run.tracker.unfinished.any():
                 yield run.update(outlook, error, None)
                 return
@@ -237,6 +245,12 @@ def _updates(
                 update = run.update(outlook, error, None)
                 yield update
                 raise _late(update, end)
+            if error is not None and end is None and now - heard > run.tracker.limits.max():
+                update = run.update(outlook, error, None)
+                yield update
+                raise ServiceError(
+                    f"Nothing has been answered for {now - heard:.0f} s, and no deadline= was given: {error}"
+                )
             if learn := getattr(steps, "learn", None):
                 learn(outlook)
             ask = _next(steps, delay)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -28,7 +30,7 @@ from enrichstatus.lookup.arguments import (
     parse_limits,
 )
 from enrichstatus.lookup.contract import BATCH_SIZE
-from enrichstatus.lookup.query import Source
+from enrichstatus.lookup.query import Source, patience
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.tracker import Codes, Tracker
 from enrichstatus.polling.update import State, Update, requests_for
@@ -67,6 +69,8 @@ class Run:
         self._start, self._wall = clock(), datetime.now(UTC)
         self._requests = 0
         self._asked = 0
+        #: when it gives up, in seconds from its start
+        self.end: float | None = None
         self.memory: Memory | None = None
         self._missing_after = parse_duration(missing_after, "missing_after").total_seconds()
         self.tracker = Tracker(
@@ -112,6 +116,7 @@ class Run:
         self._requests += requests_for(len(tasks))
         sent = self.now()
         quiet = progress_is_shown.set(True)
+        until = patience.set(math.inf if self.end is None else time.monotonic() + self.end - sent)
         try:
             answers = self._source.lookup(tasks, columns=names)
         except PartialLookupError as error:
@@ -124,6 +129,7 @@ class Run:
             return error  # any other, such as that of a closed client, is not fixed by another request
         finally:
             progress_is_shown.reset(quiet)
+            patience.reset(until)
         self._take(answers, sent, of=tasks)
         return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -17,7 +19,7 @@ from enrichstatus.errors import EnrichStatusError
 from enrichstatus.lookup.arguments import parse_prefix
 from enrichstatus.lookup.clocks import ahead_of_ours
 from enrichstatus.lookup.query import refuse_taken
-from enrichstatus.lookup.tasks import check, create_vocabularies, to_pandas
+from enrichstatus.lookup.tasks import check, create_vocabularies, never_freed, to_pandas
 from enrichstatus.schema import KEY, STATUSES, listed
 from enrichstatus.survival import Numbers, Outlook, Prospect, learn
 
@@ -55,12 +57,14 @@ class Tracker:
         parse_prefix(prefix)
         self.names = (prefix + "status", prefix + "dataFound")
         refuse_taken(self.frame, self.names)
-        self._con = duckdb.connect()
-        create_vocabularies(self._con, list(limits))
-        check(self._con, self.frame, errors=errors)
-        self._con.execute(_DISTINCT_SQL)
-        self.tasks = to_pandas(self._con.sql(_TASKS_SQL))
-        rows = self._con.sql(_ROWS_SQL).to_arrow_table()
+        #: in a forked child none, until there is need
+        self._con: duckdb.DuckDBPyConnection | None = (con := duckdb.connect())
+        _TRACKERS.add(self)
+        create_vocabularies(con, list(limits))
+        check(con, self.frame, errors=errors)
+        con.execute(_DISTINCT_SQL)
+        self.tasks = to_pandas(con.sql(_TASKS_SQL))
+        rows = con.sql(_ROWS_SQL).to_arrow_table()
         #: for each row of the frame the place of its task; -1 where it is a bad one
         self.places: Places = np.full(len(self.frame), -1)
         self.places[rows["position"].to_numpy()] = rows["task"].to_numpy()
@@ -68,7 +72,8 @@ class Tracker:
         self.fields: list[str] = list(names)
         self.field: Codes = codes.astype(np.int16)
         count = len(self.tasks)
-        self._limits = np.array([limits[name].total_seconds() * (1 + _MARGIN) for name in self.fields])
+        #: by field, after how many seconds a record is pending no longer, whatever the service says
+        self.limits = np.array([limits[name].total_seconds() * (1 + _MARGIN) for name in self.fields])
         self.vocabulary = ["pending", "unanswered", "no record", *STATUSES[1:]]
         #: the codes of the words that a source has for a status
         self._codes = {name: self.vocabulary.index(name) for name in STATUSES}
@@ -157,7 +162,7 @@ class Tracker:
         waited = now - np.where(np.isnan(self._made[places]), first, np.where(np.isnan(before), np.nan, gone))
         codes[~recorded & (waited >= self._missing_after)] = NO_RECORD
         known = ~np.isnan(self._made[places])
-        late = known & (codes == PENDING) & (now - self._latest_begin(places) > self._limits[self.field[places]])
+        late = known & (codes == PENDING) & (now - self._latest_begin(places) > self.limits[self.field[places]])
         codes[late] = self._codes["timeout"]
         self.status[places], self.found[places] = codes, np.where(news, found, -1)
         # the record of one that timed out was last written when it began: when it ended is known only if it was pending before
@@ -205,6 +210,7 @@ class Tracker:
 
     def outlook(self, now: float) -> Outlook:
         """Give what can be expected of the unfinished tasks, learned from all, and from what a store remembers of others."""
+        self._con = duckdb.connect() if self._con is None else self._con
         curves = learn(self._con, self._evidence())
         unfinished = self.unfinished & ~np.isnan(self._asked)
         prospects = {}
@@ -234,7 +240,26 @@ class Tracker:
 
     def close(self) -> None:
         """Let go of DuckDB."""
-        self._con.close()
+        if self._con is not None:
+            self._con.close()
+
+    def leave(self) -> None:
+        """Give up, in a forked child, what belongs to the parent."""
+        if self._con is not None:
+            never_freed(self._con)
+        self._con = None
+
+
+_TRACKERS: weakref.WeakSet[Tracker] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for tracker in _TRACKERS:
+        tracker.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _numbers(answers: pd.DataFrame) -> npt.NDArray[np.uint64]:

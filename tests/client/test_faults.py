@@ -406,6 +406,16 @@ def test_the_waits_between_attempts_grow(serve: Serve, client: MakeClient):
         client(eager, retries=5, backoff=0).lookup(tasks_of(1), now=NOW)
 
 
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "30"}])
+def test_a_quota_is_not_waited_out_beyond_the_deadline_of_a_poll(
+    serve: Serve, client: MakeClient, headers: dict[str, str]
+):
+    """A call of the client may wait for minutes; the poll that makes it gives up when its own time is over."""
+    source = client(serve(then=bad.failure(429, "LATER", headers=headers)), deadline="5min", backoff=0.1)
+    with within(20), pytest.raises(es.PollDeadline, match="unanswered"):
+        es.wait(source, tasks_of(1), deadline=0.5, progress=False)
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_in_seconds_is_waited_for(serve: Serve, client: MakeClient, status: int):
     """``Retry-After: 1`` is one second at the least, not the backoff's hundredth."""

@@ -300,6 +300,7 @@ ODD: dict[str, Callable[[], Any]] = {
     "unused categories": lambda: pd.DataFrame({"entityId": [uid(0), "x"], "field": pd.Categorical(["emails"] * 2, ["fax", "emails"])}),
     "whole numbers beyond 64 bits": lambda: pd.DataFrame({"entityId": [uid(0), 2**70], "field": ["emails"] * 2}),
     "not a number": lambda: [{"entityId": uid(0), "field": "emails"}, {"entityId": math.inf, "field": "emails"}],
+    "a whole number beyond 64 bits beside nothing": lambda: [{"entityId": uid(0), "field": "emails"}, {"entityId": "x", "field": "emails", "n": 2**63}],
     "nested": lambda: [{"entityId": uid(0), "field": "emails"}, {"entityId": {"a": [1]}, "field": "emails"}],
 }  # fmt: skip
 

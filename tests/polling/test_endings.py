@@ -221,6 +221,16 @@ def test_what_was_answered_once_is_pending_through_an_outage(clock: Clock):
     assert statuses(caught.value.update.frame) == ["pending", "finished", "unanswered"]
 
 
+@pytest.mark.parametrize("before", [[], [None]])
+def test_a_service_that_is_gone_for_good_ends_a_poll_without_a_deadline(clock: Clock, before: list[None]):
+    """Answered never or no more, it is an error with the last state, after as long as a record may be pending."""
+    service = Service(clock, {0: NEVER}, troubles=[*before, *[es.ServiceError("down")] * 99])
+    with pytest.raises(es.ServiceError, match=r"^Nothing has been answered for \d+ s, .*: down$") as caught:
+        polled(service, numbered(0), clock)
+    assert 800 < sum(clock.slept) < LONGEST + 66
+    assert statuses(vars(caught.value)["update"].frame) == ["pending" if before else "unanswered"]
+
+
 def test_a_file_of_a_poll_says_what_nobody_answered(clock: Clock, tmp_path: Path):
     """The word is in what is written, too."""
     service = Service(clock, {}, troubles=[es.UnauthorizedError("wrong token")])

@@ -120,7 +120,7 @@ def test_a_clash_of_names_in_spark_goes_without_regard_to_case(spark: SparkSessi
     """Spark takes STATUS for status, so that the lookup refuses, and ``prefix=`` adds beside it."""
     tasks = tasks_of(spark, [task(0) | {"STATUS": "mine"}])
     source = source_of(spark, [record(0)])
-    with pytest.raises(es.ValidationError, match=r"already have the columns status.*prefix="):
+    with pytest.raises(es.ValidationError, match=r"already have the column status.*prefix="):
         source.lookup(tasks, now=NOW)
     assert source.lookup(tasks, now=NOW, prefix="now_").first().now_status == "finished"
     with pytest.raises(es.ValidationError, match=r"Tasks need the column field; found entityId"):

@@ -325,6 +325,22 @@ def in_fork(call: Callable[[], Any]) -> Any:
         assert child.exitcode == 0
 
 
+def test_a_poll_goes_on_in_one_process_when_it_is_forked():
+    """A child that inherits a dashboard is not waited in for ever, and says what goes on where; freeing a poll does not crash it."""
+    tasks = [task(number) for number in range(5)]
+    held = [es.poll(SimulatedStore(tasks, speed=1e-3), tasks)]
+    next(held[0])
+    dashboard = es.Dashboard(SimulatedStore(tasks, speed=1e-3), tasks, show="lines")
+    dashboard.start()
+    try:
+        assert in_fork(held.clear) is None
+        assert "goes on in process" in in_fork(dashboard.wait)
+        assert in_fork(lambda: (dashboard.start(), dashboard.phase)[1]) in ("waiting", "asking")
+        assert dashboard.phase in ("waiting", "asking")
+    finally:
+        dashboard.stop()
+
+
 def test_a_forked_child_does_not_write_to_its_parents_file(tmp_path: Path):
     """A store that writes, inherited by a fork, says what to do instead, whichever call; the parent's goes on unharmed."""
     path = made(tmp_path / "s.duckdb", 0)

@@ -95,3 +95,42 @@ def _check(source: Any, tasks: Any, owners: list[str], kind: str) -> None:
         assert sorted(row["entityId"] for row in rows) == sorted(
             one["entityId"] for one, owner in zip(tasks, owners, strict=True) if owner == org
         ), kind
+
+
+@pytest.mark.parametrize(
+    "name", ["customerOrg", "owner_org", "parent-organization_id", "\uff4f\uff52\uff47\uff29\uff44", "myTenant"]
+)
+def test_what_looks_like_the_organization_is_not_left_aside(name: str):
+    """With a word before it, too; a word that only ends alike is something else, and so is an account of another kind."""
+    plain = {key: value for key, value in record(0).items() if key != "orgId"}
+    with es.EnrichmentStore(org_id=ORG) as store:
+        with pytest.raises(es.ValidationError, match=f"{name} looks like the organization"):
+            store.load([plain | {name: "org_2"}])
+        assert store.load([plain | {name: "org_2"}], columns={name: "orgId"}).inserted == 1
+        with pytest.warns(es.OrganizationWarning):
+            assert store.lookup([task(0)])["status"].isna().all()
+    with es.EnrichmentStore(org_id=ORG) as store:
+        assert store.load([plain | {"cyborg": "x", "bankAccount": "y"}]).inserted == 1
+
+
+def test_a_file_in_folders_of_two_organizations_is_refused(tmp_path: Path):
+    """Neither of ``orgId=a/orgId=b`` wins, whoever reads; one that stands twice alike is one."""
+    for inner, fits in (("org_2", False), ("org_1", True)):
+        folder = tmp_path / inner / "orgId=org_1" / f"orgId={inner}"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist([record(0, orgId=None)]), path := folder / "r.parquet")
+        with es.EnrichmentStore() as store:
+            if fits:
+                assert store.load(path).inserted == 1
+                continue
+            for read in (store.load, es.EnrichmentStore.scan):
+                with pytest.raises(es.ValidationError, match=r"two folders orgId=…, and they differ") as caught:
+                    read(path)
+                assert "org_2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"x.duckdb"])
+def test_a_path_that_is_none_is_refused(path: Any):
+    """By the name of the argument, not by an error of Python's."""
+    with pytest.raises(es.ValidationError, match=r"path= takes the name of a file"):
+        es.EnrichmentStore(path)

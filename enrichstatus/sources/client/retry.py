@@ -34,6 +34,9 @@ class Call(Protocol):
     def remaining(self) -> float:
         """Seconds until its deadline."""
 
+    def patience(self) -> float:
+        """Seconds until who called wants no more repetitions."""
+
     def sleep(self, seconds: float) -> None:
         """Wait, unless the call ends meanwhile."""
 
@@ -92,8 +95,8 @@ class Quota:
     def begin(self, call: Call) -> None:
         """Wait until a request may be made."""
         while (wait := self._wait()) > 0:
-            if wait > call.remaining():
-                held = time.monotonic() < self._held
+            held = time.monotonic() < self._held
+            if wait > (min(call.remaining(), call.patience()) if held else call.remaining()):
                 why = "the service asks to be left alone" if held else f"rate= allows no more than {self._rate}"
                 raise ServiceError(
                     f"The deadline leaves no time for another request: {why}.", 429 if held else None, wait

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from enrichstatus.errors import EnrichStatusError, ServiceError, UnauthorizedError
 from enrichstatus.lookup.clocks import ServiceClock
+from enrichstatus.lookup.query import patience
 from enrichstatus.sources.client.config import Bearer, Settings
 from enrichstatus.sources.client.lane import Lane
 from enrichstatus.sources.client.retry import Attempts, Passing, Quota
@@ -191,7 +192,7 @@ class Transport:
                 self._quota.hold(min(passing.asked, self.settings.max_retry_after))  # the others would be refused too
             if pause is None:
                 raise passing.failure from passing.__cause__
-            if pause > call.remaining():
+            if pause > min(call.remaining(), call.patience()):
                 raise ServiceError(
                     f"The deadline leaves no time for another attempt after the last: {passing.failure}",
                     passing.status,
@@ -218,6 +219,7 @@ class _Call:
 
     def __init__(self, until: float, workers: int):
         self._until = until
+        self._patience = patience.get()
         self._workers = workers
         self._heard = False
         self._silent = 0
@@ -233,6 +235,9 @@ class _Call:
 
     def remaining(self) -> float:
         return self._until - time.monotonic()
+
+    def patience(self) -> float:
+        return self._patience - time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         """Wait, unless the call ends meanwhile."""

@@ -29,6 +29,8 @@ class Database:
         self._snapshot: Snapshot | None = None
         if preload and not read_only:
             raise ValidationError("preload=True goes with read_only=True: what is loaded later would not be in it.")
+        if not isinstance(path, str | os.PathLike):
+            raise ValidationError(f'takes the name of a file, or ":memory:", not {path!r}.', argument="path")
         self.path = os.path.expanduser(os.fspath(path))
         self.read_only = read_only
         self._preload = preload

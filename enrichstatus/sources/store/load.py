@@ -236,6 +236,8 @@ def folders(path: str) -> tuple[Folder, ...]:
     pairs = [part.split("=", 1) for part in Path(path).parts[:-1] if "=" in part]
     if strange := ["=".join(pair) for pair in pairs if "=" in pair[1]]:
         raise ValidationError(f"The folder {strange[0]!r} holds two =; in a value it is written %3D.")
+    if twice := [name for name, value in pairs if value != dict(pairs)[name]]:
+        raise ValidationError(f"A file stands in two folders {twice[0]}=…, and they differ; move it into one.")
     return tuple(dict.fromkeys(Folder(name) for name, _ in pairs))
 
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from enrichstatus import frames
 from enrichstatus.errors import RequirementError, ValidationError
 from enrichstatus.files import read as files
-from enrichstatus.files.write import Output
+from enrichstatus.files.write import Output, as_text
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.arguments import How
 from enrichstatus.lookup.query import LOOKUP_SQL, places, refuse_taken, taken
@@ -177,7 +177,7 @@ def look_up_files(
             counts = tally.counts()
             numbers, shown = (
                 table.to_pandas(types_mapper=PANDAS_TYPES.get, safe=False)
-                for table in (counts, files.as_text(pa.concat_tables(head)))
+                for table in (counts, as_text(pa.concat_tables(head)))
             )
             report = LookupReport(count, rows, numbers, shown, output.files())
             if require:

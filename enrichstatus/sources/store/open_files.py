@@ -6,7 +6,6 @@ opened by Python. DuckDB knows an open database by its path alone, so whether th
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import secrets
@@ -20,6 +19,7 @@ import duckdb
 
 from enrichstatus.errors import StoreError, StoreLockedError
 from enrichstatus.files.write import first_line
+from enrichstatus.lookup.tasks import never_freed
 
 MEMORY = ":memory:"
 #: Seconds between attempts to write what is in the WAL into the file.
@@ -120,11 +120,11 @@ class OpenFile:
         self.writes += 1
 
     def leave(self) -> None:
-        """Give up, in a forked child, what belongs to the parent: closing it would write to its file or wait for its threads."""
+        """Give up, in a forked child, what belongs to the parent."""
         self.forked = True
         self.writing, self.limiting = threading.Lock(), threading.Lock()
         if self._con is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._con))  # never freed
+            never_freed(self._con)
 
 
 _FILES: weakref.WeakSet[OpenFile] = weakref.WeakSet()
