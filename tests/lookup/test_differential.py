@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import enrichstatus as es
-from enrichstatus.schema import COLUMNS, FIELDS
+from enrichstatus.schema import COLUMNS, FIELDS, STATUSES
 from enrichstatus.sources.store import point_lookup as answering
 from tests.support.cases import cases
 
@@ -116,12 +116,13 @@ def last(*moments: datetime | None) -> tuple[tuple[bool, datetime], ...]:
 
 
 def stored(loaded: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep of each organization's id the newest version; of two of the same time an ended one, then the greater in the documented order."""
+    """Keep of each organization's id the newest version; of two of the same time one whose status is known, an ended one, then the greater in the documented order."""
 
     def rank(one: dict[str, Any]) -> Any:
         texts = [one["createdBy"], one["globalEnrichmentId"], one["creditTransactionId"]]
         return (
             last(instant(one["updatedAt"])),
+            one["status"] in STATUSES,
             one["status"] != "pending",
             instant(one["createdAt"]),
             one["status"],
@@ -135,6 +136,8 @@ def stored(loaded: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     kept: dict[tuple[str, str], dict[str, Any]] = {}
     for one in loaded:
+        if one["status"].lower() in STATUSES:  # the words that are known are read in any case
+            one = one | {"status": one["status"].lower()}
         identity = (one["orgId"], one["id"])
         if identity not in kept or rank(one) > rank(kept[identity]):
             kept[identity] = one
