@@ -96,7 +96,7 @@ def test_every_public_object_says_what_it_is(tmp_path: Path):
         written = store.lookup_to(
             ROOT / "data" / "leads.csv", tmp_path / "o.csv", entity_id="lead_id", fields=["emails"]
         )
-        *_, update = es.poll(store, tasks, schedule=[0])
+        *_, update = es.poll(store, tasks, schedule=[0.01], missing_after="0.01s")
         shown = {
             "EnrichmentStore(':memory:', org_id='org_acme')\n3,832 records of org_acme\n": store,
             "SimulatedStore(':memory:', org_id='org_simulated')\n": service,

@@ -265,7 +265,7 @@ def test_a_clash_of_names_is_an_error_that_says_how_to_resolve_it(make_source: M
     """A frame that has a status already keeps it: the lookup refuses, and ``prefix=`` adds beside it."""
     source = make_source([record(0)])
     tasks = pd.DataFrame([task(0) | {"status": "mine"}])
-    with pytest.raises(es.ValidationError, match=r"already have the columns status.*prefix="):
+    with pytest.raises(es.ValidationError, match=r"already have the column status.*prefix="):
         source.lookup(tasks, now=NOW)
     answer = source.lookup(tasks, prefix="now_", now=NOW)
     assert answer[["status", "now_status"]].values.tolist() == [["mine", "finished"]]

@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import enrichstatus as es
-from enrichstatus.schema import COLUMNS, FIELDS
+from enrichstatus.schema import COLUMNS, FIELDS, STATUSES
 from enrichstatus.sources.store import point_lookup as answering
 from tests.support.cases import cases
 
@@ -114,12 +116,13 @@ def last(*moments: datetime | None) -> tuple[tuple[bool, datetime], ...]:
 
 
 def stored(loaded: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep of each organization's id the newest version; of two of the same time an ended one, then the greater in the documented order."""
+    """Keep of each organization's id the newest version; of two of the same time one whose status is known, an ended one, then the greater in the documented order."""
 
     def rank(one: dict[str, Any]) -> Any:
         texts = [one["createdBy"], one["globalEnrichmentId"], one["creditTransactionId"]]
         return (
             last(instant(one["updatedAt"])),
+            one["status"] in STATUSES,
             one["status"] != "pending",
             instant(one["createdAt"]),
             one["status"],
@@ -133,6 +136,8 @@ def stored(loaded: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     kept: dict[tuple[str, str], dict[str, Any]] = {}
     for one in loaded:
+        if one["status"].lower() in STATUSES:  # the words that are known are read in any case
+            one = one | {"status": one["status"].lower()}
         identity = (one["orgId"], one["id"])
         if identity not in kept or rank(one) > rank(kept[identity]):
             kept[identity] = one
@@ -177,6 +182,8 @@ def plain(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 NOTHING = dict.fromkeys(COLUMNS)
+#: Records as an export has them in Parquet.
+TEXT = pa.schema([(name, pa.bool_() if name == "dataFound" else pa.string()) for name in COLUMNS])
 
 
 @pytest.mark.parametrize("few", [1000, -1], ids=["index", "scan"])
@@ -222,6 +229,38 @@ def test_a_store_ends_in_the_same_state_whatever_the_order(loaded: list[dict[str
         assert whole.inserted == inserted == len({(record["orgId"], record["id"]) for record in loaded})
         assert one.load(shuffled).unchanged == len(loaded)
         assert contents(one) == contents(other)
+
+
+@pytest.mark.parametrize("to_file", [False, True], ids=["frame", "files"])
+@settings(max_examples=cases(5, 60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    loaded=st.lists(st.tuples(records, st.booleans(), st.integers(0, 2)), min_size=1, max_size=24),
+    asked=st.lists(tasks, min_size=1, max_size=12),
+)
+def test_a_scan_of_files_answers_as_a_store_that_loaded_them(
+    tmp_path_factory: pytest.TempPathFactory,
+    to_file: bool,
+    loaded: list[tuple[dict[str, Any], bool, int]],
+    asked: list[dict[str, Any]],
+):
+    """Also where the newest version of a record has another key or another createdAt, or is like an older one in all that is compared."""
+    folder = tmp_path_factory.mktemp("scan")
+    whole = pd.DataFrame([record | {"id": record["id"] if named else None} for record, named, _ in loaded])
+    for name, part in whole.groupby(pd.Series([number for *_, number in loaded])):
+        pq.write_table(pa.Table.from_pandas(part, TEXT, preserve_index=False), folder / f"{name}.parquet")
+    frame = pd.DataFrame(asked, columns=["entityId", "field", "entityType"])
+    options: dict[str, Any] = {"org_id": "org_1", "now": NOW, "columns": "all", "prefix": "r_", "errors": "coerce"}
+    with es.EnrichmentStore() as store, es.EnrichmentStore.scan(folder / "?.parquet") as scan:
+        store.load(folder / "?.parquet")
+        if to_file:
+            frame.to_parquet(folder / "tasks.parquet")
+            for source, name in ((store, "store"), (scan, "scan")):
+                source.lookup_to(folder / "tasks.parquet", folder / f"{name}.of.parquet", **options)
+            assert pq.read_table(folder / "scan.of.parquet").equals(pq.read_table(folder / "store.of.parquet"))
+        else:
+            for names in ("all", ("status", "dataFound"), ("createdBy",)):
+                options["columns"] = names
+                pd.testing.assert_frame_equal(scan.lookup(frame, **options), store.lookup(frame, **options))
 
 
 def contents(store: es.EnrichmentStore) -> list[tuple[Any, ...]]:

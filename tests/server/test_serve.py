@@ -141,7 +141,7 @@ def test_serve_and_token_say_what_is_wrong(
         store.load([record(0)])
     stored = ["serve", "--store", str(tmp_path / "s.duckdb")]
     cases = [
-        (["serve", "--simulate", "--tasks", str(ROOT / "data" / "leads.csv")], "need the column entityId"),
+        (["serve", "--simulate", "--tasks", str(ROOT / "data" / "leads.csv")], "need the columns entityId"),
         (stored, "--tokens"),
         ([*stored, "--tokens", str(tmp_path / "none.toml")], "cannot be read"),
         ([*stored, "--tokens", str(tmp_path / "broken.toml")], "no TOML"),

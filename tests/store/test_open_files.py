@@ -519,7 +519,7 @@ def test_a_file_that_is_replaced_while_it_is_loaded_into_is_not_reported_as_load
     """What went into a file that has lost its name meanwhile is an error, and the file of that name is as it came."""
     path, other = made(tmp_path / "s.duckdb", 0), made(tmp_path / "other.duckdb", 1)
     merge = loading._store
-    monkeypatch.setattr(loading, "_store", lambda con: (other.replace(path), merge(con))[1])
+    monkeypatch.setattr(loading, "_store", lambda con, *more: (other.replace(path), merge(con, *more))[1])
     with opened(path) as store, pytest.raises(es.StoreError, match="was replaced by another file"):
         store.load([record(2)])
     monkeypatch.undo()

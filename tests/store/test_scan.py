@@ -188,6 +188,30 @@ def test_of_several_versions_of_a_record_the_newest_speaks(tmp_path: Path):
         assert es.waste(source).frame.equals(es.waste(store).frame)
 
 
+def test_an_older_version_answers_no_task_also_of_another_key_or_instant(tmp_path: Path):
+    """A record whose newest version is of another entity or another createdAt answers as in a store that loaded the files."""
+    newer = {"updatedAt": "2026-11-16T08:30:00Z"}
+    same = record(4, status="failed", dataFound=None, error=None)
+    versions = [
+        record(0),
+        record(0, entityId=record(1)["entityId"], **newer),  # moved
+        record(2, createdAt="2026-11-16T08:20:00Z", updatedAt="2026-11-16T08:21:00Z"),
+        record(2, createdAt="2026-11-16T08:00:00Z", status="failed", dataFound=None, **newer),  # began earlier
+        same,
+        same | {"error": "no credits"},
+    ]
+    for number, version in enumerate(versions):
+        written(tmp_path / f"{number}.parquet", version)
+    tasks = [task(number) for number in (0, 1, 2, 4)]
+    with es.EnrichmentStore(org_id=ORG) as store, es.EnrichmentStore.scan(tmp_path / "*.parquet", org_id=ORG) as source:
+        store.load(versions)
+        expected = store.lookup(tasks, columns="all")
+        assert expected["status"].isna().tolist() == [True, False, False, False]
+        assert expected["status"].tolist()[1:] == ["finished", "failed", "failed"]
+        assert expected["error"].tolist()[3] == "no credits"
+        pd.testing.assert_frame_equal(source.lookup(tasks, columns="all"), expected)
+
+
 def test_everything_that_reads_a_store_reads_a_scan(tmp_path: Path):
     """plan, timing, query and the repr work over it; there is nothing to load into, and a poll does not remember in it."""
     written(tmp_path / "r.parquet", record(0), record(1, field="phones", status="pending", dataFound=None))

@@ -240,7 +240,6 @@ class Embedded(Database, ABC):
             con.register("question", question)
             # a table: DuckDB reports no progress of what scans Arrow
             con.execute("create temp table asker as from question")
-            self._register(con, question["orgId"][0].as_py())
             report = look_up_files(
                 con,
                 given,
@@ -251,6 +250,7 @@ class Embedded(Database, ABC):
                 prefix=parse_prefix(prefix),
                 require=require,
                 progress=shown,
+                register=lambda: self._register(con, question["orgId"][0].as_py(), names),
                 answered=self._check_unchanged,
             )
             whose = question["orgId"][0].as_py()
@@ -353,7 +353,7 @@ class Embedded(Database, ABC):
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
         """Give some columns of the answers to so many tasks, which stand in the temporary table ``tasks``."""
         con.register("asker", question)
-        self._register(con, question["orgId"][0].as_py())
+        self._register(con, question["orgId"][0].as_py(), names)
         return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
 
     def check_organization(self, *, new: bool = False) -> bool:
@@ -391,8 +391,8 @@ class Embedded(Database, ABC):
         """Refuse an answer whose records were changed by another program while they were read."""
 
     @abstractmethod
-    def _register(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:
-        """Make the relation ``records`` of the query, of an organization at the least."""
+    def _register(self, con: duckdb.DuckDBPyConnection, org_id: str, names: Sequence[str]) -> None:
+        """Make the relation ``records`` of the query: of an organization at the least, what can answer the table ``tasks``."""
 
     @abstractmethod
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:

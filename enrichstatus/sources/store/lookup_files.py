@@ -129,11 +129,12 @@ def look_up_files(
     prefix: str,
     require: Mapping[str, Any] | None,
     progress: Progress,
+    register: Callable[[], None],
     answered: Callable[[], None],
 ) -> LookupReport:
-    """Look up tasks in the relations ``records`` and ``asker`` of `con`, and write them with the columns `names` of the answer.
+    """Look up tasks by the relation ``asker`` of `con`, and write them with the columns `names` of the answer.
 
-    `answered` is called when all records have been read.
+    `register` is called when the tasks stand there, and makes the relation ``records``; `answered` when all records have been read.
     """
     added = [prefix + name for name in names]
     # the tasks are read by another cursor, while this one looks up or is read
@@ -145,8 +146,9 @@ def look_up_files(
         progress.reached(10)
         asked = [*names, *(name for name in ("status", "dataFound") if name not in names)]
         explained = "reason" in asked and how == "left"
-        con.register("found", con.sql(LOOKUP_SQL).select("position", *asked))
         with progress.following(con, 10, 70):
+            register()
+            con.register("found", con.sql(LOOKUP_SQL).select("position", *asked))
             con.execute(_EXPLAINED_SQL if explained else _ORDERED_SQL)
         answered()
         until = _until(con.table("answer").to_arrow_reader(PIECE))

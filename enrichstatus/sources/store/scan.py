@@ -23,7 +23,7 @@ from enrichstatus.files import read as files
 from enrichstatus.files.read import PathLike
 from enrichstatus.lookup.arguments import Instant, choice, parse_instant, parse_org
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL
-from enrichstatus.schema import Epoch, fold, listed, record_names
+from enrichstatus.schema import COLUMNS, Epoch, fold, listed, record_names
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import (
     CAST_RECORD_SQL,
@@ -38,6 +38,11 @@ from enrichstatus.sources.store.load import (
 from enrichstatus.sources.store.open_files import identity
 
 _SCAN_SQL = Path(__file__).with_name("scan.sql").read_text(encoding="utf-8")
+_CANDIDATES_SQL = Path(__file__).with_name("candidates.sql").read_text(encoding="utf-8")
+#: What every lookup reads of a record.
+_COMPARED = frozenset(
+    ("id", "createdAt", "updatedAt", "entityId", "entityType", "field", "status", "dataFound", "orgId")
+)
 #: So often a question is answered anew where its files change meanwhile.
 TRIES = 4
 #: Names of partitions by day, as ISO dates.
@@ -122,7 +127,7 @@ class Scan(Embedded):
         self.path = listed(map(os.fspath, given), limit=2)
         try:
             with self._cursor() as con:
-                self._register(con, org_id or "")
+                self._versions(con, org_id or "")
         except BaseException:
             self.close()
             raise
@@ -176,11 +181,29 @@ class Scan(Embedded):
     def _repr_html_(self) -> str:
         return f"<code>{escape(repr(self))}</code>".replace("\n", "<br>")
 
-    def _register(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:
+    def _versions(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:
+        """Make the relation ``records`` of all versions of an organization's records."""
         con.register("arrived", self._arrived(con, org_id))
+        self._cast(con, org_id, "arrived")
+
+    def _cast(self, con: duckdb.DuckDBPyConnection, org_id: str, arrived: str) -> None:
+        con.register("given", con.table(arrived))
         values = {"org_id": org_id, "since": self._since, "strict": self._strict}
         reading = reading_values(self.org_id, self._statuses)
         con.register("records", con.sql(_RECORDS_SQL, params=values | reading))
+
+    def _register(self, con: duckdb.DuckDBPyConnection, org_id: str, names: Sequence[str]) -> None:
+        self._versions(con, org_id)
+        needed = _COMPARED.union(names)
+        nothing = duckdb.ConstantExpression(None).cast("VARCHAR")
+        columns = [duckdb.ColumnExpression(name) if name in needed else nothing.alias(name) for name in COLUMNS]
+        con.register("columns", con.table("records").select(*columns))
+        con.execute(_CANDIDATES_SQL)
+        if con.execute("select exists(from contested)").fetchall()[0][0]:
+            con.register("contending", con.sql(_CONTENDING_SQL))
+            self._cast(con, org_id, "contending")
+            con.execute(_SETTLED_SQL)
+        con.register("records", con.table("candidates"))
 
     def _arrived(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         """Scan the files that can hold records of an organization, as they came."""
@@ -223,12 +246,12 @@ class Scan(Embedded):
     def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None, fields: Sequence[str] = ()) -> bool:
         if org_id is None:
             return any(this.rows for this in self._checked.values())
-        self._register(con, org_id)
+        self._versions(con, org_id)
         text = "select exists(from records where len($fields) = 0 or list_contains($fields::varchar[], field::varchar))"
         return bool(con.execute(text, {"fields": list(fields)}).fetchall()[0][0])
 
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
-        self._register(con, org_id)
+        self._versions(con, org_id)
         return con.sql(_DISTINCT_SQL)
 
     @contextmanager
@@ -301,12 +324,23 @@ select names, min(file_name) from members group by names
 """
 _SIZES_SQL = "select file_name, num_rows, file_size_bytes from parquet_file_metadata($files)"
 _RECORDS_SQL = f"""
-with given as (from arrived),
-keyed as ({KEYS_SQL}),
+with keyed as ({KEYS_SQL}),
 checked as ({PROBLEMS_SQL}),
 records as ({CAST_RECORD_SQL})
 {_SCAN_SQL}
 """
+# A record without an id has one of its key and its instant: its versions are all candidates, but have to be read again
+_CONTENDING_SQL = """
+from arrived
+where id is null or coalesce(try_cast(id as uuid), try_cast(trim(id::varchar) as uuid)) in (select id from contested)
+"""
+_SETTLED_SQL = f"""
+create or replace temp table candidates as
+with versions as (select *, null as storedAt from records semi join contested using (id))
+from candidates anti join contested using (id)
+union all by name
+select * exclude (storedAt, rank) from ({NEWEST_VERSION_SQL}) where rank = 1
+"""  # noqa: S608  of a constant
 _DISTINCT_SQL = f"""
 with versions as (select *, null as storedAt from records)
 select * exclude (storedAt, rank) from ({NEWEST_VERSION_SQL}) where rank = 1

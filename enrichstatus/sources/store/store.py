@@ -265,7 +265,7 @@ class EnrichmentStore(Embedded):
     def _read_files(self) -> Sequence[str]:
         return [self._name, *self._loaded]
 
-    def _register(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:
+    def _register(self, con: duckdb.DuckDBPyConnection, org_id: str, names: Sequence[str]) -> None:
         con.register("records", con.table("enrichments"))
 
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
