@@ -190,7 +190,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "too slow": ((*SIMULATED, "--speed", "1e-300"), "--speed is from 0.001 to 1,000,000, not 1e-300"),
     "too fast": ((*SIMULATED, "--speed", "1e300"), "--speed is from 0.001 to 1,000,000, not 1e+300"),
     "a rate that is none": ((*SIMULATED, "--fault-rate", "nan"), "--fault-rate is from 0 to 1, not nan"),
-    "a fault that is none": ((*SIMULATED, "--fault-rate", "1", "--faults", ","), "--faults takes some of 429, 500, slow, cut, not ''"),
+    "a fault that is none": ((*SIMULATED, "--fault-rate", "1", "--faults", ","), "--faults takes some of 429, 500, slow, cut, lost, 500-after, not ''"),
     "a field that is none": (("serve", "--simulate", "--tasks", "leads.csv", "--entity-id", "lead_id", "--fields", "fax"), "--fields names fax; the fields are"),
     "speed of a store": ((*STORED, "--speed", "3"), "--speed goes with --simulate"),
     "faults of a store": (
