@@ -231,13 +231,7 @@ class EnrichmentClient:
         return found
 
     def balance(self) -> float:
-        """Give the credits that the organization of the token has left.
-
-        Raises
-        ------
-        UnauthorizedError, ServiceError
-            As for `lookup`; a service without a balance answers 404.
-        """
+        """Give the credits that the organization of the token has left; raises as `lookup` does, with 404 where there is no balance."""
         return self._request_one(None, replies.balance, Request(BALANCE_PATH))[0]
 
     def trigger(
@@ -255,59 +249,51 @@ class EnrichmentClient:
         """Buy what a plan says, request by request: the only call that spends credits, and never two times for one key.
 
         Before each request its tasks are written into the store as leases; the records of the answer replace them. A request is sent
-        once: where no answer comes, its tasks stay leased, and so ``in_flight`` for every plan over the store. The next trigger looks
-        leased tasks up before it buys anything, and releases those that have no record after `missing_after`: plan again then.
-        Ctrl-C ends it between two requests.
+        once: without an answer its tasks stay leased, ``in_flight`` for every plan over the store, until the next trigger has looked
+        them up. Ctrl-C ends it between two requests.
 
         Parameters
         ----------
         plan : Plan
-            What `enrichstatus.plan` gives, with ``costs=``; for persons, as there is no trigger for companies.
+            What `enrichstatus.plan` gives, with ``costs=``; of persons, as companies have no trigger.
         into : EnrichmentStore
             The store of the organization, which has the leases and gets the records.
         max_credits : float
-            The credits that may be spent at most, by the prices of the plan; it has no default. A plan that costs more is refused.
+            What may be spent at most, by the prices of the plan; there is no default. A plan that costs more is refused.
         quote : mapping, optional
             The ``plan.quote`` that was signed off: a plan whose quote is another by now is refused.
         dry_run : bool
             Send nothing, and give the requests that would be sent.
         missing_after : str, timedelta or seconds
-            How long after its request a task without a record counts as not bought.
-        now : datetime or str, optional
-            The instant of the leases; the service's clock's unless given.
-        progress : bool, optional
-            Show a progress bar; unless given, in a notebook or at a terminal.
+            How long after its request a leased task without a record is released, to be planned again.
+        now, progress
+            The instant of the leases, else the service's clock; a progress bar, else where a person is watching.
 
         Returns
         -------
         TriggerReport
-            The tasks ``bought``, ``left`` and ``in_flight``, and the ``credits`` by the prices of the plan.
+            ``bought``, ``left``, ``in_flight``, and the ``credits`` by the prices of the plan.
 
         Raises
         ------
         ValidationError
-            An argument is unusable, the plan costs more than `max_credits`, or something else is recorded than when it was planned.
-            Nothing was bought.
-        TriggerStopped
-            The credits ended, or a request failed; ``.bought``, ``.left`` and ``.in_flight`` say how far it came.
-        TriggerInterrupted
-            Ctrl-C; it has these three too.
+            Nothing was bought: an argument is unusable, the limit too low, or the records are others than when it was planned.
+        TriggerStopped, TriggerInterrupted
+            The credits ended, a request failed, or Ctrl-C came; ``.bought``, ``.left`` and ``.in_flight`` say how far it got.
         UnauthorizedError, ServiceError, StoreError
             The service or the store failed before anything was bought.
         """
         from enrichstatus.sources.client.trigger import trigger
 
-        return trigger(
-            self,
-            plan,
-            into=into,
-            max_credits=max_credits,
-            quote=quote,
-            dry_run=dry_run,
-            missing_after=missing_after,
-            now=now,
-            progress=self._progress if progress is None else progress,
-        )
+        progress = self._progress if progress is None else progress
+        options: dict[str, Any] = {
+            "quote": quote,
+            "dry_run": dry_run,
+            "missing_after": missing_after,
+            "now": now,
+            "progress": progress,
+        }
+        return trigger(self, plan, into=into, max_credits=max_credits, **options)
 
     def close(self) -> None:
         """Close the connections that are kept for the next call; calls that are under way in other threads still end."""
