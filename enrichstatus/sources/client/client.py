@@ -266,8 +266,6 @@ class EnrichmentClient:
             Send nothing, and give the requests that would be sent.
         missing_after : str, timedelta or seconds
             How long after its request a leased task without a record is released, to be planned again.
-        now, progress
-            The instant of the leases, else the service's clock; a progress bar, else where a person is watching.
 
         Returns
         -------
@@ -280,8 +278,6 @@ class EnrichmentClient:
             Nothing was bought: an argument is unusable, the limit too low, or the records are others than when it was planned.
         TriggerStopped, TriggerInterrupted
             The credits ended, a request failed, or Ctrl-C came; ``.bought``, ``.left`` and ``.in_flight`` say how far it got.
-        UnauthorizedError, ServiceError, StoreError
-            The service or the store failed before anything was bought.
         """
         from enrichstatus.sources.client.trigger import trigger
 
@@ -401,5 +397,4 @@ def _close(process: int, transport: Transport) -> None:
 
 
 def _again(arguments: dict[str, Any]) -> EnrichmentClient:
-    """Make a client anew where it was pickled, with the token of the environment there."""
-    return EnrichmentClient(**arguments)
+    return EnrichmentClient(**arguments)  # with the token of the environment there
