@@ -17,7 +17,7 @@ from tests.support.sources import make_source
 __all__ = ["chromium", "lab", "lab_server", "make_source", "spark", "voila", "voila_server"]
 
 # a benchmark is run, not tested
-collect_ignore = ["bench"]
+collect_ignore = ["bench", "typing/kinds.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

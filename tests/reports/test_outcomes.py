@@ -57,10 +57,9 @@ def full(store: es.EnrichmentStore) -> es.EnrichmentStore:
 
 def answered(store: es.EnrichmentStore) -> pd.DataFrame:
     """What a poll knows of the tasks: one has not been answered yet."""
-    status = store.lookup(TASKS[:8], now=NOW)
-    return pd.concat(
-        [status, pd.DataFrame([{**task(8), "status": "unanswered", "dataFound": pd.NA}])], ignore_index=True
-    )
+    status = store.lookup([*TASKS[:8], task(8)], now=NOW)
+    status.loc[8, "status"] = "unanswered"
+    return status
 
 
 @pytest.mark.parametrize(
