@@ -129,7 +129,7 @@ def test_a_stop_ends_the_wait_and_a_start_goes_on(make: Make):
     dashboard = make(source, numbered(0, 1), schedule=[60])
     assert dashboard.phase == "ready"
     frame = dashboard.wait(0.3)
-    assert set(frame["status"]) <= {"finished", "pending"}
+    assert set(frame["status"]) <= {"finished", "pending", "unanswered"}  # nobody may have answered yet
     until(lambda: dashboard.update.ended == 1)
     assert dashboard.frame["status"].tolist() == ["finished", "pending"]
     dashboard.stop()
