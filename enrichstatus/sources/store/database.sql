@@ -20,8 +20,8 @@ create table enrichments (
 -- compares the whole key. It takes both ends of a UUID, because a v1 ends and a v7 begins like its neighbours.
 create macro enrichment_probe(entityId, field) as xor(
     xor(
-        ('0x' || left(entityId::varchar, 8))::uinteger,
-        ('0x' || right(entityId::varchar, 8))::uinteger
+        (entityId::uhugeint >> 96)::uinteger,
+        (entityId::uhugeint & 4294967295)::uinteger
     ),
     enum_code(field::enrichment_field)::uinteger
 );
