@@ -3,29 +3,35 @@
 --   records (the columns of a record)
 --   asker   (orgId, field, pendingSince, now, maximum)
 --           which one organization asks, when, and since when a record that is still pending has timed out: its maximum is so many seconds
---   rule 4 is the text of timed_out.sql, which the reports of a history use too
+--   rule 3 is the text of newest.sql, unless a store has applied it when it was loaded; rule 4 that of timed_out.sql, which the
+--   reports of a history use too
 -- One row comes out for each task that has a record.
 with own as (
     -- rule 1: only the caller's organization is seen
     select
-        records.id,
-        records.createdAt,
-        records.updatedAt,
-        records.entityId,
-        records.entityType,
-        records.field,
-        records.status,
-        records.error,
-        records.dataFound,
-        records.createdBy,
-        records.orgId,
-        records.globalEnrichmentId,
-        records.creditTransactionId
-    from records
-    where records.orgId in (select asker.orgId from asker)
+        record.id,
+        record.createdAt,
+        record.updatedAt,
+        record.entityId,
+        record.entityType,
+        record.field,
+        record.status,
+        record.error,
+        record.dataFound,
+        record.createdBy,
+        record.orgId,
+        record.globalEnrichmentId,
+        record.creditTransactionId,
+        asker.now,
+        asker.maximum,
+        $timed_out as timedOut
+    from records as record
+    inner join asker
+        on asker.orgId = record.orgId
+        and asker.field = record.field
 ),
 
-matched as (
+contending as (
     -- rule 2: keys match on the UUID's value, the entity type and the field
     select
         tasks.position,
@@ -38,65 +44,39 @@ matched as (
 ),
 
 ranked as (
-    -- rule 3: the newest record wins. Where records lie in files one id may come several times, as it was and as it is: of two
-    -- that look alike one with a known status knows more, and then one that has ended
-    select
-        matched.*,
-        row_number() over (
-            partition by matched.position
-            order by
-                matched.createdAt desc nulls last,
-                matched.updatedAt desc nulls last,
-                matched.id desc nulls last,
-                matched.status in ('pending', 'finished', 'timeout', 'failed') desc,
-                matched.status <> 'pending' desc,
-                matched.status desc,
-                matched.dataFound desc nulls last
-        ) as rank
-    from matched
-),
-
-stated as (
-    select
-        record.*,
-        asker.now,
-        asker.maximum,
-        $timed_out as timedOut
-    from ranked as record
-    inner join asker
-        on asker.orgId = record.orgId
-        and asker.field = record.field
-    where record.rank = 1
+    -- rule 3: the newest record wins
+    $newest
 )
 
 select
-    stated.position,
-    stated.id,
-    stated.createdAt,
-    stated.updatedAt,
-    stated.entityId,
-    stated.entityType,
-    stated.field,
-    case when stated.timedOut then 'timeout' else stated.status end as status,
-    stated.error,
+    ranked.position,
+    ranked.id,
+    ranked.createdAt,
+    ranked.updatedAt,
+    ranked.entityId,
+    ranked.entityType,
+    ranked.field,
+    case when ranked.timedOut then 'timeout' else ranked.status end as status,
+    ranked.error,
     -- rule 5: nothing is known of the data while the record itself is pending
-    case when stated.status <> 'pending' then stated.dataFound end as dataFound,
-    stated.createdBy,
-    stated.orgId,
-    stated.globalEnrichmentId,
-    stated.creditTransactionId,
+    case when ranked.status <> 'pending' then ranked.dataFound end as dataFound,
+    ranked.createdBy,
+    ranked.orgId,
+    ranked.globalEnrichmentId,
+    ranked.creditTransactionId,
     -- the words are those of outcomes.py
     case
-        when stated.timedOut then 'timed_out_here'
-        when stated.status = 'pending' then 'pending'
-        when stated.status = 'timeout' then 'timed_out_there'
-        when stated.status = 'failed' then 'failed'
-        when stated.dataFound then 'data'
-        when stated.status = 'finished' or not stated.dataFound then 'no_data'
+        when ranked.timedOut then 'timed_out_here'
+        when ranked.status = 'pending' then 'pending'
+        when ranked.status = 'timeout' then 'timed_out_there'
+        when ranked.status = 'failed' then 'failed'
+        when ranked.dataFound then 'data'
+        when ranked.status = 'finished' or not ranked.dataFound then 'no_data'
         else 'unknown'
     end as reason,
-    (epoch_us(stated.now) - epoch_us(stated.createdAt)) / 1e6 as age,
-    case when stated.status = 'pending' then greatest(
-        stated.maximum - (epoch_us(stated.now) - epoch_us(stated.createdAt)) / 1e6, 0
+    (epoch_us(ranked.now) - epoch_us(ranked.createdAt)) / 1e6 as age,
+    case when ranked.status = 'pending' then greatest(
+        ranked.maximum - (epoch_us(ranked.now) - epoch_us(ranked.createdAt)) / 1e6, 0
     ) end as expiresIn
-from stated
+from ranked
+where ranked.rank = 1

@@ -29,8 +29,18 @@ def with_timeout(sql: Path) -> str:
     return sql.read_text(encoding="utf-8").replace("$timed_out as", _TIMED_OUT_SQL + " as")
 
 
+def newest_sql(*place: str) -> str:
+    """Give the rule of the newest record as a query over ``contending``, of which some columns say for what a record contends."""
+    columns = ", ".join(f"contending.{name}" for name in place)
+    return _NEWEST_SQL[_NEWEST_SQL.index("select") :].rstrip().replace("$place", columns)
+
+
+_NEWEST_SQL = Path(__file__).with_name("newest.sql").read_text(encoding="utf-8")
+_RULES_SQL = with_timeout(Path(__file__).with_name("lookup.sql"))
 #: THE query, over the relations ``tasks``, ``records`` and ``asker``; its head says what they hold.
-LOOKUP_SQL = with_timeout(Path(__file__).with_name("lookup.sql"))
+LOOKUP_SQL = _RULES_SQL.replace("$newest", newest_sql("position").replace("\n", "\n    "))
+#: The same over records of which each is the newest of its key: a store decides that when it is loaded.
+DECIDED_SQL = _RULES_SQL.replace("$newest", "select contending.*, 1 as rank from contending")
 
 
 class Source(Protocol):

@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import pyarrow as pa
@@ -40,6 +40,9 @@ from enrichstatus.sources.store.lookup_files import Leads, LookupReport, TaskFil
 
 class Embedded(Database, ABC):
     """Records that DuckDB can read, and the lookups over them."""
+
+    #: what answers the tasks over the relation ``records``
+    _QUERY: ClassVar[str] = LOOKUP_SQL
 
     def __init__(
         self,
@@ -250,6 +253,7 @@ class Embedded(Database, ABC):
                 prefix=parse_prefix(prefix),
                 require=require,
                 progress=shown,
+                query=self._QUERY,
                 register=lambda: self._register(con, question["orgId"][0].as_py(), names),
                 answered=self._check_unchanged,
             )
@@ -354,7 +358,7 @@ class Embedded(Database, ABC):
         """Give some columns of the answers to so many tasks, which stand in the temporary table ``tasks``."""
         con.register("asker", question)
         self._register(con, question["orgId"][0].as_py(), names)
-        return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
+        return con.sql(self._QUERY).select("position", *names).to_arrow_table()
 
     def check_organization(self, *, new: bool = False) -> bool:
         """Say whether there is any record; all of them other organizations' is an error, unless ours is meant to be a `new` one."""
