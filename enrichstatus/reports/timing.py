@@ -131,7 +131,7 @@ order by segment
 # of a timeout it is known only that it takes longer; what ended at an unknown time says nothing of how long it took
 _EVIDENCE_SQL = """
 create temp view evidence as
-select segment as field, seconds, not pending and not timedOut as ended
+select segment as field, seconds, not pending and not timedOut as observed
 from states
 where seconds is not null
 """
