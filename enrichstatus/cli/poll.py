@@ -224,7 +224,7 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
     if options.output:
         write(frame, options.output, options)
     say(
-        f"{update.ended:,} of {update.total:,} tasks have ended, {_answered(update)} by {options.base_url} "
+        f"{update.settled:,} of {update.total:,} tasks are settled, {_answered(update)} by {options.base_url} "
         f"with {cost(update)} in {duration(update.elapsed)}\n"
     )
     width = shutil.get_terminal_size((100, 24)).columns
@@ -252,7 +252,7 @@ def _answered(update: Update) -> str:
 
 
 def _late(options: argparse.Namespace, update: Update) -> str:
-    left = update.total - update.ended
+    left = update.total - update.settled
     text = (
         f"{left:,} of {update.total:,} tasks have not ended within {options.deadline}: they are {update.unfinished}, not failed. "
         "Run the same command again to "
@@ -261,7 +261,7 @@ def _late(options: argparse.Namespace, update: Update) -> str:
 
 
 def _interrupted(options: argparse.Namespace, update: Update | None) -> str:
-    how = f"{update.ended:,} of {update.total:,} tasks had ended" if update else "not all had been looked up once"
+    how = f"{update.settled:,} of {update.total:,} tasks were settled" if update else "not all had been looked up once"
     if options.into:
         return f"interrupted: {how}. What was answered is in {options.into}: run the same command again to go on"
     return f"interrupted: {how}. Nothing remembers them; with --store FILE the same command goes on where it was"

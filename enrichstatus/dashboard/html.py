@@ -54,12 +54,12 @@ STYLE += "".join(
 def phase(progress: Progress) -> str:
     """Show what the poll does, which a screen reader reads out when it changes."""
     update = progress.update
-    left = update.total - update.ended
+    left = update.total - update.settled
     said = {
         "ready": "Ready",
         "paused": "Paused",
         "stopped": "Stopped",
-        "done": "Done: all have ended" if update.total else "Done: there are no tasks",
+        "done": "Done: all are settled" if update.total else "Done: there are no tasks",
         "deadline": f"The deadline came: {left:,} have not ended",
         "failed": "Given up",
     }.get(progress.phase, "Polling")
@@ -71,8 +71,8 @@ def phase(progress: Progress) -> str:
 def line(progress: Progress, *, live: bool) -> str:
     """Show in numbers how it stands, and what came out or comes next; a page that is not live shows no countdown."""
     update = progress.update
-    share = math.floor(100 * update.ended / update.total) if update.total else 100
-    parts = [f"<b>{share} %</b>", f"{update.ended:,} of {update.total:,} ended"]
+    share = math.floor(100 * update.settled / update.total) if update.total else 100
+    parts = [f"<b>{share} %</b>", f"{update.settled:,} of {update.total:,} settled"]
     if progress.phase == "done":
         came = {name: count for name, count in _parts(update).items() if count}
         parts = (
@@ -133,7 +133,7 @@ def bar(update: Update) -> str:
     said = escape(", ".join(f"{count:,} {name}" for name, count in parts.items() if count), quote=True)
     return (
         f'<div class="bar" style="{_BAR}" role="progressbar" aria-valuemin="0" aria-valuemax="{update.total}" '
-        f'aria-valuenow="{update.ended}" aria-valuetext="{said}" aria-label="tasks that have ended">{spans}</div>'
+        f'aria-valuenow="{update.settled}" aria-valuetext="{said}" aria-label="tasks that are settled">{spans}</div>'
         f"<div>{legend}</div>"
     )
 
@@ -157,8 +157,8 @@ def table(update: Update) -> str:
 
 
 def changes(progress: Progress) -> str:
-    """List the latest tasks that have ended."""
-    names = progress.update.state.names
+    """List the latest tasks that were settled."""
+    names = progress.update.tracker.names
     rows = "".join(
         f'<tr><td class="soft">{when:%H:%M:%S}</td>'
         + "".join(f"<td>{cell}</td>" for cell in _change(row, names))
@@ -167,7 +167,7 @@ def changes(progress: Progress) -> str:
     )
     if not rows:
         return ""
-    return f'<div><div class="title">latest to end</div><table class="latest"><tbody>{rows}</tbody></table></div>'
+    return f'<div><div class="title">latest settled</div><table class="latest"><tbody>{rows}</tbody></table></div>'
 
 
 def body(progress: Progress, *, live: bool) -> str:
@@ -193,19 +193,19 @@ def frame(inner: str, *, extra: str = "", style: str = "") -> str:
 
 def _by_outcome(update: Update) -> pd.DataFrame:
     """Count tasks by field (rows) and by what can have become of them (columns)."""
-    state = update.state
-    good = state.places[state.places >= 0]
-    words, found = len(state.vocabulary), state.found[good].astype(int) + 1
+    known = update.tracker
+    good = known.places[known.places >= 0]
+    words, found = len(known.vocabulary), known.found[good].astype(int) + 1
     size = words * 3
     counts = np.bincount(
-        (state.field[good] * words + state.status[good]) * 3 + found, minlength=len(state.fields) * size
+        (known.field[good] * words + known.status[good]) * 3 + found, minlength=len(known.fields) * size
     )
     labels = [
         outcome(None if code == NO_RECORD else word, data).label
-        for code, word in enumerate(state.vocabulary)
+        for code, word in enumerate(known.vocabulary)
         for data in (None, False, True)
     ]
-    table = pd.DataFrame(counts.reshape(-1, size).T, index=labels, columns=list(state.fields)).groupby(level=0).sum()
+    table = pd.DataFrame(counts.reshape(-1, size).T, index=labels, columns=list(known.fields)).groupby(level=0).sum()
     return table.reindex(list(LABELS), fill_value=0).T.astype("int64")
 
 

@@ -54,9 +54,9 @@ class Progress:
     update : Update
         The last one; before the first ask, what a store remembers.
     points : list of (float, int)
-        The course until now: seconds, and rows that had ended.
+        The course until now: seconds, and rows that were settled.
     changes : deque of (datetime, dict)
-        The latest rows that ended, the newest first.
+        The latest rows that were settled, the newest first.
     next_in : float or None
         Seconds until the next ask, where one is waited for.
     failure : Exception or None
@@ -113,7 +113,7 @@ class Watch:
         #: when the next ask is due, and before when the service wants none
         self._due = self._earliest = -math.inf
         update = run.update(Outlook({}), None, None)
-        self.progress = Progress(update, points=[(0.0, update.ended)])
+        self.progress = Progress(update, points=[(0.0, update.settled)])
 
     def look(self) -> Progress:
         """Give how it stands at one moment: what goes on meanwhile does not change it."""
@@ -188,7 +188,7 @@ class Watch:
     def _interrupted(self, how: str) -> PollInterrupted:
         update = self.progress.update
         return PollInterrupted(
-            f"The poll was {how}; {update.ended:,} of {update.total:,} tasks had ended. .update has the last state; start() "
+            f"The poll was {how}; {update.settled:,} of {update.total:,} tasks were settled. .update has the last state; start() "
             "goes on.",
             update,
         )
@@ -237,7 +237,7 @@ class Watch:
         with self._news:
             progress = self.progress
             progress.update = update
-            progress.points.append((update.elapsed, update.ended))
+            progress.points.append((update.elapsed, update.settled))
             if len(progress.points) > _POINTS:  # every other one is enough for a picture
                 del progress.points[1:-1:2]
             for row in _latest(update):
@@ -278,13 +278,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def _latest(update: Update) -> list[dict[str, Any]]:
-    """Give a few of the rows that have ended, as a person knows them."""
-    which = np.flatnonzero(update.state.changed)[-_CHANGES:]
+    """Give a few of the rows that were settled, as a person knows them."""
+    which = np.flatnonzero(update.news)[-_CHANGES:]
     if not len(which):
         return []
-    mask = np.zeros(len(update.state.changed), dtype=bool)
+    mask = np.zeros(len(update.news), dtype=bool)
     mask[which] = True
-    rows: Any = update.state.rows(mask)
+    rows: Any = update.rows(mask)
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(_arrow(rows).to_pandas())
     found: Any = frame.tail(_CHANGES).to_dict("records")
     return list(found)

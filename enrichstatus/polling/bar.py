@@ -22,11 +22,11 @@ _LEAD = len("100%|") + 8 + len("| ")
 #: Columns at the end of the line that stay free: a terminal echoes ^C there.
 _FREE = 3
 #: Which of the parts there must be room for first.
-_ENDED, _NEXT, _ERROR, _LATEST, _STATUS, _COST, _PENDING, _ELAPSED = range(8)
+_SETTLED, _NEXT, _ERROR, _LATEST, _STATUS, _COST, _PENDING, _ELAPSED = range(8)
 
 
 def follow(updates: Iterable[Update], *, shown: bool | None) -> Iterator[Update]:
-    """Draw a bar of the tasks that have ended, and give the updates on; unless `shown` says, in a notebook or at a terminal."""
+    """Draw a bar of the tasks that are settled, and give the updates on; unless `shown` says, in a notebook or at a terminal."""
     if not (watched() if shown is None else shown):
         yield from updates
         return
@@ -89,8 +89,8 @@ class _Bar:
                 room = math.inf if columns is None else columns - _FREE - _LEAD
                 text = told(update, None if self._over.is_set() else passed, room)
                 # rounded down: 100 % is all
-                share = 100 * update.ended // update.total if update.total else 100
-                self._drawn.n = update.ended
+                share = 100 * update.settled // update.total if update.total else 100
+                self._drawn.n = update.settled
                 self._drawn.bar_format = f"{share:3d}%|{{bar}}| {{desc}}"
             self._drawn.set_description_str(text, refresh=False)
             self._drawn.refresh()
@@ -115,7 +115,7 @@ def told(update: Update, passed: float | None = None, room: float = math.inf) ->
 def _parts(update: Update, passed: float | None, *, whole: bool) -> list[tuple[int, str]]:
     """Say all there is to say, in the order in which it is read, each with how much it matters."""
     counts = update.counts.drop(columns=["tasks", "ended", "with data"]).sum()
-    parts = [(_ENDED, f"{update.ended:,} of {update.total:,} ended")]
+    parts = [(_SETTLED, f"{update.settled:,} of {update.total:,} settled")]
     parts += [
         (_PENDING if name == "pending" else _STATUS, f"{count:,} {name}")
         for name, count in counts.items()

@@ -124,7 +124,7 @@ def as_completed(
     Yields
     ------
     A frame like the tasks
-        Rows that have ended, with their status, each once. Those that a store remembers as ended come first.
+        Rows that were settled, with their status, each once. Those that a store remembers as ended come first.
 
     Examples
     --------
@@ -136,7 +136,7 @@ def as_completed(
     ['finished']
     """
     run = Run(source, tasks, into, missing_after, errors, prefix, clock)
-    return (update.changed for update in updates(run, schedule, deadline, sleep) if update.state.changed.any())
+    return (update.changed for update in updates(run, schedule, deadline, sleep) if update.news.any())
 
 
 def wait(
@@ -201,7 +201,7 @@ def wait(
 
 
 def _interrupted(update: Update | None) -> PollInterrupted:
-    how = f"{update.ended:,} of {update.total:,} tasks had ended" if update else "nothing had been answered yet"
+    how = f"{update.settled:,} of {update.total:,} tasks were settled" if update else "nothing had been answered yet"
     return PollInterrupted(f"The poll was interrupted; {how}. .update has the last state; poll again to go on.", update)
 
 
@@ -305,7 +305,7 @@ def _held(error: Exception | None) -> float:
 
 def _late(update: Update, end: float) -> PollDeadline:
     return PollDeadline(
-        f"{update.total - update.ended:,} of {update.total:,} tasks have not ended within {end:g} s; .update has the last state. They "
+        f"{update.total - update.settled:,} of {update.total:,} tasks have not ended within {end:g} s; .update has the last state. They "
         f"are {update.unfinished}, not failed: poll again to go on.",
         update,
     )

@@ -32,8 +32,8 @@ from enrichstatus.lookup.arguments import (
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.lookup.query import Source, patience
 from enrichstatus.polling.schedules import Ask
-from enrichstatus.polling.tracker import Codes, Tracker
-from enrichstatus.polling.update import State, Update, requests_for
+from enrichstatus.polling.tracker import Tracker
+from enrichstatus.polling.update import Update, requests_for
 from enrichstatus.progress import progress_is_shown
 from enrichstatus.schema import COLUMNS, FIELDS
 from enrichstatus.survival import Outlook
@@ -81,7 +81,7 @@ class Run:
             missing_after=self._missing_after,
             wall=self._wall.timestamp(),
         )
-        self._before: Codes | None = None
+        self._before: Tracker | None = None
         if into is not None:
             from enrichstatus.polling.memory import Memory
 
@@ -164,10 +164,10 @@ class Run:
 
     def update(self, outlook: Outlook, error: Exception | None, next_in: float | None, *, held: float = 0.0) -> Update:
         """Say how things stand."""
-        state = State.of(self.tracker, self._before)
-        self._before = state.status
-        done = not np.any(self.tracker.unfinished)
-        return Update(state, self._requests, self.now(), next_in, outlook, error, held, self._asked, done)
+        known = self.tracker.copy()
+        news, self._before = known.settled_since(self._before), known
+        done = not np.any(known.unfinished)
+        return Update(known, news, self._requests, self.now(), next_in, outlook, error, held, self._asked, done)
 
 
 def _limits(source: Source) -> dict[str, timedelta]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import timedelta
 from typing import Any
 
@@ -87,9 +88,21 @@ class Tracker:
         self._missing_after, self._wall = missing_after, wall
         self._history: pa.Table = None
 
+    def copy(self) -> Tracker:
+        """Give what is known now; later answers do not change it."""
+        known = copy(self)
+        known.vocabulary, known.status, known.found = self.vocabulary.copy(), self.status.copy(), self.found.copy()
+        return known
+
+    def settled_since(self, before: Tracker | None) -> npt.NDArray[np.bool_]:
+        """Say of each task whether it was settled since then, and at the end, of the bad rows, whether this is the first time."""
+        status = UNANSWERED if before is None else before.status
+        changed = (self.status > UNANSWERED) & (self.status != status)
+        return np.append(changed, before is None and bool(np.any(self.places < 0)))
+
     @property
     def unfinished(self) -> npt.NDArray[np.bool_]:
-        """Which tasks have not ended."""
+        """Which tasks are not settled."""
         return np.less_equal(self.status, UNANSWERED)
 
     def pick(self, fields: Sequence[str] | None, samples: Mapping[str, int]) -> pd.DataFrame:

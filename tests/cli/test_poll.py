@@ -131,7 +131,7 @@ def stop(polling: subprocess.Popen[str], number: int) -> tuple[int, str, str]:
 
 
 LINE = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [\d,]+ of 450 ended; ([\d,]+ [a-z ]+(, |; ))*(half of the rest in .*, 90 % in .*; )?"
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [\d,]+ of 450 settled; ([\d,]+ [a-z ]+(, |; ))*(half of the rest in .*, 90 % in .*; )?"
     r"\d+ requests( \(\d+ saved\))?(; polls again in \d+ s)?"
 )
 
@@ -144,10 +144,10 @@ def test_a_log_has_one_line_a_tick(service: Service, capsys: pytest.CaptureFixtu
     assert len(err) == 2
     assert all(LINE.fullmatch(line) for line in err), err
     assert "polls again in 1 s" in err[0]
-    assert " 450 of 450 ended; " in err[1]
+    assert " 450 of 450 settled; " in err[1]
     lines = out.splitlines()
     assert re.fullmatch(
-        rf"450 of 450 tasks have ended, answered by {service.url} with \d requests .*in [\d.]+ s", lines[0]
+        rf"450 of 450 tasks are settled, answered by {service.url} with \d requests .*in [\d.]+ s", lines[0]
     )
     assert lines[2].split()[:2] == ["tasks", "with"]
     assert lines[3].split()[:2] == ["emails", "450"]
@@ -188,7 +188,7 @@ def test_the_deadline_is_exit_code_3_and_loses_nothing(service: Service, capsys:
         "Run the same command again to go on where it was"
     )
     assert all(LINE.fullmatch(line) for line in err[:-1])
-    assert out.startswith(f"{450 - left} of 450 tasks have ended, ")
+    assert out.startswith(f"{450 - left} of 450 tasks are settled, ")
     assert "450 rows written to o.csv" in out
     ended = service.forget()
     assert len(ended) == 450 - left
@@ -218,7 +218,7 @@ def test_a_poll_that_is_stopped_goes_on_where_it_was(
     assert (got, out) == (code, "")
     if number != signal.SIGKILL:
         assert err == (
-            f"enrichstatus: interrupted: {ended} of 450 tasks had ended. What was answered is in s.duckdb: "
+            f"enrichstatus: interrupted: {ended} of 450 tasks were settled. What was answered is in s.duckdb: "
             "run the same command again to go on\n"
         )
     assert sorted(path.name for path in Path().iterdir() if path.suffix != ".wal") == [
@@ -245,7 +245,7 @@ def test_ctrl_c_without_a_store_says_that_nothing_remembers(service: Service):
         code, out, err = stop(polling, signal.SIGINT)
     assert (code, out) == (130, "")
     assert err == (
-        "enrichstatus: interrupted: 0 of 450 tasks had ended. Nothing remembers them; "
+        "enrichstatus: interrupted: 0 of 450 tasks were settled. Nothing remembers them; "
         "with --store FILE the same command goes on where it was\n"
     )
 
@@ -257,10 +257,10 @@ def test_an_outage_is_a_part_of_the_line_and_heals(service: Service):
     with process(service) as polling:
         line = read_until(polling, "not answered")
         assert re.search(
-            r" 0 of 450 ended; .* requests.*; not answered: .*A simulated fault.*; polls again in \d s", line
+            r" 0 of 450 settled; .* requests.*; not answered: .*A simulated fault.*; polls again in \d s", line
         )
         service.outage(on=False)
-        assert LINE.fullmatch(read_until(polling, "450 of 450 ended").rstrip("\n"))
+        assert LINE.fullmatch(read_until(polling, "450 of 450 settled").rstrip("\n"))
         out, err = polling.communicate()
     assert (polling.returncode, err) == (0, "")
     assert TOKEN not in line + out
@@ -321,15 +321,15 @@ def test_a_bar_at_a_terminal_is_not_torn_by_an_outage(service: Service):
         last = screen(read(r"100%.*\n$"), 80)
         out, _ = polling.communicate()
     assert polling.returncode == 0
-    assert re.search(r"^ \d\d%\|[█▏▎▍▌▋▊▉ ]{8,}\| \d+ of 450 ended, .*\d+ failed, .*next in 1 s", first), first
-    assert "450 of 450 tasks have ended" in out
+    assert re.search(r"^ \d\d%\|[█▏▎▍▌▋▊▉ ]{8,}\| \d+ of 450 settled, .*\d+ failed, .*next in 1 s", first), first
+    assert "450 of 450 tasks are settled" in out
     text = "\n".join(last)
     assert TOKEN not in text + out
     # each once: what was drawn before has been drawn over
     assert len(re.findall(r"%\|", text)) == 1, text
     assert re.search(r"\d\d:\d\d:\d\d not answered: ", text)
     assert re.fullmatch(r"\d\d:\d\d:\d\d answered again", last[-3]), text
-    assert re.match(r"100%\|█+\| 450 of 450 ended, \d+ timeout, .*\d+ requests", last[-2]), text
+    assert re.match(r"100%\|█+\| 450 of 450 settled, \d+ timeout, .*\d+ requests", last[-2]), text
     assert (last[-1], len(last[-2]) <= 77) == ("", True)
 
 
@@ -366,7 +366,7 @@ def test_ctrl_c_at_a_terminal_leaves_the_bar_on_a_line_of_its_own(service: Servi
         last = screen(read(r"enrichstatus: interrupted.*\n"), 100)
         assert polling.wait() == 130
     assert re.search(
-        r"^ \d\d%\|.*\| \d+ of 450 ended, \d+ pending, \d+ failed, \d+ requests( \(\d+ saved\))?, \d+ s$", last[0]
+        r"^ \d\d%\|.*\| \d+ of 450 settled, \d+ pending, \d+ failed, \d+ requests( \(\d+ saved\))?, \d+ s$", last[0]
     ), last
     assert last[1].startswith("enrichstatus: interrupted: ")
 
@@ -380,7 +380,7 @@ def test_bad_tasks_can_be_given_no_status(service: Service, capsys: pytest.Captu
     assert "1 bad lead: row 1: lead_id 'x' is not a UUID" in err[0]
     assert "pass --errors coerce" in err[0]
     code, _, err = run(capsys, service, "bad.csv", *LEADS, "--errors", "coerce", "-o", "o.ndjson")
-    assert (code, " 3 of 3 ended" in err[0]) == (0, True)
+    assert (code, " 3 of 3 settled" in err[0]) == (0, True)
     rows = [json.loads(line) for line in Path("o.ndjson").read_text().splitlines()]
     assert [row["status"] is None for row in rows] == [False, True, False]
 
@@ -389,7 +389,7 @@ def test_what_has_no_record_is_waited_for(service: Service, capsys: pytest.Captu
     """After --missing-after it counts as having none."""
     pd.DataFrame([task(9_999)]).to_csv("new.csv", index=False)
     code, out, err = run(capsys, service, "new.csv", "--missing-after", "0.5s")
-    assert (code, "1 of 1 ended; 1 no record" in err[-1], "no record" in out) == (0, True, True)
+    assert (code, "1 of 1 settled; 1 no record" in err[-1], "no record" in out) == (0, True, True)
     assert "1 pending" in err[0]
 
 
@@ -507,7 +507,7 @@ def test_the_bar_keeps_what_matters_most_where_there_is_little_room():
     texts = [bars.told(update, 0.0, room) for room in range(160)]
     assert all(len(text) <= room for room, text in enumerate(texts))
     assert [len(text.split(", ")) for text in texts] == sorted(len(text.split(", ")) for text in texts)
-    assert texts[19] == f"{update.ended} of 300 ended"
+    assert texts[19] == f"{update.settled} of 300 settled"
     assert texts[31].rstrip().endswith("next in 1 s")
     assert texts[-1].rstrip().endswith(", 2 requests, 0 s")
     assert "polling" in bars.told(update, 100.0)

@@ -201,7 +201,7 @@ def test_what_nobody_has_answered_is_unanswered(clock: Clock):
     assert statuses(update.frame) == ["unanswered"] * 2
     assert update.frame["dataFound"].isna().all()
     assert update.counts[["pending", "unanswered", "ended"]].sum().tolist() == [0, 2, 0]
-    assert update.ended == 0
+    assert update.settled == 0
     assert not update.done
     assert "2 unanswered" in str(update)
     assert "pending" not in str(update)

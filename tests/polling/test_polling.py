@@ -48,7 +48,7 @@ def test_only_the_unfinished_are_asked_again(clock: Clock):
     assert service.times() == [0, 1, 3, 7, 15, 31]
     assert service.counts() == [4, 3, 3, 2, 1, 1]
     assert [service.often()[uid(n), "emails"] for n in range(4)] == [1, 3, 4, 6]
-    assert [update.ended for update in updates] == [1, 1, 2, 3, 3, 4]
+    assert [update.settled for update in updates] == [1, 1, 2, 3, 3, 4]
     assert [update.asked for update in updates] == [4, 3, 3, 2, 1, 1]
     assert [update.done for update in updates] == [False] * 5 + [True]
 
@@ -71,7 +71,7 @@ def test_a_task_that_comes_twice_is_asked_once(clock: Clock):
     assert service.counts() == [2, 1, 1, 1]
     assert statuses(updates[0].frame) == ["pending", "finished", "pending", "pending"]
     assert updates[-1].changed.index.tolist() == [0, 2, 3]
-    assert (updates[0].total, updates[0].ended, updates[-1].ended) == (4, 1, 4)
+    assert (updates[0].total, updates[0].settled, updates[-1].settled) == (4, 1, 4)
 
 
 def test_tasks_of_all_types_and_fields_are_apart(clock: Clock):
@@ -80,7 +80,7 @@ def test_tasks_of_all_types_and_fields_are_apart(clock: Clock):
     with SimulatedStore(tasks, seed=1, clock=clock) as service:
         last = polled(service, tasks, clock)[-1]
         pd.testing.assert_frame_equal(last.frame, service.lookup(tasks))
-    assert last.state.status.size == 3
+    assert last.tracker.status.size == 3
 
 
 # --- what is told -------------------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_an_update_stays_as_it_was(clock: Clock):
         tasks.index = tasks.index + 10
         updates.append(update)
     assert [statuses(update.frame) for update in updates[2:]] == [["finished", "pending"], ["finished", "finished"]]
-    assert [update.ended for update in updates] == [1, 1, 1, 2]
+    assert [update.settled for update in updates] == [1, 1, 1, 2]
     assert updates[0].frame.columns.tolist() == ["entityId", "field", "status", "dataFound"]
     assert updates[0].frame.index.tolist() == [0, 1]
     assert updates[0] == updates[0]
@@ -227,8 +227,8 @@ def test_a_status_that_nobody_knows_has_ended(clock: Clock, word: str):
     service = Service(clock, {0: 3, 1: 3}, status={0: word})
     last = polled(service, numbered(0, 1), clock)[-1]
     assert statuses(last.frame) == [word, "finished"]
-    assert last.ended == 2
-    assert str(last).startswith(f"2 of 2 ended; 1 {word}")  # marked as a status where a column is called so
+    assert last.settled == 2
+    assert str(last).startswith(f"2 of 2 settled; 1 {word}")  # marked as a status where a column is called so
     assert last.counts.loc["emails"].tolist()[-3:] == [1, 0, last.frame["dataFound"].sum()]
 
 
@@ -236,10 +236,10 @@ def test_the_text_says_how_it_stands(clock: Clock):
     """An update's text has what has ended, what has not, the requests, and when it asks again; the last one no more than needed."""
     service = Service(clock, dict.fromkeys(range(400), 0.0) | {400: 5, 401: 200}, status={400: "failed"})
     updates = polled(service, numbered(*range(402)), clock, schedule=PLAIN)
-    assert str(updates[0]) == "400 of 402 ended; 2 pending; 3 requests; polls again in 1 s"
-    assert str(updates[3]) == "401 of 402 ended; 1 pending, 1 failed; 6 requests (6 saved); polls again in 8 s"
+    assert str(updates[0]) == "400 of 402 settled; 2 pending; 3 requests; polls again in 1 s"
+    assert str(updates[3]) == "401 of 402 settled; 1 pending, 1 failed; 6 requests (6 saved); polls again in 8 s"
     assert repr(updates[3]) == f"Update({updates[3]})"
-    assert str(updates[-1]) == f"402 of 402 ended; 1 failed; 12 requests ({updates[-1].saved} saved)"
+    assert str(updates[-1]) == f"402 of 402 settled; 1 failed; 12 requests ({updates[-1].saved} saved)"
     assert len(repr(updates[0])) < 200
 
 
@@ -275,18 +275,18 @@ def test_the_estimates_are_plausible(clock: Clock, seed: int):
     with SimulatedStore(tasks, seed=seed, clock=clock) as service:
         updates = polled(service, tasks, clock, schedule=[2] * 60 + [60])
     assert (updates[0].half_in, updates[0].most_in) == (None, None)
-    ended = pd.Series([update.ended for update in updates], [update.elapsed for update in updates])
+    ended = pd.Series([update.settled for update in updates], [update.elapsed for update in updates])
     checked = 0
     for update in updates:
-        if 0.2 <= update.ended / update.total <= 0.8:
-            left = update.total - update.ended
+        if 0.2 <= update.settled / update.total <= 0.8:
+            left = update.total - update.settled
             for told, share in ((update.half_in, 0.5), (update.most_in, 0.9)):
-                truly = ended.index[np.argmax(ended >= update.ended + share * left)] - update.elapsed
+                truly = ended.index[np.argmax(ended >= update.settled + share * left)] - update.elapsed
                 if share == 0.5:
                     assert told is not None
                     assert told == pytest.approx(truly, rel=0.5, abs=4)
                     checked += 1
-                elif told is not None and update.ended / update.total > 0.6:
+                elif told is not None and update.settled / update.total > 0.6:
                     assert told <= truly * 8  # that some never end is not foreseen
     assert checked > 5
     assert updates[-1].half_in is None
@@ -440,7 +440,7 @@ def test_a_bad_row_is_told_once(clock: Clock):
     tasks = [task(0), {"entityId": "x", "field": "emails"}, task(1)]
     options: dict[str, Any] = {"errors": "coerce", "clock": clock, "sleep": clock.sleep}
     first, *_, last = es.poll(service, tasks, **options)
-    assert str(first).startswith("2 of 3 ended; 1 pending, 1 bad; ")
+    assert str(first).startswith("2 of 3 settled; 1 pending, 1 bad; ")
     assert last.counts["tasks"].sum() == 2
     frames = list(es.as_completed(Service(clock, {0: 0, 1: 5}), tasks, **options))
     assert [frame.index.tolist() for frame in frames] == [[0, 1], [2]]
@@ -592,7 +592,7 @@ def test_an_interrupt_hands_over_the_last_update(clock: Clock):
     def sleep(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(es.PollInterrupted, match="1 of 2 tasks had ended") as caught:
+    with pytest.raises(es.PollInterrupted, match="1 of 2 tasks were settled") as caught:
         list(es.poll(Service(clock, {0: 0, 1: 9}), numbered(0, 1), clock=clock, sleep=sleep))
     assert statuses(caught.value.update.frame) == ["finished", "pending"]
     assert isinstance(caught.value, KeyboardInterrupt)
@@ -656,12 +656,12 @@ def test_wait_shows_a_bar(clock: Clock, capsys: pytest.CaptureFixture[str]):
     service = Service(clock, ends, status={0: "failed"}, troubles=[None] * 5 + [down])
     es.wait(service, numbered(*ends), clock=clock, sleep=clock.sleep, schedule=[10], progress=True)
     shown = capsys.readouterr().err
-    assert "11 of 100 ended" in shown
+    assert "11 of 100 settled" in shown
     assert "89 pending, 1 failed" in shown
     assert "next in 10 s" in shown
     assert "90 % of the rest in" in shown
     assert "not answered: the service is down" in shown
-    assert "100 of 100 ended" in shown.splitlines()[-1].rpartition("\r")[2]
+    assert "100 of 100 settled" in shown.splitlines()[-1].rpartition("\r")[2]
     assert shown.endswith("\n")
 
 
@@ -688,7 +688,7 @@ def test_wait_interrupted_between_asks_has_the_update(clock: Clock, monkeypatch:
     monkeypatch.setattr(enrichstatus.polling.bar, "told", told)
     with pytest.raises(es.PollInterrupted) as caught:
         es.wait(Service(clock, {0: 9}), numbered(0), clock=clock, sleep=clock.sleep, progress=True)
-    assert caught.value.update.ended == 0
+    assert caught.value.update.settled == 0
 
 
 # --- as they complete ---------------------------------------------------------------------------------------------------------
@@ -734,12 +734,12 @@ def test_no_tasks_have_all_ended(clock: Clock, empty: Any, schedule: Any):
     service = Service(clock, {})
     [update] = polled(service, empty, clock, schedule=schedule)
     assert service.asks == []
-    assert (update.done, update.total, update.ended, update.requests, update.saved) == (True, 0, 0, 0, 0)
+    assert (update.done, update.total, update.settled, update.requests, update.saved) == (True, 0, 0, 0, 0)
     assert (str(update.frame["status"].dtype), str(update.frame["dataFound"].dtype)) == ("str", "boolean") or str(
         update.frame["status"].dtype
     ) == "string"
     assert update.counts.sum().sum() == 0
-    assert str(update) == "0 of 0 ended; 0 requests"
+    assert str(update) == "0 of 0 settled; 0 requests"
     assert len(es.wait(service, empty, clock=clock, sleep=clock.sleep)) == 0
     assert list(es.as_completed(service, empty, clock=clock, sleep=clock.sleep)) == []
 
@@ -762,7 +762,7 @@ def test_a_list_of_tens_of_thousands(clock: Clock):
     seen = np.full(count, np.nan)
     for update in es.poll(service, tasks, schedule=es.Adaptive(), clock=clock, sleep=clock.sleep):
         seen[update.changed.index] = update.elapsed
-    assert update.ended == count
+    assert update.settled == count
     assert update.requests == service.requests < 0.4 * (update.requests + update.saved)
     assert (seen >= ends).all()
     assert (seen - ends).mean() < 12
@@ -794,10 +794,10 @@ def test_bad_tasks_can_be_left_out(clock: Clock):
     assert service.counts() == [1, 1, 1]
     assert statuses(updates[0].frame) == ["pending", None, None]
     assert statuses(updates[-1].frame) == ["finished", None, None]
-    assert (updates[0].ended, updates[0].total, updates[-1].ended) == (2, 3, 3)
+    assert (updates[0].settled, updates[0].total, updates[-1].settled) == (2, 3, 3)
     assert updates[-1].changed.index.tolist() == [0]
     [only] = polled(service, tasks[1:], clock, errors="coerce")
-    assert (only.done, only.ended, statuses(only.frame)) == (True, 2, [None, None])
+    assert (only.done, only.settled, only.ended, statuses(only.frame)) == (True, 2, 0, [None, None])
 
 
 @pytest.mark.parametrize(
@@ -916,7 +916,7 @@ def test_the_client_below_draws_no_bar(clock: Clock, store: es.EnrichmentStore, 
     ):
         assert set(es.wait(client, numbered(*range(1000)), progress=True)["status"]) == {"finished"}
     shown = capsys.readouterr().err
-    assert "1,000 of 1,000 ended" in shown
+    assert "1,000 of 1,000 settled" in shown
     assert "batch" not in shown
 
 

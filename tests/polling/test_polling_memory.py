@@ -58,7 +58,7 @@ def test_what_has_ended_is_not_asked_again(clock: Clock, path: Path):
     service = Service(clock, {0: 0, 1: 5, 2: 50, 3: 90}, status={1: "failed"})
     tasks = numbered(3, 2, 1, 0, 1)
     first = _some(service, tasks, clock, path, 20, schedule=[5])
-    assert (first.ended, first.total) == (3, 5)
+    assert (first.settled, first.total) == (3, 5)
     asked = len(service.asks)
     with es.EnrichmentStore(path, org_id=ORG) as store:
         updates = polled(service, tasks, clock, into=store, schedule=[10])
