@@ -303,7 +303,7 @@ def test_a_task_without_a_record_is_waited_for(clock: Clock):
     assert statuses(updates[3].frame) == ["pending", None]
     assert service.often()[uid(1), "emails"] == 4
     assert statuses(updates[-1].frame) == ["finished", None]
-    assert updates[3].counts.loc["emails", ["no record", "ended"]].tolist() == [1, 1]
+    assert updates[3].counts.loc["emails", ["no record", "ended"]].tolist() == [1, 0]
     assert updates[3].changed.index.tolist() == [1]
 
 

@@ -121,8 +121,9 @@ def parse_settings(
     rate: object,
     allow_http: bool,
     verify: str | os.PathLike[str] | bool | None,
+    **_: object,
 ) -> Settings:
-    """Check how requests are to be made."""
+    """Check how requests are made, of all arguments of a client."""
     parse_flag("allow_http", allow_http)
     address, loopback = parse_address(base_url, allow_http=allow_http)
     connect, read = timeout if isinstance(timeout, (tuple, list)) and len(timeout) == 2 else (timeout, timeout)

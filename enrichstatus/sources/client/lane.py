@@ -146,20 +146,6 @@ class Lane:
         answered = f"answered {status}, but it is of no use" if status else "gave no usable answer"
         return ServiceError(f"{self._url} {answered}: {self._bearer.hide(brief(reason))}", status)
 
-    def start(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Begin to work on it, in a thread that does not keep the program from ending."""
-        self.free = False
-        self.thread = threading.Thread(target=work, args=arguments, daemon=True, name="enrichstatus-post")
-        self.thread.start()
-
-    def is_busy(self) -> bool:
-        """Tell whether it is still worked on."""
-        return self.thread.is_alive()
-
-    def close(self) -> None:
-        """Close its connection."""
-        self.session.close()
-
 
 class _Session(requests.Session):
     def get_redirect_target(self, response: requests.Response) -> None:

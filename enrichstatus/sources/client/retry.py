@@ -8,11 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Protocol
 
 from enrichstatus.errors import EnrichStatusError, ServiceError
 from enrichstatus.lookup.clocks import seconds_of
-from enrichstatus.sources.client.config import Rate, Settings
+from enrichstatus.lookup.query import patience
+from enrichstatus.sources.client.config import Rate, Request, Settings
 
 #: Statuses that another attempt may not meet. The post only reads: to repeat it is safe.
 REPEATED = (429, 500, 502, 503, 504)
@@ -28,17 +28,44 @@ _EPOCH, _EPOCH_MS = 1e9, 1e11
 _GLANCE = 0.05
 
 
-class Call(Protocol):
-    """The bounds of the call that a request is part of."""
+class OutOfTime(EnrichStatusError):
+    """The call is over: its time is up, or it was interrupted."""
+
+
+class Call:
+    """The bounds of one call, which all its workers keep."""
+
+    def __init__(self, until: float, workers: int, request: Request):
+        self._until = until
+        self.request = request
+        self._patience = patience.get()
+        self._workers = workers
+        self._heard = False
+        self._silent = 0
+        self.stopped = threading.Event()
+        #: whether every batch was answered or has failed
+        self.complete = False
+        #: whether its lanes were taken back: a worker that ends later closes its own
+        self.over = False
+
+    def nothing_answers(self, *, silent: bool) -> bool:
+        """Count a batch that has ended; says whether the others need not begin, as nothing answers, or nothing any more."""
+        self._silent = self._silent + 1 if silent else 0
+        self._heard = self._heard or not silent
+        return silent and (not self._heard or self._silent >= self._workers)
 
     def remaining(self) -> float:
-        """Seconds until its deadline."""
+        """Give the seconds until its deadline."""
+        return self._until - time.monotonic()
 
     def patience(self) -> float:
-        """Seconds until who called wants no more repetitions."""
+        """Give the seconds until the caller wants no more repetitions."""
+        return self._patience - time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         """Wait, unless the call ends meanwhile."""
+        if self.stopped.wait(seconds):
+            raise OutOfTime
 
 
 class Passing(Exception):
