@@ -33,7 +33,6 @@ from enrichstatus.errors import PollDeadline, ValidationError
 
 if TYPE_CHECKING:
     from enrichstatus.polling.update import Update
-    from enrichstatus.sources.store.store import EnrichmentStore
 
 #: The client repeats a request only so often: the poll goes on anyway, and an outage is to be seen soon.
 _RETRIES = 2
@@ -42,7 +41,7 @@ _SHORTEST, _LONGEST = 10.0, 600.0
 
 
 class Terminated(KeyboardInterrupt):
-    """The command was told to stop by SIGTERM; it ends as at Ctrl-C."""
+    """The command got SIGTERM; it ends as at Ctrl-C."""
 
 
 def add(commands: Any) -> None:
@@ -154,8 +153,8 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
     """Poll as the options say, and show each update on stderr when it has been put in `last`."""
     from enrichstatus.polling import bar as bars
     from enrichstatus.polling import poll as polling
+    from enrichstatus.polling.schedules import Adaptive
 
-    shown = sys.stderr.isatty()
     with ExitStack() as stack:
         # a service that wants to be left alone for longer than a round may take is left alone by the poll, which says so
         limits = {"deadline": _patience(options), "max_retry_after": _LONGEST}
@@ -164,8 +163,8 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
             updates: Any = polling.poll(
                 source,
                 tasks,
-                into=None if options.into is None else stack.enter_context(_memory(options)),
-                schedule=_schedule(options),
+                into=options.into and stack.enter_context(opened(store_file(options.into), org_id=options.org_id)),
+                schedule=Adaptive() if options.schedule == "adaptive" else None,
                 deadline=options.deadline,
                 missing_after=options.missing_after,
                 errors=options.errors,
@@ -174,18 +173,8 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
         # closed in this order, whatever happens: the poll lets go of DuckDB, and the bar of its line
         stack.enter_context(closing(updates))
         noted = _noted(updates, last)
-        followed: Any = bars.follow(noted, shown=True) if shown else _logged(noted)
+        followed: Any = bars.follow(noted, shown=True) if sys.stderr.isatty() else _logged(noted)
         yield from stack.enter_context(closing(followed))
-
-
-def _memory(options: argparse.Namespace) -> EnrichmentStore:
-    return opened(store_file(options.into), org_id=options.org_id)
-
-
-def _schedule(options: argparse.Namespace) -> Any:
-    from enrichstatus.polling.schedules import Adaptive, Backoff
-
-    return Adaptive() if options.schedule == "adaptive" else Backoff()
 
 
 def _patience(options: argparse.Namespace) -> float:
@@ -214,8 +203,6 @@ def _logged(updates: Iterable[Update]) -> Iterator[Update]:
 
 def _report(options: argparse.Namespace, update: Update, say: Callable[[str], None]) -> None:
     """Write the rows, then say what came out."""
-    import shutil
-
     from enrichstatus.cli import summary
     from enrichstatus.polling.update import cost
     from enrichstatus.presentation import duration, many, of_unknown_status
@@ -227,17 +214,9 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
         f"{update.settled:,} of {update.total:,} tasks are settled, {_answered(update)} by {options.base_url} "
         f"with {cost(update)} in {duration(update.elapsed)}\n"
     )
-    width = shutil.get_terminal_size((100, 24)).columns
     added = [options.prefix + name for name in ("status", "dataFound")]
-    say(
-        summary.report(
-            summary.tally(frame, prefix=options.prefix),
-            summary.head(frame),
-            added=added,
-            prefix=options.prefix,
-            width=width,
-        )
-    )
+    counts = summary.tally(frame, prefix=options.prefix)
+    say(summary.report(counts, summary.head(frame), added=added, prefix=options.prefix))
     if update.unknown:
         say(f"\n{of_unknown_status(update.unknown)}")
     if options.output:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from enrichstatus.simulation import SimulatedStore
-    from enrichstatus.sources.store.store import EnrichmentStore
 
 #: The token of a simulated service that was given no tokens: it protects nothing.
 SIMULATED = "simulated"
@@ -121,7 +120,9 @@ def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
                 ready=ready(_what(options, simulated)),
             )
     else:
-        with _stored(options) as store:
+        limits, alone = times(options.max_processing_time), not options.writable
+        path = store_file(options.store)
+        with opened(path, max_processing_time=limits, read_only=alone, preload=alone) as store:
             app = server.create_app(store, options.tokens)
             serving.serve(app, host=options.host, port=options.port, ready=ready(options.store))
 
@@ -154,12 +155,6 @@ def _check(options: argparse.Namespace) -> None:
         refuse_stray(options, ["fields"], "--entity-id, which names the column of a lead list's ids")
     if options.fault_rate is None:
         refuse_stray(options, ["faults"], "--fault-rate, which says how many there are")
-
-
-def _stored(options: argparse.Namespace) -> EnrichmentStore:
-    limits = times(options.max_processing_time)
-    alone = not options.writable
-    return opened(store_file(options.store), max_processing_time=limits, read_only=alone, preload=alone)
 
 
 def _simulated(options: argparse.Namespace) -> SimulatedStore:
