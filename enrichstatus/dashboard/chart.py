@@ -42,18 +42,18 @@ def picture(progress: Progress, *, live: bool) -> str:
     area = (
         f'<path d="M{course}L{right:.1f} {bottom:.1f}L{_LEFT} {bottom:.1f}Z" fill="currentColor" fill-opacity=".18"/>'
     )
-    told = f"{update.settled:,} of {update.total:,} were settled after {duration(update.elapsed)}"
+    text = f"{update.settled:,} of {update.total:,} were settled after {duration(update.elapsed)}"
     if far is not None:
-        told += f"; 90 % of the rest are expected within {duration(round(far))}"
+        text += f"; 90 % of the rest are expected within {duration(round(far))}"
     image = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{told}" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{text}" width="{_WIDTH}" height="{_HEIGHT}" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-size="11" font-family="sans-serif" fill="currentColor" {_COLOUR}>'
-        f"<title>{told}</title>{_axes(span, update.total)}{area}"
+        f"<title>{text}</title>{_axes(span, update.total)}{area}"
         f'<path d="M{course}" fill="none" stroke="currentColor" stroke-width="2"/>{ahead}</svg>'
     )
     if not live:
         content = base64.b64encode(image.replace(_COLOUR, f'color="{_GREY}"').encode()).decode()
-        image = f'<img alt="{told}" src="data:image/svg+xml;base64,{content}"/>'
+        image = f'<img alt="{text}" src="data:image/svg+xml;base64,{content}"/>'
     return f'<div><div class="title">settled over time, and the estimate ahead</div>{image}</div>'
 
 

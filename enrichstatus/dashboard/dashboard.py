@@ -290,10 +290,10 @@ class _Lines:
     """A line for each update."""
 
     def __init__(self, watch: Watch):
-        self._told: Update | None = watch.progress.update
+        self._shown: Update | None = watch.progress.update
 
     def draw(self, progress: Progress) -> None:
-        if progress.update is not self._told:
-            self._told = progress.update
+        if progress.update is not self._shown:
+            self._shown = progress.update
             sys.stderr.write(f"{progress.update}\n")
             sys.stderr.flush()

@@ -228,5 +228,5 @@ def _change(row: dict[str, Any], names: Sequence[str]) -> list[str]:
     ]
     own = [name for name in own if name not in KEY][:2] or ["entityId"]
     became = outcome(None if pd.isna(status) else status, None if pd.isna(found) else found).label
-    told = [escape(short(str(row[name]))) for name in own]
-    return [*told, escape(str(row["field"])), _mark(became) + escape(became)]
+    known = [escape(short(str(row[name]))) for name in own]
+    return [*known, escape(str(row["field"])), _mark(became) + escape(became)]

@@ -28,7 +28,7 @@ from enrichstatus.lookup.arguments import (
     parse_instant,
     parse_prefix,
 )
-from enrichstatus.lookup.query import Source, refuse_taken
+from enrichstatus.lookup.query import Source, refuse_clash
 from enrichstatus.lookup.tasks import DISTINCT_SQL, check, problems, task_tables
 from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.presentation import of_unknown_status
@@ -159,7 +159,7 @@ def plan(
     retried = _parse_retry(retry)
     frame = frames.read(tasks)
     parse_prefix(prefix)
-    refuse_taken(frame, [prefix + name for name in _ADDED], "plan_")
+    refuse_clash(frame, [prefix + name for name in _ADDED], "plan_")
     value = priorities(frame, priority)
     with task_tables(fields) as con:
         keys = check(con, frame, errors="coerce")

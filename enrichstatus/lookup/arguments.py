@@ -84,7 +84,7 @@ def parse_epoch(epoch: Epoch | None) -> Epoch | None:
 
 
 def check_source(source: object) -> None:
-    """Refuse what cannot be asked."""
+    """Refuse an object without ``lookup``."""
     if isinstance(source, type) or not callable(getattr(source, "lookup", None)):
         kind = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
         raise ValidationError(f"is a store, a client, or any object with their lookup, not {kind}.", argument="source")

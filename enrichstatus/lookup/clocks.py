@@ -15,7 +15,7 @@ import numpy.typing as npt
 _EXACT = 2.0
 #: The share of the bounds at either end that is left aside.
 _WRONG = 0.005
-#: A clock that is wrong by more than a day tells nothing.
+#: A clock that is wrong by more than a day is not used.
 _DAY = 86_400.0
 
 

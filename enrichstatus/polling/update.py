@@ -56,7 +56,7 @@ class Update:
     error : Exception or None
         Why this request was not answered, or not in full; the poll goes on.
     held : float
-        Seconds for which the source asked to be left alone; ``next_in`` is never less.
+        Seconds for which the source wants no request; ``next_in`` is never less.
     asked : int
         Distinct tasks looked up this time.
     done : bool
@@ -165,8 +165,8 @@ class Update:
             return 0  # no request has been made yet
         # its requests are at 0, 1, 3, 7, 15, 31 and 63 s, then every 60 s
         early = math.floor(math.log2(min(self.elapsed, 63) + 1))
-        asks = 1 + early + math.floor(max(self.elapsed - 63, 0) / 60)
-        return max(asks * requests_for(len(self.tracker.status)) - self.requests, 0)
+        lookups = 1 + early + math.floor(max(self.elapsed - 63, 0) / 60)
+        return max(lookups * requests_for(len(self.tracker.status)) - self.requests, 0)
 
     @cached_property
     def half_in(self) -> float | None:

@@ -68,7 +68,7 @@ def names_of(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[str]:
     return rows[list(by)].map(label).agg(" · ".join, axis=1).map(lambda name: short(name, _WIDEST)).map(unformatted)
 
 
-def told(by: Sequence[str]) -> str:
+def titled_by(by: Sequence[str]) -> str:
     """Name the groups in a title."""
     return f", by {' and '.join(_CALLED.get(name, name) for name in by)}" if by else ""
 

@@ -71,7 +71,7 @@ def _logging(server: _Server) -> Iterator[None]:
     """Log to stderr: the application's lines, and the words of the server and of the loop under it, as lines like these."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json())
-    handler.addFilter(lambda record: _is_told(record, server))
+    handler.addFilter(lambda record: _is_logged(record, server))
     loggers = [logging.getLogger(name) for name in (_OURS, "uvicorn.error", "asyncio")]
     before = [(log.level, log.propagate) for log in loggers]
     for log in loggers:
@@ -87,7 +87,7 @@ def _logging(server: _Server) -> Iterator[None]:
             log.propagate = propagate
 
 
-def _is_told(record: logging.LogRecord, server: _Server) -> bool:
+def _is_logged(record: logging.LogRecord, server: _Server) -> bool:
     """Leave out what the server says of requests that are cut off by a second Ctrl-C, and its advice to install websockets."""
     if record.name == _OURS:
         return True
@@ -147,7 +147,7 @@ class Background:
         while not started.wait(0.05):
             if not self._thread.is_alive():
                 raise EnrichStatusError(_NO_START)
-        # a thread that still ran would keep what it serves from being taken down in order
+        # a thread that still ran would keep what it serves from being closed in order
         atexit.register(self._stop_at_exit)
 
     def _run(self, listening: socket.socket) -> None:
@@ -222,8 +222,8 @@ def _listen(host: str, port: int) -> tuple[socket.socket, str]:
     try:
         where = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
     except (OSError, UnicodeError) as error:
-        told = error.strerror if isinstance(error, OSError) else "no host can have this name"
-        raise ValidationError(f"The host {host!r} is no address: {told}. 127.0.0.1 is this machine alone.") from error
+        reason = error.strerror if isinstance(error, OSError) else "no host can have this name"
+        raise ValidationError(f"The host {host!r} is no address: {reason}. 127.0.0.1 is this machine alone.") from error
     try:
         listening = socket.create_server(where, family=family, backlog=1024)
     except OSError as error:

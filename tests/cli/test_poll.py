@@ -504,11 +504,11 @@ def test_the_bar_keeps_what_matters_most_where_there_is_little_room():
     service = SimulatedStore(tasks, seed=7, clock=lambda: seconds[0])
     seconds[0] = 25.0
     update = next(iter(es.poll(service, tasks)))
-    texts = [bars.told(update, 0.0, room) for room in range(160)]
+    texts = [bars.status_line(update, 0.0, room) for room in range(160)]
     assert all(len(text) <= room for room, text in enumerate(texts))
     assert [len(text.split(", ")) for text in texts] == sorted(len(text.split(", ")) for text in texts)
     assert texts[19] == f"{update.settled} of 300 settled"
     assert texts[31].rstrip().endswith("next in 1 s")
     assert texts[-1].rstrip().endswith(", 2 requests, 0 s")
-    assert "polling" in bars.told(update, 100.0)
-    assert "ask" not in bars.told(update)
+    assert "polling" in bars.status_line(update, 100.0)
+    assert "ask" not in bars.status_line(update)

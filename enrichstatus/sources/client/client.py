@@ -131,7 +131,7 @@ class EnrichmentClient:
 
     @property
     def max_processing_time(self) -> dict[str, timedelta]:
-        """By field, for how long a record may be pending before it is taken for a ``timeout``."""
+        """By field, for how long a record may be pending before it counts as ``timeout``."""
         return dict(self._limits)
 
     def service_time(self) -> float | None:
@@ -324,7 +324,7 @@ class EnrichmentClient:
         outcome = self._request(con, transport, lambda content: replies.table(replies.parse(content), self._statuses))
         newest = con.execute("select epoch(max(greatest(createdAt, updatedAt))) from received").fetchall()[0][0]
         moment = transport.clock.instant(parse_instant(now), None if now is not None else newest)
-        limits = timing_out(self._limits, moment, judged=now is not None)
+        limits = timing_out(self._limits, moment, evaluated=now is not None)
         con.register("reached", pa.table({"batch": pa.array(outcome.answered, pa.int64())}))
         con.register("records", con.sql("select * exclude batch from received where batch in (from reached)"))
         con.register("limits", limits)
@@ -345,7 +345,7 @@ class EnrichmentClient:
             del outcome.answered[place]
             what = self._bearer.hide(entity)[:60]
             outcome.failed[place] = ServiceError(
-                f"The service answered with an enrichment of {what!r}, which its batch did not ask for.", 200
+                f"The service answered with an enrichment of {what!r}, which its batch did not name.", 200
             )
         return outcome
 

@@ -17,7 +17,7 @@ from enrichstatus.lookup.arguments import parse_duration, parse_number
 if TYPE_CHECKING:
     import requests
 
-#: A token shorter than this is no secret, and taken out of a text it would spoil it.
+#: A shorter token is no secret, and hiding it would spoil other words of a text.
 _SECRET = 6
 #: Seconds for a call whose deadline is not given.
 _DEADLINE = 600.0

@@ -19,7 +19,7 @@ from enrichstatus.errors import ServiceError
 from enrichstatus.lookup.clocks import ServiceClock
 from enrichstatus.sources.client.config import Bearer, Request, Settings
 from enrichstatus.sources.client.responses import Unreadable, brief, error_of, scrubbed
-from enrichstatus.sources.client.retry import REPEATED, Passing, asked_for
+from enrichstatus.sources.client.retry import REPEATED, Passing, read_retry_after
 
 T = TypeVar("T")
 
@@ -111,11 +111,11 @@ class Lane:
             finally:
                 self.line.rest()
             failed = error_of(response, content, self._url, self._bearer.hide)
-        asked = asked_for(response.headers, status, clock.now())
+        retry_after = read_retry_after(response.headers, status, clock.now())
         if isinstance(failed, ServiceError):
-            failed.retry_after = asked
+            failed.retry_after = retry_after
         if status in REPEATED:
-            raise Passing(failed, status, asked)
+            raise Passing(failed, status, retry_after)
         raise failed
 
     def _content(self, response: requests.Response) -> bytes:

@@ -19,7 +19,7 @@ from enrichstatus.sources.client.retry import Attempts, Call, OutOfTime, Passing
 
 T = TypeVar("T")
 
-#: The contract's question.
+#: The contract's query.
 QUERY = Request()
 
 _log = logging.getLogger("enrichstatus.client")
@@ -49,7 +49,7 @@ class Transport:
         self._quota = Quota(settings.rate)
         self._idle: list[Lane] = []
         self._closed = False
-        # to be taken again by who has it: the collector, which may come at any time, closes too
+        # reentrant: the garbage collector may close this transport in any thread, also in one that holds the lock
         self._lock = threading.RLock()
 
     def post(
@@ -200,15 +200,17 @@ class Transport:
             finally:
                 self._quota.end()
             pause = attempts.pause(passing)
-            if passing.status == 429 and passing.asked:
-                self._quota.hold(min(passing.asked, self.settings.max_retry_after))  # the others would be refused too
+            if passing.status == 429 and passing.retry_after:
+                self._quota.hold(
+                    min(passing.retry_after, self.settings.max_retry_after)
+                )  # the others would be refused too
             if pause is None or not call.request.repeated:
                 raise passing.failure from passing.__cause__
             if pause > min(call.remaining(), call.patience()):
                 raise ServiceError(
                     f"The deadline leaves no time for another attempt after the last: {passing.failure}",
                     passing.status,
-                    passing.asked,
+                    passing.retry_after,
                 ) from passing.__cause__
             call.sleep(pause)
 
@@ -218,5 +220,5 @@ class Transport:
 
 
 def _is_silence(error: Exception, lane: Lane) -> bool:
-    """Tell whether a batch failed for the reason that no answer came, neither to it nor to its repetitions."""
+    """Say whether a batch failed because no answer came, neither to it nor to its repetitions."""
     return isinstance(error, ServiceError) and error.http_status is None and not lane.line.heard
