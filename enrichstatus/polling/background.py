@@ -11,22 +11,18 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from enrichstatus.errors import EnrichStatusError, PollDeadline, PollInterrupted
-from enrichstatus.lookup.arguments import Errors
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.poll import updates
 from enrichstatus.polling.run import Duration, Run
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.update import Update
 from enrichstatus.survival import Outlook
-
-if TYPE_CHECKING:
-    from enrichstatus.sources.store.store import EnrichmentStore
 
 Phase: TypeAlias = Literal["ready", "asking", "waiting", "paused", "stopped", "done", "deadline", "failed"]
 Wish: TypeAlias = Literal["run", "pause", "stop"]
@@ -75,7 +71,7 @@ class Progress:
 class Watch:
     """Polls in a thread, which lives only while there is something to wait for; a pause, a stop and the end let it go.
 
-    `changed` is called, from any thread, whenever there is something new to show.
+    `changed` is called, from any thread, whenever there is something new to show; the options are those of `Run`.
     """
 
     def __init__(
@@ -83,16 +79,13 @@ class Watch:
         source: Source,
         tasks: Any,
         *,
-        into: EnrichmentStore | None = None,
         schedule: Iterable[float | Ask] | None = None,
         deadline: Duration | None = None,
-        missing_after: Duration = "60s",
-        errors: Errors = "raise",
-        prefix: str = "",
         clock: Callable[[], float] = time.monotonic,
         changed: Callable[[], object] = lambda: None,
+        **options: Any,
     ):
-        self._make: Callable[[], Run] = lambda: Run(source, tasks, into, missing_after, errors, prefix, clock)
+        self._make: Callable[[], Run] = lambda: Run(source, tasks, clock=clock, **options)
         self._schedule, self._deadline, self._clock = schedule, deadline, clock
         self._changed = changed
         self._news = threading.Condition()

@@ -102,7 +102,7 @@ def poll(
     >>> update.frame["status"].item()
     'finished'
     """
-    run = Run(source, tasks, into, missing_after, errors, prefix, clock)
+    run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
     return updates(run, schedule, deadline, sleep)
 
 
@@ -135,7 +135,7 @@ def as_completed(
     ...     print(leads["status"].tolist())
     ['finished']
     """
-    run = Run(source, tasks, into, missing_after, errors, prefix, clock)
+    run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
     return (update.changed for update in updates(run, schedule, deadline, sleep) if update.news.any())
 
 
@@ -184,7 +184,7 @@ def wait(
     """
     from enrichstatus.polling.bar import follow
 
-    run = Run(source, tasks, into, missing_after, errors, prefix, clock)
+    run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
     last: Update | None = None
     try:
         for update in follow(updates(run, schedule, deadline, sleep), shown=progress):

@@ -55,11 +55,12 @@ class Run:
         self,
         source: Source,
         tasks: Any,
-        into: EnrichmentStore | None,
-        missing_after: Duration,
-        errors: Errors,
-        prefix: str,
-        clock: Callable[[], float],
+        *,
+        into: EnrichmentStore | None = None,
+        missing_after: Duration = "60s",
+        errors: Errors = "raise",
+        prefix: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ):
         check_source(source)
         choice("errors", errors, ("raise", "coerce"))
