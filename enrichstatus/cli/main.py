@@ -106,7 +106,7 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _spelled(error: ValidationError, options: Mapping[str, str]) -> str:
-    """Give the message with Python's arguments as the command's options; what is no option of it helps nobody."""
+    """Give the message with Python's arguments as the command's options; what is not an option of it is left out."""
     if error.instead is not None:
         name, value, _ = error.instead
         # a lookup's --columns are others than those that load renames
@@ -123,7 +123,7 @@ def _spelled(error: ValidationError, options: Mapping[str, str]) -> str:
     return text if error.problems is None else text.replace(" more in .problems\n", " more\n")
 
 
-#: Arguments that are no options but variables of the environment.
+#: Arguments that are not options but variables of the environment.
 _ENVIRONMENT = {"token": "ENRICHSTATUS_TOKEN"}
 
 

@@ -331,7 +331,7 @@ def service(options: argparse.Namespace, **settings: Any) -> EnrichmentClient:
 
 
 def opened(path: str, **settings: Any) -> EnrichmentStore:
-    """Open a store of the command line; a file that is no store is bad input, one that somebody else holds is not."""
+    """Open a store of the command line; a file that is not a store is bad input, one that somebody else holds is not."""
     from enrichstatus.sources.store.store import EnrichmentStore
 
     try:

@@ -106,7 +106,7 @@ def _add_choice(command: Any) -> None:
     command.add_argument(
         "--new-organization",
         action="store_true",
-        help="plan for an organization of which there is no record, though there are some of others",
+        help="plan for an organization that has no record, though others have some",
     )
 
 

@@ -29,7 +29,7 @@ def tally(status: pa.Table, *, prefix: str = "") -> pd.DataFrame:
     given = to_pandas(status.select(["field", prefix + "status", prefix + "dataFound"])).set_axis(
         ["field", "status", "dataFound"], axis=1
     )
-    text = PANDAS_TYPES[pa.string()]  # the same, whatever the data: a column of nulls is no column of numbers
+    text = PANDAS_TYPES[pa.string()]  # the same, whatever the data: a column of nulls is not a column of numbers
     typed = given.astype({"field": text, "status": text, "dataFound": "boolean"})
     return typed.groupby(list(typed.columns), dropna=False).size().rename("tasks").reset_index()
 

@@ -38,7 +38,7 @@ _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
 def check_options(encoding: str | None, skip: int) -> None:
-    """Refuse an encoding that nobody knows, and a number of lines that is none."""
+    """Refuse an encoding that nobody knows, and what is not a number of lines."""
     try:
         "".encode(encoding or _UTF8)
     except (LookupError, TypeError):

@@ -301,7 +301,7 @@ inner join ({DISTINCT_SQL}) as task using (entityId, entityType, field)
 where tasks.position > task.first
 """  # noqa: S608  of a constant
 
-# of tasks that a trigger has requested, and of which it is not known what became
+# of tasks that a trigger has requested, and whose outcome is not known
 _LEASED_SQL = """
 create temp table leased as
 select tasks.position, strftime(leases.since, 'requested on %Y-%m-%d, and not answered yet') as words

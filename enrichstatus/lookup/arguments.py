@@ -64,7 +64,7 @@ def parse_prefix(prefix: object) -> str:
 
 
 def parse_org(org_id: str | None) -> str:
-    """Read an organization: text, of which outer white space is no part; none is empty."""
+    """Read an organization: text, without outer white space; None is empty."""
     if not isinstance(org_id, (str, type(None))):
         raise ValidationError(f"is text, not {type(org_id).__name__}.", argument="org_id")
     return (org_id or "").strip().strip("\ufeff").strip()

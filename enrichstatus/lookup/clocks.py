@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 import numpy as np
 import numpy.typing as npt
 
-#: A `Date` has whole seconds, and servers write it up to a second late: a smaller difference is none.
+#: A `Date` has whole seconds, and servers write it up to a second late: a smaller difference is ignored.
 _EXACT = 2.0
 #: The share of the bounds at either end that is left aside.
 _WRONG = 0.005
@@ -61,7 +61,7 @@ class ServiceClock:
 
 
 def seconds_of(date: str | None) -> float | None:
-    """Read an HTTP date as seconds since 1970; None where it is none."""
+    """Read an HTTP date as seconds since 1970; None where it is not one."""
     try:
         return parsedate_to_datetime(date or "").timestamp()
     except (ValueError, TypeError, OverflowError, OSError):

@@ -47,7 +47,7 @@ def require(
     RequirementError
         Something is not reached; ``.figures`` has the number of tasks and both shares.
     ValidationError
-        Nothing is required, a share is none, or there is no column ``status``.
+        Nothing is required, a share is unusable, or there is no column ``status``.
 
     Examples
     --------

@@ -21,7 +21,7 @@ from enrichstatus.lookup.tasks import DISTINCT_SQL, check, task_tables, to_panda
 from enrichstatus.schema import KEY, STATUSES, listed
 from enrichstatus.survival import Numbers, Outlook, Prospect, learn
 
-#: The codes of the states that are no status of an ended record; those have the codes above, in the order of the vocabulary.
+#: The codes of the states that are not a status of an ended record; those have the codes above, in the order of the vocabulary.
 PENDING, UNANSWERED, NO_RECORD = 0, 1, 2
 #: Seconds: instants closer than this are the same one, as a service rounds to milliseconds and a store to microseconds.
 _INSTANT = 0.002
@@ -254,7 +254,7 @@ def _numbers(answers: pd.DataFrame) -> npt.NDArray[np.uint64]:
 
 
 def _texts(values: pa.Array) -> pa.Array:
-    """Give texts as texts, of whatever Arrow type they are; what is no text, also where it could be written as one, is a TypeError."""
+    """Give texts as texts, of whatever Arrow type they are; what is not text, also where it could be written as one, is a TypeError."""
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     if not (
         pa.types.is_null(kind)

@@ -19,7 +19,7 @@ from enrichstatus.polling.tracker import NO_RECORD, Tracker
 from enrichstatus.presentation import duration, many, of_unknown_status, plain
 from enrichstatus.survival import Outlook
 
-#: Columns of the counts that are no status.
+#: Columns of the counts that are not a status.
 _OURS = ("tasks", "ended", "with data")
 
 

@@ -1,4 +1,4 @@
-"""The axes that pictures are drawn on: as large as needed, readable on light and on dark, with text that is no formula."""
+"""The axes that pictures are drawn on: as large as needed, readable on light and on dark, with text that is not a formula."""
 
 from __future__ import annotations
 

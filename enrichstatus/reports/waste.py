@@ -68,7 +68,7 @@ def waste(
     Raises
     ------
     ValidationError
-        No organization, a price for an unknown field or that is no amount, or another argument that is unusable.
+        No organization, a price for an unknown field or that is not an amount, or another argument that is unusable.
     StoreError
         The store is closed, or its file cannot be read.
 

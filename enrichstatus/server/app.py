@@ -151,7 +151,7 @@ class _Endpoint:
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             if isinstance(error, EnrichStatusError):
                 raise
-            what = "breaks the contract" if isinstance(error, msgspec.ValidationError) else "is no JSON"
+            what = "breaks the contract" if isinstance(error, msgspec.ValidationError) else "is not JSON"
             raise ValidationError(f"The body {what}: {error}. GET /openapi.json describes it.") from None
         members = body.get(member) if isinstance(body, dict) else None
         note["tasks"] = len(members) if isinstance(members, list) else None

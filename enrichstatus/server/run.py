@@ -44,7 +44,7 @@ def serve(app: Any, *, host: str, port: int, ready: Callable[[str], None]) -> No
     Raises
     ------
     ValidationError
-        The host or the port is none.
+        The host or the port is unusable.
     EnrichStatusError
         The address cannot be listened on, or the application did not start.
     """
@@ -198,7 +198,7 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """HTTP by h11, which bounds headers; what is none is refused in the contract's shape too."""
+    """HTTP by h11, which bounds headers; what is not HTTP is refused in the shape of the contract too."""
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be understood, and hang up."""
@@ -223,13 +223,15 @@ def _listen(host: str, port: int) -> tuple[socket.socket, str]:
         where = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no host can have this name"
-        raise ValidationError(f"The host {host!r} is no address: {reason}. 127.0.0.1 is this machine alone.") from error
+        raise ValidationError(
+            f"The host {host!r} is not an address: {reason}. 127.0.0.1 is this machine alone."
+        ) from error
     try:
         listening = socket.create_server(where, family=family, backlog=1024)
     except OSError as error:
         if error.errno == errno.EADDRNOTAVAIL:
             raise ValidationError(
-                f"The host {host!r} is no address of this machine. 127.0.0.1 is this machine alone."
+                f"The host {host!r} is not an address of this machine. 127.0.0.1 is this machine alone."
             ) from error
         remedy = " Choose another --port." if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
         reason = os.strerror(error.errno) if error.errno else str(error)

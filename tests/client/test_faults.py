@@ -679,7 +679,7 @@ def test_a_long_page_of_an_error_is_still_the_status(
 
 
 def test_a_page_of_a_proxy_is_told_in_a_few_plain_words(serve: Serve, client: MakeClient):
-    """The message of an answer that is no JSON has the status, says so, and quotes a short plain piece of the page at most."""
+    """The message of an answer that is not JSON has the status, says so, and quotes a short plain piece of the page at most."""
     for fault, status in ((bad_gateway, 502), (TRANSIENT["200 html"], 200), (bad.reply(403, PAGE), 403)):
         with pytest.raises(es.ServiceError) as caught:
             client(serve(then=fault), retries=0).lookup(tasks_of(1), now=NOW)
@@ -1131,7 +1131,7 @@ def test_a_batch_that_kills_its_connection_does_not_stop_the_rest(serve: Serve, 
 
 @pytest.mark.parametrize("fault", [bad.reply(503), bad.reply(404), bad.half_the_body, bad.truncated])
 def test_a_service_that_answers_badly_is_asked_for_every_batch(serve: Serve, client: MakeClient, fault: Answer):
-    """A status, or half an answer, is no silence: every batch is asked, and repeated as it should be."""
+    """A status, or half an answer, is not silence: every batch is asked, and repeated as it should be."""
     server = serve(then=fault)
     with pytest.raises(es.ServiceError):
         client(server, workers=2, retries=0).lookup(tasks_of(10 * BATCH), now=NOW)

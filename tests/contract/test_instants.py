@@ -108,7 +108,7 @@ def expected(texts: dict[str, str | None]) -> list[pd.Timestamp | None]:
 def read(
     kind: str, records: list[dict[str, Any]], tmp_path: Path, request: pytest.FixtureRequest, **options: Any
 ) -> Any:
-    """Look up when records were created in a source of a kind; null is where that is no instant."""
+    """Look up when records were created in a source of a kind; null is where that is not an instant."""
     types = [(name, pa.bool_() if name == "dataFound" else pa.string()) for name in COLUMNS]
     table = pa.Table.from_pylist(records, pa.schema(types))
     options |= {"errors": "reject"}

@@ -182,9 +182,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "empty host": ((*SIMULATED, "--host", ""), "--host is empty"),
     "empty tokens": ((*SIMULATED, "--tokens", ""), "--tokens is empty"),
     "empty faults": ((*SIMULATED, "--fault-rate", "1", "--faults", ""), "--faults is empty"),
-    "a host that is none": ((*SIMULATED, "--host", "é..x"), "The host 'é..x' is no address"),
-    "an unknown host": ((*SIMULATED, "--host", "no.such.host.invalid"), "The host 'no.such.host.invalid' is no address"),
-    "another's address": ((*SIMULATED, "--host", "192.0.2.1"), "'192.0.2.1' is no address of this machine"),
+    "a host that is none": ((*SIMULATED, "--host", "é..x"), "The host 'é..x' is not an address"),
+    "an unknown host": ((*SIMULATED, "--host", "no.such.host.invalid"), "The host 'no.such.host.invalid' is not an address"),
+    "another's address": ((*SIMULATED, "--host", "192.0.2.1"), "'192.0.2.1' is not an address of this machine"),
     "infinite speed": ((*SIMULATED, "--speed", "inf"), "--speed is from 0.001 to 1,000,000, not inf"),
     "no speed": ((*SIMULATED, "--speed", "nan"), "--speed is from 0.001 to 1,000,000, not nan"),
     "too slow": ((*SIMULATED, "--speed", "1e-300"), "--speed is from 0.001 to 1,000,000, not 1e-300"),
@@ -453,7 +453,7 @@ def test_a_tokens_file_of_another_form_is_left_as_it_is(name: str, capsys: pytes
 
 @pytest.mark.usefixtures("folder")
 def test_an_organization_that_is_no_text_is_refused(capsys: pytest.CaptureFixture[str]):
-    """Bytes that are no UTF-8 are told, and no file is made or changed for them."""
+    """Bytes that are not UTF-8 are told, and no file is made or changed for them."""
     before = Path("tokens.toml").read_bytes()
     for tokens in ("tokens.toml", "t.toml"):
         code, _, err = run(capsys, "token", "new", "--org", "o\udcff", "--tokens", tokens)
@@ -498,7 +498,7 @@ def started(*arguments: str) -> tuple[subprocess.Popen[str], int]:
 
 
 def test_every_line_of_the_log_is_json():
-    """Requests, faults that break them off, what is no HTTP and what asks for a web socket: a line of JSON each."""
+    """Requests, faults that break them off, what is not HTTP and what asks for a web socket: a line of JSON each."""
     process, port = started("--fault-rate", "1", "--faults", "429,cut", "--seed", "3")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NO_PROXY", "127.0.0.1")

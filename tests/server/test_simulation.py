@@ -470,8 +470,8 @@ def test_a_client_waits_for_what_was_triggered():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "is no JSON"),
-        (b"[", "is no JSON"),
+        (b"", "is not JSON"),
+        (b"[", "is not JSON"),
         (b" " * (MOST_BYTES + 1), "longer than 1,048,576 bytes"),
         ([], "breaks the contract"),
         ({"field": "emails"}, "personIds"),

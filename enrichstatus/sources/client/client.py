@@ -176,7 +176,7 @@ class EnrichmentClient:
             Ctrl-C; it has ``.result`` and ``.failed`` too.
         """
         transport = self._transport()
-        timing_out(self._limits, now)  # refuses what is no instant before anything is sent
+        timing_out(self._limits, now)  # refuses what is not an instant before anything is sent
         with task_tables(self.fields) as con:
             return look_up(
                 con,

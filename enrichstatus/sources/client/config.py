@@ -17,7 +17,7 @@ from enrichstatus.lookup.arguments import parse_duration, parse_number
 if TYPE_CHECKING:
     import requests
 
-#: A shorter token is no secret, and hiding it would spoil other words of a text.
+#: A shorter token is not a secret, and hiding it would spoil other words of a text.
 _SECRET = 6
 #: Seconds for a call whose deadline is not given.
 _DEADLINE = 600.0

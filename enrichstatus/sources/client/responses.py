@@ -34,14 +34,14 @@ _TEXT = pa.schema(
 
 
 class Unreadable(EnrichStatusError):
-    """The answer is no complete JSON, as when a proxy or a cut connection had a hand in it; the message says what it is."""
+    """The answer is not complete JSON, as when a proxy or a cut connection had a hand in it; the message says what it is."""
 
 
 def parse(content: bytes) -> Any:
     """Read JSON."""
     with suppress(ValueError, RecursionError):  # which hold the whole answer, and whatever is in it
         return json.loads(content)
-    raise Unreadable(f"no JSON, but {_excerpt(content)!r}" if content.strip() else "nothing")
+    raise Unreadable(f"not JSON, but {_excerpt(content)!r}" if content.strip() else "nothing")
 
 
 def table(found: Any, statuses: Mapping[str, str]) -> pa.Table:

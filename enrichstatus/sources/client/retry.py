@@ -79,8 +79,8 @@ class Passing(Exception):
 class Attempts:
     """The attempts of one post.
 
-    A refusal for the quota (429) is none of the `retries`: it passes with time. Without `retries`, though, one that says when to come
-    back is for the caller, who waits himself, as a poll does.
+    A refusal for the quota (429) does not count as one of the `retries`: it ends with time. Without `retries`, though, one that says
+    when to come back is raised: the caller waits, as a poll does.
     """
 
     def __init__(self, settings: Settings):

@@ -96,7 +96,7 @@ def records_of(
     casts = ", ".join(
         f"{expression} as cast{name[0].upper()}{name[1:]}" for name, expression in _casts(types, names, epoch)
     )
-    # Where keys could be null, Spark would see that they are not by computing them twice: '' is no key, and no null
+    # Where keys could be null, Spark would see that they are not by computing them twice: '' is neither a key nor null
     otherwise = "''" if reject else f"raise_error(concat('{BAD_RECORD}', problem, '. {_REMEDY}'))"
     text = f"""
         with arrived as (
