@@ -156,7 +156,7 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
     from enrichstatus.polling.schedules import Adaptive
 
     with ExitStack() as stack:
-        # a service that wants to be left alone for longer than a round may take is left alone by the poll, which says so
+        # where the service wants no request for longer than a round may take, the poll waits, and shows it
         limits = {"deadline": _patience(options), "max_retry_after": _LONGEST}
         source = stack.enter_context(service(options, retries=_RETRIES, **limits))
         with read_tasks(options, source.fields) as tasks:
@@ -170,7 +170,7 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
                 errors=options.errors,
                 prefix=options.prefix,
             )
-        # closed in this order, whatever happens: the poll lets go of DuckDB, and the bar of its line
+        # whatever happens, both are closed, the bar first
         stack.enter_context(closing(updates))
         noted = _noted(updates, last)
         followed: Any = bars.follow(noted, shown=True) if sys.stderr.isatty() else _logged(noted)
@@ -187,7 +187,7 @@ def _patience(options: argparse.Namespace) -> float:
 
 
 def _noted(updates: Iterable[Update], last: deque[Update]) -> Iterator[Update]:
-    """Take note of each update before it is shown: an interrupt may come meanwhile."""
+    """Keep each update before it is shown, as Ctrl-C may come meanwhile."""
     for update in updates:
         last.append(update)
         yield update

@@ -1,4 +1,4 @@
-"""How a poll stands, as HTML: for a page that is light or dark, that may be saved, and that obeys nothing it is shown."""
+"""A poll's progress as HTML: for light and dark pages, readable in a saved notebook, with every text escaped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _name(label: str) -> str:
     return "es-" + label.replace(" ", "-")
 
 
-# Without the style sheet, and without pictures drawn in the page: that is what is left of a saved notebook where it is not trusted.
+# Inline, because a notebook that is not trusted shows neither style sheets nor SVG.
 _BAR = "display:flex;height:20px;border-radius:4px;overflow:hidden;margin:6px 0 4px"
 _MARK = "display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px"
 
@@ -44,7 +44,7 @@ color:var(--jp-ui-font-color1,inherit)}
 .enrichstatus .latest td{text-align:left;padding:1px 6px}
 .enrichstatus ul{list-style:none;margin:0;padding:0}
 """
-# on a dark page of JupyterLab or VS Code; what is inline is for a light one, and for where no style sheet is
+# for a dark page of JupyterLab or VS Code; the inline colours are those of a light page
 STYLE += "".join(
     f"[data-jp-theme-light=false] .{_name(label)},.vscode-dark .{_name(label)}{{background:{outcome.dark}!important}}\n"
     for label, outcome in LABELS.items()
@@ -69,7 +69,7 @@ def phase(progress: Progress) -> str:
 
 
 def line(progress: Progress, *, live: bool) -> str:
-    """Show in numbers how it stands, and what came out or comes next; a page that is not live shows no countdown."""
+    """Show the numbers, and what came out or comes next; a page that is not live shows no countdown."""
     update = progress.update
     share = math.floor(100 * update.settled / update.total) if update.total else 100
     parts = [f"<b>{share} %</b>", f"{update.settled:,} of {update.total:,} settled"]
@@ -222,7 +222,7 @@ def _mark(label: str) -> str:
 def _change(row: dict[str, Any], names: Sequence[str]) -> list[str]:
     """Give a row's cells: by what a person knows it, else its id; its field, and what became of it."""
     status, found = (row[name] for name in names)
-    # what says no more than the id, does not say more to a person
+    # a column that only repeats the id helps nobody
     own = [
         name for name, value in row.items() if name not in names and isinstance(value, str) and value != row["entityId"]
     ]

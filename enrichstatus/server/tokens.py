@@ -35,7 +35,7 @@ def new_token(path: str | os.PathLike[str], org_id: str) -> str:
             f"The organization {org_id!a} is not text: it has bytes that are not UTF-8. Name it in UTF-8."
         ) from error
     if file.exists():
-        _check_addition(file, entry, {_digest(token): org_id})  # what would not be a tokens file is not written
+        _check_addition(file, entry, {_digest(token): org_id})  # before anything is written
     try:
         # for its owner alone; one write, so that a server that reads meanwhile sees all of it or nothing
         with open(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0) as handle:
@@ -65,7 +65,7 @@ def _read(name: str) -> str:
 def _parse(text: str, name: str) -> dict[str, str | None]:
     try:
         content = tomllib.loads(text)
-    except ValueError as error:  # it quotes at most a sign
+    except ValueError as error:  # its message quotes one character at most
         raise ValidationError(f"The tokens file {name!r} is not TOML: {error}") from error
     entries = content.get("token", [])
     if not isinstance(entries, list) or not all(map(_usable, entries)):

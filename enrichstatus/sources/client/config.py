@@ -72,9 +72,9 @@ class Settings:
 
 
 class Bearer:
-    """Keeps the token to itself, and puts it on a request in a way that neither ``.netrc`` nor a redirect changes.
+    """Holds the token, and sets it on a request so that neither ``.netrc`` nor a redirect replaces it.
 
-    It is made of what was given before that is checked, so that no frame of an error holds a token.
+    It is made before the token is checked, so that no frame of an error holds the token.
     """
 
     def __init__(self, token: str | None):

@@ -1,4 +1,4 @@
-"""Posts to the remote service: a few at once, repeated where that helps, none forever, and the token shown to nobody else."""
+"""Requests to the remote service: several at once, repeated where that helps, within a deadline."""
 
 from __future__ import annotations
 
