@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
         "--tokens", metavar="FILE", help="who may look up: see token new (simulated: the token is simulated)"
     )
     command.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine alone)")
-    command.add_argument("--port", type=_port, default=8000, help="the port; 0 is any that is free (default: 8000)")
+    command.add_argument("--port", type=int, default=8000, help="the port; 0 is any that is free (default: 8000)")
     command.add_argument(
         "--writable",
         action="store_true",
@@ -87,16 +87,6 @@ def add(commands: Any) -> None:
         "--org", dest="org_id", required=True, metavar="ORG", help="the organization whose records it may see"
     )
     new.add_argument("--tokens", required=True, metavar="FILE", help="the tokens file; made where there is none")
-
-
-def _port(text: str) -> int:
-    try:
-        port = int(text)
-    except ValueError:
-        port = -1
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"a port is a whole number from 0 to 65535, not {text!r}")
-    return port
 
 
 def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
