@@ -680,12 +680,12 @@ def test_wait_interrupted_between_asks_has_the_update(clock: Clock, monkeypatch:
     """Also where Ctrl-C strikes while the bar is drawn."""
     import enrichstatus.polling.bar
 
-    def told(update: es.Update, *_: object) -> str:
+    def status_line(update: es.Update, *_: object) -> str:
         if update.elapsed > 2:
             raise KeyboardInterrupt
         return ""
 
-    monkeypatch.setattr(enrichstatus.polling.bar, "told", told)
+    monkeypatch.setattr(enrichstatus.polling.bar, "status_line", status_line)
     with pytest.raises(es.PollInterrupted) as caught:
         es.wait(Service(clock, {0: 9}), numbered(0), clock=clock, sleep=clock.sleep, progress=True)
     assert caught.value.update.settled == 0
