@@ -210,7 +210,7 @@ def test_a_deadline_without_a_store_says_what_would_remember(service: Service, c
 def test_a_poll_that_is_stopped_goes_on_where_it_was(
     service: Service, capsys: pytest.CaptureFixture[str], number: int, code: int
 ):
-    """After Ctrl-C, SIGTERM or ``kill -9`` nothing is half written, and no task that had ended is asked again."""
+    """After Ctrl-C, SIGTERM or ``kill -9`` nothing is half written, and no task that had ended is requested again."""
     service.seconds = 25.0
     with process(service, *STORE, "-o", "o.csv") as polling:
         ended = int(read_until(polling, "polls again in").split()[1])
@@ -251,7 +251,7 @@ def test_ctrl_c_without_a_store_says_that_nothing_remembers(service: Service):
 
 
 def test_an_outage_is_a_part_of_the_line_and_heals(service: Service):
-    """The poll does not end at an outage: the log says why there was no answer and when it asks again, and then it goes on."""
+    """The poll does not end at an outage: the log says why there was no answer and when it polls again, and then it goes on."""
     service.seconds = LATE
     service.outage(on=True)
     with process(service) as polling:
@@ -309,7 +309,7 @@ def terminal(columns: int) -> Iterator[tuple[int, Callable[[str], str]]]:
 
 
 def test_a_bar_at_a_terminal_is_not_torn_by_an_outage(service: Service):
-    """It tells ended of total, statuses, the ETA and the next ask; an outage is a line above it; at the end it stays, whole."""
+    """It shows settled of total, statuses, the ETA and the next request; an outage is a line above it; at the end it stays, whole."""
     service.seconds = 25.0
     with terminal(80) as (theirs, read), process(service, stderr=theirs) as polling:
         os.close(theirs)
@@ -335,7 +335,7 @@ def test_a_bar_at_a_terminal_is_not_torn_by_an_outage(service: Service):
 
 @pytest.mark.parametrize("columns", [60, 80, 250])
 def test_a_bar_fits_the_terminal(service: Service, columns: int, capfd: pytest.CaptureFixture[str]):
-    """Whatever is told of the tasks, no drawing is wider than the line, and the wider it is the more is told."""
+    """Whatever is told of the tasks, no drawing is wider than the line, and the wider it is the more is reported."""
     service.seconds = 25.0
     tasks = pd.read_csv("tasks.csv")
     with terminal(columns) as (theirs, read), os.fdopen(theirs, "w") as stderr, pytest.MonkeyPatch.context() as patch:
@@ -451,7 +451,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
 def test_a_mistake_is_one_line_and_exit_code_2(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """What is wrong is said in the words of the command line, before anything is asked or made."""
+    """What is wrong is said in the words of the command line, before anything is requested or made."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ENRICHSTATUS_TOKEN", TOKEN)
     pd.DataFrame([task(0)]).to_csv("tasks.csv", index=False)
@@ -498,7 +498,7 @@ def test_the_signal_that_stops_it_means_what_it_meant(service: Service, capsys: 
 
 
 def test_the_bar_keeps_what_matters_most_where_there_is_little_room():
-    """The ended come first, then the next ask; the more room the more is told, and never more than there is."""
+    """The settled come first, then the next request; the more room the more is shown, and never more than there is."""
     seconds = [0.0]
     tasks = [task(n) for n in range(300)]
     service = SimulatedStore(tasks, seed=7, clock=lambda: seconds[0])

@@ -176,7 +176,7 @@ EPOCHS["ms"]["-0.0001"] = "1969-12-31T23:59:59.999999"
 def test_numbers_are_instants_where_their_unit_is_declared(
     kind: str, unit: str, tmp_path: Path, request: pytest.FixtureRequest
 ):
-    """``epoch=`` says which numbers these are; what is no number is read as ever, and what no calendar holds is bad."""
+    """``epoch=`` says which numbers these are; what is not a number is read as ever, and what no calendar holds is bad."""
     texts = EPOCHS[unit] | {f"{T}Z": T, "nan": None, "inf": None, "1 000": None, "0x10": None, "true": None}
     records = [record(place, createdAt=text, updatedAt=None) for place, text in enumerate(texts)]
     assert read(kind, records, tmp_path, request, epoch=unit) == expected(texts)

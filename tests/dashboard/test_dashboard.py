@@ -68,7 +68,7 @@ Make = Callable[..., es.Dashboard]
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    """Make a dashboard that asks again at once; it is stopped when the test has run."""
+    """Make a dashboard that polls again at once; it is stopped when the test has run."""
     made: list[es.Dashboard] = []
 
     def make(source: Any, tasks: Any, **options: Any) -> es.Dashboard:

@@ -122,7 +122,7 @@ def press(opened: Opened, button: str) -> None:
 
 
 def quiet(notebook: LabNotebook) -> int:
-    """Wait until there is nobody left who could ask; gives how often the service was asked."""
+    """Wait until there is nobody left who could send a request; gives how often the service gets a request."""
     until(lambda: notebook.execute("threads()") == "0")
     return int(notebook.execute("len(asked)"))
 

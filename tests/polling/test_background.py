@@ -55,7 +55,7 @@ def idle(watch: Watch, phase: str) -> None:
 
 
 def test_it_asks_until_all_have_ended_and_lets_its_thread_go(clock: Clock):
-    """Nothing is asked before it is started; then by the schedule, until all have ended, and no thread is left."""
+    """Nothing is requested before it is started; then by the schedule, until all have ended, and no thread is left."""
     service = Service(clock, {0: 0, 1: 15})
     watch = Watch(service, numbered(0, 1), schedule=[10], clock=clock)
     assert (watch.progress.phase, watch.progress.wanted, threads()) == ("ready", "pause", [])
@@ -83,7 +83,7 @@ def test_it_asks_until_all_have_ended_and_lets_its_thread_go(clock: Clock):
 
 
 def test_a_pause_asks_nothing_and_lets_its_thread_go(clock: Clock):
-    """While it is paused nothing is asked however much time passes; then it goes on where it was."""
+    """While it is paused nothing is requested however much time passes; then it goes on where it was."""
     service = Service(clock, {0: 0, 1: 15})
     watch = Watch(service, numbered(0, 1), schedule=[10], clock=clock)
     watch.start()
@@ -221,7 +221,7 @@ def test_when_all_have_ended_it_is_done_even_if_it_was_paused(clock: Clock):
 
 
 def test_stopped_it_can_be_started_again(clock: Clock):
-    """Who waits for what is stopped is told, with what is known; a start goes on where it was."""
+    """Who waits for what is stopped learns that, with what is known; a start goes on where it was."""
     service = Service(clock, {0: 0, 1: 15})
     watch = Watch(service, numbered(0, 1), schedule=[10], clock=clock)
     watch.start()
@@ -288,7 +288,7 @@ def test_wait_does_not_start_what_is_paused(clock: Clock):
 
 
 def test_the_deadline_ends_it_and_a_start_goes_on(clock: Clock):
-    """Who waits is told that the time is up; a start asks anew, with as much time as before."""
+    """Who waits learns that the time is up; a start asks anew, with as much time as before."""
     service = Service(clock, {0: 0, 1: 25})
     watch = Watch(service, numbered(0, 1), schedule=[10], deadline=15, clock=clock)
     watch.start()
@@ -297,7 +297,7 @@ def test_the_deadline_ends_it_and_a_start_goes_on(clock: Clock):
     until(lambda: watch.progress.next_in == 5)  # not later than the deadline
     clock.seconds += 5
     idle(watch, "deadline")
-    for _ in range(2):  # however often it is asked
+    for _ in range(2):  # however often it is requested
         with pytest.raises(PollDeadline, match="1 of 2 tasks have not ended within 15 s") as told:
             watch.wait()
         assert told.value.update is watch.progress.update
@@ -339,7 +339,7 @@ def test_an_error_of_any_other_kind_ends_it_and_is_raised(clock: Clock):
 
 
 def test_an_outage_does_not_end_it(clock: Clock):
-    """What may pass is told in the update, and it asks again."""
+    """What may pass is reported in the update, and it polls again."""
     down = ServiceError("It is down.", 503)
     service = Service(clock, {0: 0, 1: 5}, troubles=[None, down])
     watch = Watch(service, numbered(0, 1), schedule=[10], clock=clock)
@@ -387,7 +387,7 @@ def test_arguments_and_tasks_are_checked_before_anything_starts(clock: Clock):
 
 
 def test_what_is_shown_is_told_whenever_it_changes(clock: Clock):
-    """Each phase and each update is told, in their order."""
+    """Each phase and each update is reported, in their order."""
     told: list[tuple[str, int]] = []
     service = Service(clock, {0: 0, 1: 15})
     watch = Watch(
@@ -458,7 +458,7 @@ def test_two_that_remember_in_one_store_do_not_disturb_each_other(clock: Clock):
 
 
 def test_what_a_store_remembers_is_shown_before_anything_is_asked(clock: Clock):
-    """With all ended according to the store nothing is asked at all, whatever is pressed."""
+    """With all ended according to the store nothing is requested at all, whatever is pressed."""
     for press in (Watch.start, Watch.ask_now, Watch.wait):
         with es.EnrichmentStore(org_id=ORG) as memory:
             memory.load([record(0)])

@@ -180,7 +180,7 @@ def test_the_maximum_processing_time_is_the_sources(clock: Clock):
 
 @pytest.mark.parametrize("asked", [math.nan, math.inf, -math.inf, -5, "soon", None, [3]], ids=repr)
 def test_nonsense_in_what_a_source_asks_for_holds_nothing_up(clock: Clock, asked: Any):
-    """A source's ``retry_after`` that is no number of seconds to come is left aside."""
+    """A source's ``retry_after`` that is not a number of seconds to come is left aside."""
     error: Any = es.ServiceError("down", 503)
     error.retry_after = asked
     service = Service(clock, {0: 0}, troubles=[error])

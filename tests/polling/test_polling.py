@@ -1,4 +1,4 @@
-"""Asking again until all have ended: whom, when, what is told, and what ends it early."""
+"""Polling until all are settled: what, when, what is reported, and what ends it early."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def clock() -> Clock:
     return Clock()
 
 
-# --- what is asked ------------------------------------------------------------------------------------------------------------
+# --- what is requested ------------------------------------------------------------------------------------------------------------
 
 
 def test_only_the_unfinished_are_asked_again(clock: Clock):
-    """All are asked at once, then those that have not ended; each until the ask at which it has, and then never more."""
+    """All are requested at once, then those that have not ended; each until the request at which it has, and then never again."""
     service = Service(clock, {0: 0, 1: 2, 2: 5, 3: 30})
     updates = polled(service, numbered(0, 1, 2, 3), clock, schedule=PLAIN)
     assert service.times() == [0, 1, 3, 7, 15, 31]
@@ -64,7 +64,7 @@ def test_the_unfinished_are_packed_into_full_batches(clock: Clock):
 
 
 def test_a_task_that_comes_twice_is_asked_once(clock: Clock):
-    """Duplicates, in whatever spelling, are one task that is asked once, and each of their rows is told."""
+    """Duplicates, in whatever spelling, are one task that is requested once, and each of their rows is reported."""
     service = Service(clock, {0: 0, 1: 4})
     tasks = pd.DataFrame({"entityId": [uid(1), uid(0), uid(1).upper(), f"{{{uid(1)}}}"], "field": "emails"})
     updates = polled(service, tasks, clock, schedule=PLAIN)
@@ -233,7 +233,7 @@ def test_a_status_that_nobody_knows_has_ended(clock: Clock, word: str):
 
 
 def test_the_text_says_how_it_stands(clock: Clock):
-    """An update's text has what has ended, what has not, the requests, and when it asks again; the last one no more than needed."""
+    """An update's text has what has ended, what has not, the requests, and when it polls again; the last one no more than needed."""
     service = Service(clock, dict.fromkeys(range(400), 0.0) | {400: 5, 401: 200}, status={400: "failed"})
     updates = polled(service, numbered(*range(402)), clock, schedule=PLAIN)
     assert str(updates[0]) == "400 of 402 settled; 2 pending; 3 requests; polls again in 1 s"
@@ -244,7 +244,7 @@ def test_the_text_says_how_it_stands(clock: Clock):
 
 
 def test_requests_and_the_ones_saved_are_counted(clock: Clock):
-    """Saved are the requests of a loop that asks for all tasks at 0, 1, 3, 7 … 63 s and then every 60 s, beyond ours."""
+    """Saved are the requests of a loop that looks up all tasks at 0, 1, 3, 7 … 63 s and then every 60 s, beyond ours."""
     service = Service(clock, {n: 0.0 if n < 900 else 1000.0 for n in range(1000)})
     updates = polled(service, numbered(*range(1000)), clock, schedule=PLAIN)
     loop = [0, 1, 3, 7, 15, 31, 63, *range(123, 2000, 60)]
@@ -270,7 +270,7 @@ def test_times_are_told_since_the_start(clock: Clock):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_estimates_are_plausible(clock: Clock, seed: int):
-    """Once a fifth has ended, half and 90 % of the rest end about when it was told; before anything has ended nothing is told."""
+    """Once a fifth has ended, half and 90 % of the rest end about when it was estimated; before anything has ended there is no estimate."""
     tasks = pd.DataFrame([task(n, field) for n in range(600) for field in ("emails", "summary")])
     with SimulatedStore(tasks, seed=seed, clock=clock) as service:
         updates = polled(service, tasks, clock, schedule=[2] * 60 + [60])
@@ -296,7 +296,7 @@ def test_the_estimates_are_plausible(clock: Clock, seed: int):
 
 
 def test_a_task_without_a_record_is_waited_for(clock: Clock):
-    """It is pending, and asked, until `missing_after`; then it counts as having none, which is null, and is asked no more."""
+    """It is pending, and requested, until `missing_after`; then it counts as having none, which is null, and is requested no more."""
     service = Service(clock, {0: 90})
     updates = polled(service, numbered(0, 1), clock, schedule=[10], missing_after="25s")
     assert statuses(updates[0].frame) == statuses(updates[2].frame) == ["pending", "pending"]
@@ -380,7 +380,7 @@ def _half(tasks: pd.DataFrame, answer: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_what_a_lookup_has_answered_in_part_is_kept(clock: Clock):
-    """Of a lookup that failed for some tasks the others are known, and not asked again; its Retry-After is obeyed."""
+    """Of a lookup that failed for some tasks the others are known, and not requested again; its Retry-After is obeyed."""
     service = Service(clock, dict.fromkeys(range(10), 0.0), troubles=[_half])
     updates = polled(service, numbered(*range(10)), clock, schedule=[0.1])
     assert statuses(updates[0].frame) == ["finished", "unanswered"] * 5
@@ -392,7 +392,7 @@ def test_what_a_lookup_has_answered_in_part_is_kept(clock: Clock):
 
 @pytest.mark.parametrize("schedule", [[0.1], es.Backoff(0.1, 1, 0.1), es.Adaptive(1), [20]], ids=str)
 def test_a_retry_after_is_never_undercut(clock: Clock, schedule: Any):
-    """Whatever the schedule, and also where a sleep is cut short, it does not ask before the service wants to be asked."""
+    """Whatever the schedule, and also where a sleep is cut short, it does not ask before the service wants a request."""
     busy = es.ServiceError("busy", 429, 12.5)
 
     def short(seconds: float) -> None:
@@ -426,7 +426,7 @@ def test_what_asking_again_does_not_mend_ends_it(clock: Clock, error: es.EnrichS
 
 
 def test_a_closed_client_is_no_outage(clock: Clock):
-    """What no waiting mends, such as a client that somebody has closed, ends the poll at once."""
+    """What no waiting fixes, such as a client that somebody has closed, ends the poll at once."""
     client = es.EnrichmentClient("https://example.test", token="token")
     client.close()
     with pytest.raises(es.EnrichStatusError, match="The client is closed"):
@@ -435,7 +435,7 @@ def test_a_closed_client_is_no_outage(clock: Clock):
 
 
 def test_a_bad_row_is_told_once(clock: Clock):
-    """A row that is no task is among the first that ended, is counted apart, and is never asked."""
+    """A bad row is among the first that are settled, is counted apart, and is never requested."""
     service = Service(clock, {0: 0, 1: 5})
     tasks = [task(0), {"entityId": "x", "field": "emails"}, task(1)]
     options: dict[str, Any] = {"errors": "coerce", "clock": clock, "sleep": clock.sleep}
@@ -524,7 +524,7 @@ def test_what_has_not_been_asked_yet_is_not_forgotten(clock: Clock):
 
 
 def test_at_the_deadline_the_unfinished_are_pending(clock: Clock):
-    """It asks a last time when the time is up, tells that, and raises with it; what has not ended is pending, not failed."""
+    """It requests a last time when the time is up, reports that, and raises with it; what has not ended is pending, not failed."""
     service = Service(clock, {0: 5, 1: 99, 2: 101})
     updates: list[es.Update] = []
     with pytest.raises(
@@ -575,7 +575,7 @@ def test_a_deadline_that_is_not_met_is_not_felt(clock: Clock):
 
 
 def test_an_outage_lasts_until_the_deadline(clock: Clock):
-    """A source that never answers is asked, seldom, until the time is up."""
+    """A source that never answers gets requests, seldom, until the time is up."""
     service = Service(clock, {0: 0}, troubles=[es.ServiceError("down")] * 999)
     with pytest.raises(es.PollDeadline) as caught:
         polled(service, numbered(0), clock, deadline="1h", schedule=[0.1])
@@ -730,7 +730,7 @@ def test_as_completed_ends_as_a_poll_does(clock: Clock):
 @pytest.mark.parametrize("empty", [[], pd.DataFrame(columns=["entityId", "field"]), numbered().astype(str)])
 @pytest.mark.parametrize("schedule", [None, es.Adaptive()])
 def test_no_tasks_have_all_ended(clock: Clock, empty: Any, schedule: Any):
-    """One update, done, with an empty frame of the right types; nobody is asked."""
+    """One update, done, with an empty frame of the right types; nothing is requested."""
     service = Service(clock, {})
     [update] = polled(service, empty, clock, schedule=schedule)
     assert service.asks == []
@@ -773,7 +773,7 @@ def test_a_list_of_tens_of_thousands(clock: Clock):
 
 
 def test_bad_tasks_are_refused_at_once(clock: Clock):
-    """When the poll is made, not when it is begun, all bad tasks are named and nothing is asked."""
+    """When the poll is made, not when it is begun, all bad tasks are named and nothing is requested."""
     service = Service(clock, {0: 0})
     for make in (es.poll, es.as_completed, es.wait):
         with pytest.raises(es.ValidationError, match="2 bad tasks") as caught:
@@ -787,7 +787,7 @@ def test_bad_tasks_are_refused_at_once(clock: Clock):
 
 
 def test_bad_tasks_can_be_left_out(clock: Clock):
-    """With errors="coerce" they have null, were never asked, and count as ended, for there is nothing to wait for."""
+    """With errors="coerce" they have null, were never requested, and count as settled, as there is nothing to wait for."""
     service = Service(clock, {0: 3})
     tasks = [task(0), {"entityId": "x", "field": "emails"}, task(1, "fax")]
     updates = polled(service, tasks, clock, errors="coerce", schedule=PLAIN)
@@ -864,7 +864,7 @@ def test_any_iterable_of_seconds_is_a_schedule(clock: Clock):
 
 
 def test_no_wait_at_all_is_a_schedule(clock: Clock):
-    """A schedule of nothing but 0 asks again and again, as it says."""
+    """A schedule of nothing but 0 polls again and again, as it says."""
     service = Service(clock, {0: 1000})
     run = es.poll(service, numbered(0), schedule=[0], clock=clock, sleep=clock.sleep)
     assert [next(run).next_in for _ in range(5)] == [0] * 5

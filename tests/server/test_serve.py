@@ -1,4 +1,4 @@
-"""The commands ``serve`` and ``token``, as a person or a script calls them, and a lookup that asks a service."""
+"""The commands ``serve`` and ``token``, as a person or a script calls them, and a lookup in a service."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_simulated_service_without_tasks_is_triggered():
 def test_a_store_is_served_with_tokens_of_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """``token new`` and ``serve --store`` give an endpoint that ``lookup --url`` asks; it judges by its own clock, or by ``--now``."""
+    """``token new`` and ``serve --store`` give an endpoint that ``lookup --url`` asks; it goes by its own clock, or by ``--now``."""
     path, tokens, asked = tmp_path / "leads.duckdb", tmp_path / "tokens.toml", tmp_path / "tasks.csv"
     with es.EnrichmentStore(path) as store:
         store.load([record(0), record(1, status="pending", dataFound=None), record(2, orgId="org_2")])
@@ -258,7 +258,7 @@ def test_a_mistake_is_one_line_in_the_words_of_the_command_line(name: str, capsy
 def test_what_is_served_is_said(
     arguments: tuple[str, ...], what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """The one line tells what is served, and the token where none were given."""
+    """The one line says what is served, and the token where none were given."""
     monkeypatch.setattr(serving, "serve", lambda app, *, host, port, ready: ready("URL"))
     assert run(capsys, *arguments) == (0, f"serving {what} at URL (Ctrl-C stops)\n", "")
 
@@ -417,7 +417,7 @@ def test_a_lookup_that_is_interrupted_keeps_what_was_answered(folder: Path, keep
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
         until(lambda: sorted(seen) == ["answered", "answered", "waits"])
-        time.sleep(0.5)  # for the client to read what was answered, of which nothing tells
+        time.sleep(0.5)  # for the client to read what was answered, which nothing shows
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
@@ -451,7 +451,7 @@ def test_a_tokens_file_of_another_form_is_left_as_it_is(name: str, capsys: pytes
 
 @pytest.mark.usefixtures("folder")
 def test_an_organization_that_is_no_text_is_refused(capsys: pytest.CaptureFixture[str]):
-    """Bytes that are not UTF-8 are told, and no file is made or changed for them."""
+    """Bytes that are not UTF-8 are reported, and no file is made or changed for them."""
     before = Path("tokens.toml").read_bytes()
     for tokens in ("tokens.toml", "t.toml"):
         code, _, err = run(capsys, "token", "new", "--org", "o\udcff", "--tokens", tokens)
