@@ -3,7 +3,7 @@
 --   records (the columns of a record)
 --   asker   (orgId, field, pendingSince, now, maximum)
 --           which one organization asks, when, and since when a record that is still pending has timed out: its maximum is so many seconds
---   rule 3 is the text of newest.sql, unless a store has applied it when it was loaded; rule 4 that of timed_out.sql, which the
+--   $newest is the text of newest.sql, unless a store has applied it when it was loaded; $outcome that of outcome.sql, which the
 --   reports of a history use too
 -- One row comes out for each task that has a record.
 with own as (
@@ -22,9 +22,9 @@ with own as (
         record.orgId,
         record.globalEnrichmentId,
         record.creditTransactionId,
+        asker.pendingSince,
         asker.now,
-        asker.maximum,
-        $timed_out as timedOut
+        asker.maximum
     from records as record
     inner join asker
         on asker.orgId = record.orgId
@@ -46,37 +46,35 @@ contending as (
 ranked as (
     -- rule 3: the newest record wins
     $newest
+),
+
+stated as (
+    select
+        record.*,
+        $outcome as reason
+    from ranked as record
+    where record.rank = 1
 )
 
 select
-    ranked.position,
-    ranked.id,
-    ranked.createdAt,
-    ranked.updatedAt,
-    ranked.entityId,
-    ranked.entityType,
-    ranked.field,
-    case when ranked.timedOut then 'timeout' else ranked.status end as status,
-    ranked.error,
+    stated.position,
+    stated.id,
+    stated.createdAt,
+    stated.updatedAt,
+    stated.entityId,
+    stated.entityType,
+    stated.field,
+    case when stated.reason = 'timed_out_here' then 'timeout' else stated.status end as status,
+    stated.error,
     -- rule 5: nothing is known of the data while the record itself is pending
-    case when ranked.status <> 'pending' then ranked.dataFound end as dataFound,
-    ranked.createdBy,
-    ranked.orgId,
-    ranked.globalEnrichmentId,
-    ranked.creditTransactionId,
-    -- the words are those of outcomes.py
-    case
-        when ranked.timedOut then 'timed_out_here'
-        when ranked.status = 'pending' then 'pending'
-        when ranked.status = 'timeout' then 'timed_out_there'
-        when ranked.status = 'failed' then 'failed'
-        when ranked.dataFound then 'data'
-        when ranked.status = 'finished' or not ranked.dataFound then 'no_data'
-        else 'unknown'
-    end as reason,
-    (epoch_us(ranked.now) - epoch_us(ranked.createdAt)) / 1e6 as age,
-    case when ranked.status = 'pending' then greatest(
-        ranked.maximum - (epoch_us(ranked.now) - epoch_us(ranked.createdAt)) / 1e6, 0
+    case when stated.status <> 'pending' then stated.dataFound end as dataFound,
+    stated.createdBy,
+    stated.orgId,
+    stated.globalEnrichmentId,
+    stated.creditTransactionId,
+    stated.reason,
+    (epoch_us(stated.now) - epoch_us(stated.createdAt)) / 1e6 as age,
+    case when stated.status = 'pending' then greatest(
+        stated.maximum - (epoch_us(stated.now) - epoch_us(stated.createdAt)) / 1e6, 0
     ) end as expiresIn
-from ranked
-where ranked.rank = 1
+from stated
