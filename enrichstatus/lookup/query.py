@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
+from textwrap import indent
 from typing import Any, Protocol
 
 import duckdb
@@ -38,9 +39,9 @@ def newest_sql(*place: str) -> str:
 _NEWEST_SQL = Path(__file__).with_name("newest.sql").read_text(encoding="utf-8")
 _RULES_SQL = with_outcome(Path(__file__).with_name("lookup.sql"))
 #: THE query, over the relations ``tasks``, ``records`` and ``asker``; its head says what they hold.
-LOOKUP_SQL = _RULES_SQL.replace("$newest", newest_sql("position").replace("\n", "\n    "))
+LOOKUP_SQL = _RULES_SQL.replace("    $newest", indent(newest_sql("position"), "    "))
 #: The same over records of which each is the newest of its key: a store decides that when it is loaded.
-DECIDED_SQL = _RULES_SQL.replace("$newest", "select contending.*, 1 as rank from contending")
+DECIDED_SQL = _RULES_SQL.replace("    $newest", "    select contending.*, 1 as rank from contending")
 
 
 class Source(Protocol):
