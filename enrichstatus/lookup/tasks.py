@@ -31,6 +31,12 @@ select position, castEntityId as entityId, castEntityType as entityType, castFie
 from keys
 where castEntityId is not null and castEntityType is not null and castField is not null
 """  # noqa: S608  of constants
+#: The distinct tasks of the table ``tasks``, each with the position where it first stands.
+DISTINCT_SQL = """
+select entityId, entityType, field, min(position) as first
+from tasks
+group by entityId, entityType, field
+"""
 _BAD_TASKS_SQL = f"""
 select position as "row", problem.name as "column", problem.value as "value", problem.reason as "reason"
 from (select position, unnest(keyProblems) as problem from ({PROBLEMS_SQL}))
