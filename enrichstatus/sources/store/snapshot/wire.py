@@ -85,7 +85,7 @@ class Wire:
         statuses: npt.NDArray[np.int64],
         tails: Iterable[bytes],
     ) -> bytes:
-        """Write the objects of some rows, with the places of their kinds and statuses."""
+        """Write the objects of some rows, at least one, with the places of their kinds and statuses."""
         count = len(rows)
         unknown = rows["updated"] == NEVER
         written = self._instants.write(
@@ -93,6 +93,7 @@ class Wire:
         )
         first = np.empty((count, len(_FIRST)), np.uint8)
         first[:] = _FIRST
+        first[0, 0] = ord("[")
         first[:, _ID] = uuids(rows["idHigh"], rows["idLow"])
         first[:, _CREATED] = written[:count]
         updated = np.full((count, 26), ord('"'), np.uint8)
@@ -104,7 +105,7 @@ class Wire:
         entity[:, -36:] = uuids(rows["high"], rows["low"])
         parts = (_strings(first), updates, _strings(entity), self._kinds[kinds], self._statuses[statuses])
         pieces = chain.from_iterable(zip(*(part.tolist() for part in parts), tails, strict=True))
-        return b"[" + b"".join(pieces)[1:] + b"]"
+        return b"".join(chain(pieces, (b"]",)))
 
 
 _ENTITY = np.frombuffer(b',"entityId":"' + b" " * 36, np.uint8)
