@@ -60,7 +60,7 @@ class Enrichment:
         Parameters
         ----------
         source : Source
-            Whom to ask.
+            Where to look them up.
         entity_id, fields, entity_type
             As for `tasks_from_leads`.
         errors, now

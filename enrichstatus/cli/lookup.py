@@ -22,6 +22,7 @@ from enrichstatus.cli.options import (
     numbers,
     open_source,
     read_tasks,
+    reading,
     refuse_stray,
     write,
 )
@@ -95,15 +96,12 @@ def _lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     evaluated = f", evaluated at {now:%Y-%m-%d %H:%M:%S} UTC\n" if now else "\n"
 
     def show(counts: pd.DataFrame, head: pd.DataFrame) -> None:
-        import shutil
-
         from enrichstatus.cli import summary
         from enrichstatus.presentation import many
 
-        width = shutil.get_terminal_size((100, 24)).columns
         added = [options.prefix + name for name in columns]
         say(f"{many(int(counts['tasks'].sum()), 'task')} {whose}{evaluated}")
-        say(summary.report(counts, head, added=added, prefix=options.prefix, width=width))
+        say(summary.report(counts, head, added=added, prefix=options.prefix))
 
     with open_source(options) as source:
         look_up = _framed if options.base_url or not options.output else _filed
@@ -133,9 +131,8 @@ def _filed(
             require=required or None,
             memory_limit=options.memory_limit,
             overwrite=True,
-            encoding=options.encoding,
-            skip=options.skip or 0,
             bom=bool(options.bom),
+            **reading(options),
             **settings,
             **(leads if wanted else {}),
         )

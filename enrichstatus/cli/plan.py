@@ -106,7 +106,7 @@ def _add_choice(command: Any) -> None:
     command.add_argument(
         "--new-organization",
         action="store_true",
-        help="plan for an organization of which there is no record, though there are some of others",
+        help="plan for an organization that has no record, though others have some",
     )
 
 
@@ -130,7 +130,6 @@ def _choice(options: argparse.Namespace) -> dict[str, Any]:
 def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Plan what to buy; `say` gets how much that is and the first rows."""
     import json
-    import shutil
 
     from enrichstatus.cli import summary
     from enrichstatus.files import write as writing
@@ -148,9 +147,8 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         writing.write_text("".join(json.dumps(body) + "\n" for body in bodies), options.requests)
     say(f"{planned}\n")
     added = [options.prefix + name for name in ("action", "reason", "cost")]
-    width = shutil.get_terminal_size((100, 24)).columns
     head, count = summary.head(planned.frame), len(planned)
-    say(summary.rows(head, added=added, prefix=options.prefix, width=width, total=count) if count else "0 rows")
+    say(summary.rows(head, added=added, prefix=options.prefix, total=count) if count else "0 rows")
     written = [f"{many(len(planned), 'row')} written to {options.output}"] if options.output else []
     written += [f"{many(len(bodies), 'request')} to {options.requests}"] if options.requests else []
     if written:

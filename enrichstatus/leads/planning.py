@@ -28,8 +28,8 @@ from enrichstatus.lookup.arguments import (
     parse_instant,
     parse_prefix,
 )
-from enrichstatus.lookup.query import Source, refuse_taken
-from enrichstatus.lookup.tasks import check, create_vocabularies, problems
+from enrichstatus.lookup.query import Source, refuse_clash
+from enrichstatus.lookup.tasks import DISTINCT_SQL, check, problems, task_tables
 from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.presentation import of_unknown_status
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, NO_LEASES, listed
@@ -159,10 +159,9 @@ def plan(
     retried = _parse_retry(retry)
     frame = frames.read(tasks)
     parse_prefix(prefix)
-    refuse_taken(frame, [prefix + name for name in _ADDED], "plan_")
+    refuse_clash(frame, [prefix + name for name in _ADDED], "plan_")
     value = priorities(frame, priority)
-    with duckdb.connect() as con:
-        create_vocabularies(con, fields)
+    with task_tables(fields) as con:
         keys = check(con, frame, errors="coerce")
         used = {name for (name,) in con.execute("select distinct field::varchar from tasks").fetchall()}
         if most is not None and (unpriced := unpriced_in(con, prices)):
@@ -295,21 +294,14 @@ def _words(reason: Codes, made: Instants, ended: Instants, remark: Codes) -> pa.
 _TOLD = pa.schema([("position", pa.int64()), ("words", pa.string())])
 
 # of all but the first row of a task
-_TWICE_SQL = """
-with twice as (
-    select entityId, entityType, field, min(position) as first
-    from tasks
-    group by entityId, entityType, field
-    having count(*) > 1
-)
-
-select tasks.position, 'the same task as in row ' || twice.first as words
+_TWICE_SQL = f"""
+select tasks.position, 'the same task as in row ' || task.first as words
 from tasks
-inner join twice using (entityId, entityType, field)
-where tasks.position > twice.first
-"""
+inner join ({DISTINCT_SQL}) as task using (entityId, entityType, field)
+where tasks.position > task.first
+"""  # noqa: S608  of a constant
 
-# of tasks that a trigger has requested, and of which it is not known what became
+# of tasks that a trigger has requested, and whose outcome is not known
 _LEASED_SQL = """
 create temp table leased as
 select tasks.position, strftime(leases.since, 'requested on %Y-%m-%d, and not answered yet') as words

@@ -14,6 +14,7 @@ from enrichstatus.leads.prices import parse_costs
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import timing_out
 from enrichstatus.lookup.tasks import to_pandas
+from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.presentation import number, share
 from enrichstatus.reports.groups import By, parse_by
 from enrichstatus.reports.report import Report
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 WASTE_SQL = Path(__file__).with_name("waste.sql").read_text(encoding="utf-8")
 
+#: After these a task had to be bought again.
+_FAILED = [word for word, outcome in OUTCOMES.items() if outcome.failed]
 _WASTE = ("bought", "spent", "retried", "bought again", "nothing", "late", "wasted", "share wasted")
 
 
@@ -65,7 +68,7 @@ def waste(
     Raises
     ------
     ValidationError
-        No organization, a price for an unknown field or that is no amount, or another argument that is unusable.
+        No organization, a price for an unknown field or that is not an amount, or another argument that is unusable.
     StoreError
         The store is closed, or its file cannot be read.
 
@@ -86,14 +89,14 @@ def waste(
     names, limits = parse_by(by), limits_of(store)
     prices = dict.fromkeys(limits, 1.0 if costs is None else 0.0) | parse_costs(costs, tuple(limits))
     needed = (*KEY, "id", "createdAt", "updatedAt", "status", "dataFound", "creditTransactionId")
-    table, segments = read_history(store, names, needed, org_id, taken=_WASTE, bought=True)
+    table, segments = read_history(store, names, needed, org_id, reserved=_WASTE, bought=True)
     unpaid = table.num_rows > 0 and table["creditTransactionId"].null_count == table.num_rows
     asker = timing_out(limits, now)
     with duckdb.connect() as con:
         con.register("asker", asker.append_column("price", pa.array(prices.values(), pa.float64())))
         con.register("history", table)
         con.execute("create temp table states as " + STATES_SQL)
-        counts = filled(to_pandas(con.sql(WASTE_SQL)), segments)
+        counts = filled(to_pandas(con.sql(WASTE_SQL, params={"failed": _FAILED})), segments)
     counts["share wasted"] = counts["wasted"] / counts["spent"].where(counts["spent"] > 0)
     report = segments.report(counts, "bought")
     what = "purchases" if costs is None else "credits"
