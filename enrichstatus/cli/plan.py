@@ -7,16 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from enrichstatus.cli.options import (
+    NOW,
+    OUTPUT,
+    SERVICE,
+    TASKS,
     add_command,
-    add_max_processing_time,
-    add_now,
-    add_output,
-    add_prefix,
-    add_service,
-    add_service_options,
+    add_options,
     add_source,
-    add_statuses,
-    add_tasks,
     check_leads,
     check_outputs,
     check_source,
@@ -42,12 +39,12 @@ def add(commands: Any) -> None:
         help="show for each task whether to buy it, and at what cost",
         description="Show for each task whether to buy it, why, and at what cost. Nothing is triggered.",
     )
-    add_tasks(command)
+    add_options(command, *TASKS, note="TASKS")
     add_source(command)
     _add_choice(command)
-    add_now(command)
-    add_prefix(command, "action, reason and cost, the columns that are added")
-    add_output(command)
+    add_options(command, *NOW, note="; with --url it needs --now")
+    add_options(command, "--prefix", note="action, reason and cost, the columns that are added")
+    add_options(command, *OUTPUT)
     command.add_argument(
         "--requests", metavar="FILE", help="write the bodies for the trigger endpoint, one a line (.ndjson)"
     )
@@ -59,7 +56,7 @@ def add(commands: Any) -> None:
         description="Plan over a store what to buy of a list, and buy it from a service. What is requested is noted in the store "
         "before, so that nothing is bought twice, whatever happens; the records of the answers are loaded into it.",
     )
-    add_tasks(buying)
+    add_options(buying, *TASKS, note="TASKS")
     buying.add_argument(
         "--store",
         dest="into",
@@ -68,10 +65,8 @@ def add(commands: Any) -> None:
         help="the store that is planned with, and gets the records",
     )
     buying.add_argument("--org", dest="org_id", required=True, metavar="ORG", help="the organization that buys")
-    add_service(buying, required=True)
-    add_service_options(buying)
-    add_statuses(buying, "")
-    add_max_processing_time(buying, "")
+    add_options(buying, "--url", required=True)
+    add_options(buying, *SERVICE, "--statuses", "--max-processing-time")
     _add_choice(buying)
     buying.add_argument(
         "--max-credits", type=float, required=True, metavar="CREDITS", help="a plan that costs more is refused"

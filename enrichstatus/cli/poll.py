@@ -12,14 +12,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.options import (
+    OUTPUT,
+    SERVICE,
+    TASKS,
     add_command,
-    add_errors,
-    add_output,
-    add_prefix,
-    add_service,
-    add_service_options,
-    add_statuses,
-    add_tasks,
+    add_options,
     check_leads,
     check_outputs,
     opened,
@@ -56,10 +53,9 @@ def add(commands: Any) -> None:
         epilog="Exit codes: 0 all have ended; 3 the deadline came, what has not ended is pending and the output is written all "
         "the same; 130 Ctrl-C and 143 SIGTERM, the store keeps what was answered; 2 bad input; 1 failed otherwise.",
     )
-    add_tasks(command)
-    add_service(command, required=True)
-    add_service_options(command)
-    add_statuses(command, "")
+    add_options(command, *TASKS, note="TASKS")
+    add_options(command, "--url", required=True)
+    add_options(command, *SERVICE, "--statuses")
     command.add_argument(
         "--store",
         dest="into",
@@ -84,9 +80,9 @@ def add(commands: Any) -> None:
         default="backoff",
         help="look up after 1, 2, 4 … 60 s (default), or when enough are expected to have ended, learned from those before",
     )
-    add_errors(command)
-    add_prefix(command, "status and dataFound, the columns that are added")
-    add_output(command)
+    add_options(command, "--errors")
+    add_options(command, "--prefix", note="status and dataFound, the columns that are added")
+    add_options(command, *OUTPUT)
 
 
 def poll(options: argparse.Namespace, say: Callable[[str], None]) -> None:

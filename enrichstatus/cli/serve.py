@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.options import (
+    READING,
     add_command,
-    add_max_processing_time,
-    add_reading,
+    add_options,
     fields,
     names,
     opened,
@@ -52,7 +52,7 @@ def add(commands: Any) -> None:
         default=None,
         help="with --store: open it to be written, which keeps others out",
     )
-    add_max_processing_time(command, "; with --store")
+    add_options(command, "--max-processing-time", note="; with --store")
     simulated = command.add_argument_group("simulated service")
     simulated.add_argument(
         "--tasks",
@@ -63,7 +63,7 @@ def add(commands: Any) -> None:
         "--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID"
     )
     simulated.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields triggered (default: all)")
-    add_reading(simulated, "TASKS")
+    add_options(simulated, *READING, note="TASKS")
     simulated.add_argument(
         "--seed", type=int, metavar="N", help="another seed is another course of events (default: 0)"
     )
