@@ -52,6 +52,7 @@ def tasks_from_leads(
     entity_type: str = "person",
     encoding: str | None = None,
     skip: int = 0,
+    multiline: bool = False,
 ) -> Kind:
     """Turn a lead list, one row a lead, into tasks, one row a lead and field.
 
@@ -62,13 +63,15 @@ def tasks_from_leads(
     entity_id : str
         The column that holds the entity's UUID.
     fields : str or sequence of str
-        The fields to ask for, `k` of them: of ``emails``, ``phones`` and ``summary``, unless the store was made with others.
+        The fields to look up, `k` of them: of ``emails``, ``phones`` and ``summary``, unless the store was made with others.
     entity_type : str
         What the leads are: ``person`` or ``company``.
     encoding : str, optional
         How a file is encoded, ``cp1252`` say, unless it is UTF-8 or begins with a byte order mark.
     skip : int
         Lines above the header of a CSV file, which are left out.
+    multiline : bool
+        Read cells in quotes that hold what looks like whole rows, which are refused otherwise: two stray quotes make such a cell, too.
 
     Returns
     -------
@@ -92,15 +95,17 @@ def tasks_from_leads(
     names = parse_fields(fields)
     if entity_type not in ENTITY_TYPES:
         raise ValidationError(f"is one of {listed(ENTITY_TYPES)}, not {entity_type!r}.", argument="entity_type")
-    frame = frames.read(leads, encoding=encoding, skip=skip)
+    frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline)
     if entity_id not in frame.columns:
         raise ValidationError(
             f"names the column {entity_id!r}, but the leads have {listed(frame.columns)}.", argument="entity_id"
         )
     if frame.columns.count(entity_id) > 1:
         raise ValidationError(f"There are two columns named {entity_id!r}; rename or drop one.")
-    if taken := taken_names(frame, [name for name in KEY if name != entity_id]):
-        raise ValidationError(f"The leads already have a column {listed(taken)}; rename it, or look them up as tasks.")
+    if clashes := clashing(frame, [name for name in KEY if name != entity_id]):
+        raise ValidationError(
+            f"The leads already have a column {listed(clashes)}; rename it, or look them up as tasks."
+        )
     tasks = frame.repeat(len(names))
     columns = pa.table(
         {
@@ -113,8 +118,8 @@ def tasks_from_leads(
     return answer
 
 
-def taken_names(frame: Named, names: Sequence[str]) -> list[str]:
-    """Say which names of new columns a frame has already."""
+def clashing(frame: Named, names: Sequence[str]) -> list[str]:
+    """Give those names of new columns that a frame has already."""
     fold = str.casefold if frame.caseless else str
     found = {fold(str(name)) for name in frame.columns}
     return [name for name in names if fold(name) in found]
@@ -161,7 +166,7 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
 
 
 def cast_tasks(con: duckdb.DuckDBPyConnection) -> int:
-    """Make the temporary table ``tasks`` of the relation ``given``, and tell how many of these are good."""
+    """Make the temporary table ``tasks`` of the relation ``given``, and give the number of good ones."""
     (good,) = con.execute(_TASKS_SQL).fetchall()[0]
     return int(good)
 

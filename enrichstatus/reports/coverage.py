@@ -71,7 +71,7 @@ def coverage(status: Any, by: By = "field", *, prefix: str = "", small: int = 30
     else:
         theirs = [found(frame.columns, name, what="names", argument="by") for name in names]
         columns = comparable(frame.arrow(theirs)).rename_columns(list(names))
-    segments = segment(columns, len(frame), taken=(*_COVERAGE, *LABELS))
+    segments = segment(columns, len(frame), reserved=(*_COVERAGE, *LABELS))
     size = len(LABELS)
     pairs = np.bincount(segments.code * size + places(words, data), minlength=len(segments) * size)
     counts = pd.DataFrame(pairs.reshape(-1, size), columns=list(LABELS)).astype(np.int64)
