@@ -141,12 +141,12 @@ class PartialAnswer(Exception):
         self.error = error
 
 
-def asker(org_id: str | None, limits: Mapping[str, timedelta], now: Instant) -> pa.Table:
+def asker(org_id: str | None, limits: Mapping[str, timedelta], now: Instant, *, evaluated: bool = True) -> pa.Table:
     """Make the relation ``asker`` of the query: who asks, when, and by field since when a record that is pending has timed out."""
     org_id = parse_org(org_id)
     if not org_id:
         raise ValidationError("Organization ID is missing")
-    table = timing_out(limits, now)
+    table = timing_out(limits, now, evaluated=evaluated)
     return table.add_column(0, "orgId", pa.repeat(pa.scalar(org_id, pa.string()), len(table)))
 
 
