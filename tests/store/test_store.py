@@ -378,7 +378,7 @@ def test_lookups_leave_nothing_behind(store: es.EnrichmentStore):
                 "select table_name from duckdb_tables() union select view_name from duckdb_views() where not internal"
             ).fetchall()
         }
-        assert names == {"enrichments", "enrichment_loads"}
+        assert names == {"enrichments", "enrichment_winners", "enrichment_version", "enrichment_loads"}
     assert uid(0) in store.lookup([task(0)], now=NOW)["entityId"].tolist()
 
 

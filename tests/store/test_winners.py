@@ -30,6 +30,7 @@ def by_the_query(store: es.EnrichmentStore, asked: pd.DataFrame, org_id: str) ->
     return found.assign(reason=found["reason"].fillna("no_record"))
 
 
+USUAL = ("status", "dataFound", "reason")
 ANSWERS = (*COLUMNS, "reason", "age", "expiresIn")
 
 
@@ -53,11 +54,14 @@ def test_a_store_that_decided_at_load_answers_as_the_whole_query(monkeypatch: py
             store.load(loaded[part::parts])
             assert decided_as_by_the_query(store)
         for org in ("org_0", "org_1", "org_2"):
-            asked = tasks(draw, 67)
+            asked = tasks(draw, 67, spelled=draw.random() < 0.5)
             found = store.lookup(asked, org_id=org, now=NOW, columns=ANSWERS, prefix="r_")
             found = found[["r_" + name for name in ANSWERS]].set_axis(ANSWERS, axis=1)
             expected = by_the_query(store, asked, org)
             pd.testing.assert_frame_equal(found, expected.astype(found.dtypes), check_names=False)
+            # few tasks with these columns are answered without the query
+            usual = store.lookup(asked, org_id=org, now=NOW, columns=USUAL)[list(USUAL)]
+            pd.testing.assert_frame_equal(usual, found[list(USUAL)], check_names=False)
 
 
 def test_a_newer_version_can_give_up_the_first_place(store: es.EnrichmentStore):

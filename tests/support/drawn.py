@@ -47,10 +47,13 @@ def records(draw: random.Random, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def tasks(draw: random.Random, count: int) -> pd.DataFrame:
+def tasks(draw: random.Random, count: int, *, spelled: bool = True) -> pd.DataFrame:
+    """Draw tasks, of which most have a record; `spelled` in several ways."""
     rows = [
         (
-            draw.choice([str, str.upper, "{{{}}}".format])(draw.choice([*ENTITIES, uid(draw.randrange(10**6))])),
+            draw.choice([str, str.upper, "{{{}}}".format] if spelled else [str, str.upper])(
+                draw.choice([*ENTITIES, uid(draw.randrange(10**6))])
+            ),
             draw.choice(["person", "company"]),
             draw.choice(FIELDS),
         )

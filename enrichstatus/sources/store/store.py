@@ -22,8 +22,9 @@ from enrichstatus.schema import STATUSES, Epoch, listed, parse_statuses
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.leases import Leases, leases
 from enrichstatus.sources.store.load import LoadReport, load
-from enrichstatus.sources.store.point_lookup import answer, winners
+from enrichstatus.sources.store.point_lookup import answer, answer_at_once, winners
 from enrichstatus.sources.store.scan import Scan
+from enrichstatus.sources.store.snapshot.rules import Question
 
 
 class EnrichmentStore(Embedded):
@@ -268,6 +269,13 @@ class EnrichmentStore(Embedded):
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
         return answer(con, question, count, names)
+
+    def _answer_at_once(
+        self, con: duckdb.DuckDBPyConnection, tasks: pa.Table, names: Sequence[str], org_id: str, now: Instant
+    ) -> pa.Table | None:
+        if self._snapshot is not None:
+            return super()._answer_at_once(con, tasks, names, org_id, now)
+        return answer_at_once(con, self.fields, tasks, names, Question.of(org_id, self._limits, now))
 
     def _read_files(self) -> Sequence[str]:
         return [self._name, *self._loaded]
