@@ -234,13 +234,20 @@ def numbers(given: Sequence[str] | None, option: str) -> dict[str, float]:
     return read
 
 
-def times(given: Sequence[str] | None) -> Any:
-    """Read --max-processing-time, a time for all fields or one for each of some."""
+def times(given: Sequence[str] | None, option: str) -> Any:
+    """Read a time for all fields, or ``phones=30d,emails=90d``, one for each of some; an option may be repeated."""
+    parts = [part.strip() for text in given or () for part in text.split(",")]
+    if any("=" in part for part in parts):
+        return dict(pair(part, option) for part in parts)
+    return given[-1] if given else None
+
+
+def limits(options: argparse.Namespace) -> Any:
+    """Read --max-processing-time."""
     from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME
 
-    if given and any("=" in text for text in given):
-        return dict(pair(text, "--max-processing-time") for text in given)
-    return given[-1] if given else MAX_PROCESSING_TIME
+    given = times(options.max_processing_time, "--max-processing-time")
+    return MAX_PROCESSING_TIME if given is None else given
 
 
 def instant(options: argparse.Namespace) -> datetime | None:
@@ -289,20 +296,20 @@ def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | Enrichm
     from enrichstatus.files import read as files
     from enrichstatus.sources.store.store import EnrichmentStore
 
-    limits = times(options.max_processing_time)
+    maximum = limits(options)
     if options.base_url is not None:
-        return service(options, max_processing_time=limits)
+        return service(options, max_processing_time=maximum)
     if options.records and all(files.format_of(path) == "parquet" for path in files.expand(options.records)):
         return EnrichmentStore.scan(
             options.records,
             org_id=options.org_id,
-            max_processing_time=limits,
+            max_processing_time=maximum,
             statuses=statuses(options),
             epoch=options.epoch,
         )
     stored = options.store is not None
     path = store_file(options.store) if stored else ":memory:"
-    store = opened(path, org_id=options.org_id, max_processing_time=limits, read_only=stored)
+    store = opened(path, org_id=options.org_id, max_processing_time=maximum, read_only=stored)
     try:
         if options.records:
             store.load(options.records, encoding=options.encoding, statuses=statuses(options), epoch=options.epoch)

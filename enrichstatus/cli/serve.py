@@ -11,11 +11,11 @@ from enrichstatus.cli.options import (
     add_max_processing_time,
     add_reading,
     fields,
+    limits,
     names,
     opened,
     refuse_stray,
     store_file,
-    times,
 )
 from enrichstatus.errors import EnrichStatusError, ValidationError
 
@@ -157,9 +157,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _stored(options: argparse.Namespace) -> EnrichmentStore:
-    limits = times(options.max_processing_time)
     alone = not options.writable
-    return opened(store_file(options.store), max_processing_time=limits, read_only=alone, preload=alone)
+    return opened(store_file(options.store), max_processing_time=limits(options), read_only=alone, preload=alone)
 
 
 def _simulated(options: argparse.Namespace) -> SimulatedStore:
