@@ -80,7 +80,7 @@ class Frame(Named, Protocol):
         """The caller's own frame with columns added (or replaced), as the caller's kind."""
 
 
-def read(data: Any, *, encoding: str | None = None, skip: int = 0) -> Frame:
+def read(data: Any, *, encoding: str | None = None, skip: int = 0, multiline: bool = False) -> Frame:
     """Read anything tabular: see the module's first line for the kinds; the options are those of files."""
     if isinstance(data, (_Pandas, _Polars, _Arrow, _Narwhals)):
         return data
@@ -98,9 +98,11 @@ def read(data: Any, *, encoding: str | None = None, skip: int = 0) -> Frame:
     if module.partition(".")[0] == "polars" and hasattr(data, "lazy"):
         return _Polars(data)
     if files.is_path(data):
-        return of_files(files.Files(data, encoding=encoding, skip=skip), to_pandas)
-    if encoding is not None or skip:
-        raise ValidationError("encoding= and skip= say how files are read; this is not a file.")
+        with duckdb.connect() as con:
+            given = files.Files(data, encoding=encoding, skip=skip, multiline=multiline, con=con)
+            return of_files(given, to_pandas, con=con)
+    if encoding is not None or skip or multiline:
+        raise ValidationError("encoding=, skip= and multiline= say how files are read; this is not a file.")
     if isinstance(data, (list, tuple)):
         if strangers := set(map(type, data)) - {dict}:
             raise ValidationError(
@@ -131,10 +133,15 @@ def read(data: Any, *, encoding: str | None = None, skip: int = 0) -> Frame:
     )
 
 
-def of_files(given: files.Files, restore: Callable[[pa.Table], Any] | None = None) -> Frame:
+def of_files(
+    given: files.Files,
+    restore: Callable[[pa.Table], Any] | None = None,
+    *,
+    con: duckdb.DuckDBPyConnection | None = None,
+) -> Frame:
     """Read files whole; what comes back is an Arrow table, unless `restore` makes another frame of it."""
-    with duckdb.connect() as con, files.reading():
-        return piece(given, given.stream(con).read_all(), restore)
+    with duckdb.connect() if con is None else con.cursor() as cursor, files.reading():
+        return piece(given, given.stream(cursor).read_all(), restore)
 
 
 def piece(given: files.Files, table: pa.Table, restore: Callable[[pa.Table], Any] | None = None) -> Frame:

@@ -12,6 +12,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 #: Kaplan and Meier's estimate, over the relation ``evidence``.
 SURVIVAL_SQL = Path(__file__).with_name("survival.sql").read_text(encoding="utf-8")
@@ -67,17 +68,17 @@ class Curve:
         return lived
 
 
-def learn(con: duckdb.DuckDBPyConnection, evidence: pa.Table) -> dict[str, Curve]:
-    """Estimate a curve for each field of which enough have ended; `evidence` has ``field``, ``seconds`` and ``ended``."""
-    if not evidence.num_rows:
+def learn(evidence: pa.Table) -> dict[str, Curve]:
+    """Estimate a curve for each field of which enough ends were observed; `evidence` is that of ``survival.sql``."""
+    if (pc.sum(evidence["observed"]).as_py() or 0) < ENOUGH:
         return {}
     seconds = evidence["seconds"].to_numpy()
     grain = float(seconds.max()) * _GRAIN or 1.0
     rounded = np.ceil(seconds / grain) * grain
-    con.register("evidence", evidence.set_column(1, "seconds", pa.array(rounded)))
-    table = con.sql(SURVIVAL_SQL).to_arrow_table()
-    longest = dict(con.sql("select field, max(seconds) from evidence group by field").fetchall())
-    con.unregister("evidence")
+    with duckdb.connect() as con:
+        con.register("evidence", evidence.set_column(1, "seconds", pa.array(rounded)))
+        table = con.sql(SURVIVAL_SQL).to_arrow_table()
+        longest = dict(con.sql("select field, max(seconds) from evidence group by field").fetchall())
     fields = table["field"].to_numpy(zero_copy_only=False)
     columns = {name: table[name].to_numpy() for name in ("seconds", "pending", "atRisk", "ends")}
     curves = {}

@@ -1,11 +1,11 @@
 -- How long enrichments take, by field: Kaplan and Meier's estimate of the share that is still pending after so many seconds.
---   evidence (field, seconds, ended)  how long each took, or, where it is still pending, for how long it has been so far
--- One row comes out for each moment at which some ended. Those still pending count among the ones at risk until then.
+--   evidence (field, seconds, observed)  how long each took; where its end was not observed, for how long it has been pending at least
+-- One row comes out for each moment at which some ended. Those whose end was not observed count among the ones at risk until then.
 with moments as (
     select
         evidence.field,
         evidence.seconds,
-        count(*) filter (where evidence.ended) as ends,
+        count(*) filter (where evidence.observed) as ends,
         count(*) as leaves
     from evidence
     group by evidence.field, evidence.seconds

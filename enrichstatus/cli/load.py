@@ -14,6 +14,7 @@ from enrichstatus.cli.options import (
     check_outputs,
     opened,
     pair,
+    reading,
     refuse_stray,
     statuses,
     store_file,
@@ -73,8 +74,7 @@ def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             columns=columns,
             epoch=options.epoch,
             statuses=statuses(options),
-            encoding=options.encoding,
-            skip=options.skip or 0,
+            **reading(options),
         )
     say(str(report))
     if options.rejects:

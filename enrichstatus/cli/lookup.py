@@ -22,6 +22,7 @@ from enrichstatus.cli.options import (
     numbers,
     open_source,
     read_tasks,
+    reading,
     refuse_stray,
     write,
 )
@@ -133,9 +134,8 @@ def _filed(
             require=required or None,
             memory_limit=options.memory_limit,
             overwrite=True,
-            encoding=options.encoding,
-            skip=options.skip or 0,
             bom=bool(options.bom),
+            **reading(options),
             **settings,
             **(leads if wanted else {}),
         )

@@ -47,6 +47,17 @@ def add_reading(command: Any, whose: str = "CSV files") -> None:
     command.add_argument(
         "--skip", type=int, metavar="LINES", help=f"leave out so many lines above the header of {whose}"
     )
+    command.add_argument(
+        "--multiline",
+        action="store_true",
+        default=None,
+        help="read cells in quotes that hold what looks like whole rows",
+    )
+
+
+def reading(options: argparse.Namespace) -> dict[str, Any]:
+    """Give how files of text are read."""
+    return {"encoding": options.encoding, "skip": options.skip or 0, "multiline": bool(options.multiline)}
 
 
 def add_epoch(command: Any, note: str = "") -> None:
@@ -279,7 +290,7 @@ def read_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[An
 
     wanted = fields(options, known)
     # an Arrow table goes in and comes out: pandas would change columns on the way
-    tasks: Any = frames.of_files(Files(options.tasks, encoding=options.encoding, skip=options.skip or 0))
+    tasks: Any = frames.of_files(Files(options.tasks, **reading(options)))
     if wanted:
         tasks = tasks_from_leads(
             tasks, entity_id=options.entity_id, fields=wanted, entity_type=options.entity_type or "person"
@@ -312,7 +323,8 @@ def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | Enrichm
     store = opened(path, org_id=options.org_id, max_processing_time=maximum, read_only=stored)
     try:
         if options.records:
-            store.load(options.records, encoding=options.encoding, statuses=statuses(options), epoch=options.epoch)
+            how = reading(options) | {"skip": 0}
+            store.load(options.records, statuses=statuses(options), epoch=options.epoch, **how)
     except BaseException:
         store.close()
         raise

@@ -14,6 +14,7 @@ from enrichstatus.cli.options import (
     limits,
     names,
     opened,
+    reading,
     refuse_stray,
     store_file,
 )
@@ -137,7 +138,18 @@ def token(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that would not be heeded."""
     if not options.simulate:
-        simulated = ["tasks", "entity_id", "fields", "encoding", "skip", "seed", "speed", "fault_rate", "faults"]
+        simulated = [
+            "tasks",
+            "entity_id",
+            "fields",
+            "encoding",
+            "skip",
+            "multiline",
+            "seed",
+            "speed",
+            "fault_rate",
+            "faults",
+        ]
         refuse_stray(options, simulated, "--simulate")
         if not options.tokens:
             raise ValidationError("--store needs --tokens: who may look up. Make one with: enrichstatus token new")
@@ -148,7 +160,7 @@ def _check(options: argparse.Namespace) -> None:
         "--store; a simulated service has the time of --speed, and no file",
     )
     if not options.tasks:
-        refuse_stray(options, ["encoding", "skip"], "--tasks, which is what is read")
+        refuse_stray(options, ["encoding", "skip", "multiline"], "--tasks, which is what is read")
         refuse_stray(options, ["entity_id"], "--tasks, which names the lead list that was triggered")
     if not options.entity_id:
         refuse_stray(options, ["fields"], "--entity-id, which names the column of a lead list's ids")
@@ -171,7 +183,7 @@ def _simulated(options: argparse.Namespace) -> SimulatedStore:
     triggered = fields(options, FIELDS)
     tasks: Any = options.tasks
     if tasks:
-        tasks = frames.of_files(Files(tasks, encoding=options.encoding, skip=options.skip or 0))
+        tasks = frames.of_files(Files(tasks, **reading(options)))
     if triggered:
         tasks = tasks_from_leads(tasks, entity_id=options.entity_id, fields=triggered)
     given = {name: value for name in ("seed", "speed") if (value := getattr(options, name)) is not None}

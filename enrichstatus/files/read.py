@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enrichstatus.errors import ValidationError
-from enrichstatus.files import text
+from enrichstatus.files import objects, text
+from enrichstatus.files.csv_file import CsvFile
 from enrichstatus.files.text import COMPRESSIONS
 from enrichstatus.files.text import FILE as FILE
 from enrichstatus.schema import listed
@@ -49,25 +50,6 @@ select * from read_parquet($files, union_by_name = true, filename = '__enrichsta
 """
 _JSON_SQL = """
 select json, __enrichstatus_file__ from read_json_objects($files, filename = '__enrichstatus_file__', hive_partitioning = false)
-"""
-# The members of all objects, and whether Python has to look at a file: values that are not objects, a member that stands twice, and
-# perhaps a comma too many, which DuckDB overlooks
-_MEMBERS_SQL = r"""
-with objects as (
-    select
-        json_keys(json) as members,
-        json_type(json) <> 'OBJECT' or len(members) <> list_unique(members) or regexp_matches(json, ',\s*[}\]]') as odd,
-        row_number() over () as place
-    from read_json_objects($file, hive_partitioning = false)
-), members as (
-    select
-        unnest(if(len(members) > 0, members, [null])) as member,
-        unnest(range(greatest(len(members), 1))) as nth,
-        place,
-        odd
-    from objects
-)
-select member, bool_or(odd) from members group by member order by min(place), min(nth), member
 """
 # What all values of a member are: see the module's first lines. A whole number beyond 64 bits is a DOUBLE here, with all of its digits
 _KINDS_SQL = """
@@ -157,6 +139,10 @@ class Files:
         How text is encoded, where it is neither UTF-8 nor begins with a byte order mark, e.g. ``cp1252``.
     skip : int
         So many lines stand above the header of each CSV file.
+    multiline : bool
+        Cells in quotes may hold lines that look like rows.
+    con : duckdb.DuckDBPyConnection, optional
+        Where JSON is looked at; to open a connection takes longer than to look at a small file.
 
     Attributes
     ----------
@@ -166,24 +152,32 @@ class Files:
         The names in `stream`, each different: those of CSV that stand twice, or not at all, have a number.
     """
 
-    def __init__(self, paths: PathLike | Sequence[PathLike], *, encoding: str | None = None, skip: int = 0):
+    def __init__(
+        self,
+        paths: PathLike | Sequence[PathLike],
+        *,
+        encoding: str | None = None,
+        skip: int = 0,
+        multiline: bool = False,
+        con: duckdb.DuckDBPyConnection | None = None,
+    ):
         self.paths = expand(paths)
         kinds = sorted(set(map(format_of, self.paths)))
         if len(kinds) > 1:
             raise ValidationError(f"Tasks are read from files of one format, not of {listed(kinds)} at once.")
         self.kind = kinds[0]
-        text.check_options(encoding, skip)
+        text.check_options(encoding, skip, multiline)
         with reading():
             match self.kind:
                 case "csv":
-                    self._csv = [text.CsvFile.at(path, encoding, skip) for path in self.paths]
+                    self._csv = [CsvFile.at(path, encoding, skip, multiline) for path in self.paths]
                     headers = [file.names for file in self._csv]
                 case "parquet":
                     self._schemas = {path: _parquet_schema(path) for path in self.paths}
                     headers = [schema.names for schema in self._schemas.values()]
                     self._refuse_alike(headers)
                 case _:
-                    self._values, headers = _members(self.paths, encoding)
+                    self._values, headers = objects.members(self.paths, encoding, con)
                     self._kinds: dict[str, str] = {}
         # a name that stands twice in one file is matched with itself, first with first
         places = dict.fromkeys(place for header in headers for place in _counted(header))
@@ -318,28 +312,6 @@ _EXTRACT = ("json_extract_string", "json_extract")
 def _pointer(member: str) -> str:
     """Make the JSON pointer of a member."""
     return "/" + member.replace("~", "~0").replace("/", "~1")
-
-
-def _members(paths: Sequence[str], encoding: str | None) -> tuple[dict[str, pa.Table | None], list[list[str]]]:
-    """Find the members of JSON files; gives the objects of those that Python has to read, too."""
-    objects: dict[str, pa.Table | None] = dict.fromkeys(paths)
-    headers = []
-    with duckdb.connect() as con:
-        for path in paths:
-            found: list[tuple[str | None, bool]] = []
-            odd = not text.is_utf8(path, encoding) or not text.array_ends(path)
-            if not odd:
-                try:
-                    found = con.execute(_MEMBERS_SQL, {"file": [glob.escape(path)]}).fetchall()
-                except duckdb.InvalidInputException:  # Python says in which line
-                    odd = True
-            members = [member for member, _ in found if member is not None]
-            if odd or any(flag for _, flag in found) or text.may_be_wrapped(members):
-                values = text.objects(path, encoding)
-                members = list(dict.fromkeys(member for value in values for member in value))
-                objects[path] = text.as_table(path, values)
-            headers.append(members)
-    return objects, headers
 
 
 def _parquet_schema(path: str) -> pa.Schema:

@@ -3,7 +3,7 @@
 --   records (the columns of a record)
 --   asker   (orgId, field, pendingSince, now, maximum)
 --           which one organization asks, when, and since when a record that is still pending has timed out: its maximum is so many seconds
---   rule 4 is the text of timed_out.sql, which the reports of a history use too
+--   $outcome is the text of outcome.sql, which the reports of a history use too
 -- One row comes out for each task that has a record.
 with own as (
     -- rule 1: only the caller's organization is seen
@@ -61,7 +61,7 @@ stated as (
         record.*,
         asker.now,
         asker.maximum,
-        $timed_out as timedOut
+        $outcome as reason
     from ranked as record
     inner join asker
         on asker.orgId = record.orgId
@@ -77,7 +77,7 @@ select
     stated.entityId,
     stated.entityType,
     stated.field,
-    case when stated.timedOut then 'timeout' else stated.status end as status,
+    case when stated.reason = 'timed_out_here' then 'timeout' else stated.status end as status,
     stated.error,
     -- rule 5: nothing is known of the data while the record itself is pending
     case when stated.status <> 'pending' then stated.dataFound end as dataFound,
@@ -85,16 +85,7 @@ select
     stated.orgId,
     stated.globalEnrichmentId,
     stated.creditTransactionId,
-    -- the words are those of outcomes.py
-    case
-        when stated.timedOut then 'timed_out_here'
-        when stated.status = 'pending' then 'pending'
-        when stated.status = 'timeout' then 'timed_out_there'
-        when stated.status = 'failed' then 'failed'
-        when stated.dataFound then 'data'
-        when stated.status = 'finished' or not stated.dataFound then 'no_data'
-        else 'unknown'
-    end as reason,
+    stated.reason,
     (epoch_us(stated.now) - epoch_us(stated.createdAt)) / 1e6 as age,
     case when stated.status = 'pending' then greatest(
         stated.maximum - (epoch_us(stated.now) - epoch_us(stated.createdAt)) / 1e6, 0

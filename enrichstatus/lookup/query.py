@@ -21,16 +21,16 @@ from enrichstatus.lookup.arguments import Columns, Errors, How, Instant, parse_i
 from enrichstatus.lookup.tasks import check, taken_names
 from enrichstatus.schema import EXPLANATION, SCHEMA, columns_listed
 
-_TIMED_OUT_SQL = Path(__file__).with_name("timed_out.sql").read_text(encoding="utf-8").rstrip()
+_OUTCOME_SQL = Path(__file__).with_name("outcome.sql").read_text(encoding="utf-8").rstrip()
 
 
-def with_timeout(sql: Path) -> str:
-    """Read a query, and put the rule of the timeout where it says ``$timed_out``: of a ``record`` and the ``asker``."""
-    return sql.read_text(encoding="utf-8").replace("$timed_out as", _TIMED_OUT_SQL + " as")
+def with_outcome(sql: Path) -> str:
+    """Read a query, and put what became of a ``record``, for the ``asker``, where it says ``$outcome``."""
+    return sql.read_text(encoding="utf-8").replace("$outcome as", _OUTCOME_SQL + " as")
 
 
 #: THE query, over the relations ``tasks``, ``records`` and ``asker``; its head says what they hold.
-LOOKUP_SQL = with_timeout(Path(__file__).with_name("lookup.sql"))
+LOOKUP_SQL = with_outcome(Path(__file__).with_name("lookup.sql"))
 
 
 class Source(Protocol):

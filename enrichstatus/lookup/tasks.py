@@ -31,6 +31,12 @@ select position, castEntityId as entityId, castEntityType as entityType, castFie
 from keys
 where castEntityId is not null and castEntityType is not null and castField is not null
 """  # noqa: S608  of constants
+#: The distinct tasks of the table ``tasks``, each with the position where it first stands.
+DISTINCT_SQL = """
+select entityId, entityType, field, min(position) as first
+from tasks
+group by entityId, entityType, field
+"""
 _BAD_TASKS_SQL = f"""
 select position as "row", problem.name as "column", problem.value as "value", problem.reason as "reason"
 from (select position, unnest(keyProblems) as problem from ({PROBLEMS_SQL}))
@@ -46,6 +52,7 @@ def tasks_from_leads(
     entity_type: str = "person",
     encoding: str | None = None,
     skip: int = 0,
+    multiline: bool = False,
 ) -> Kind:
     """Turn a lead list, one row a lead, into tasks, one row a lead and field.
 
@@ -63,6 +70,8 @@ def tasks_from_leads(
         How a file is encoded, ``cp1252`` say, unless it is UTF-8 or begins with a byte order mark.
     skip : int
         Lines above the header of a CSV file, which are left out.
+    multiline : bool
+        Read cells in quotes that hold what looks like whole rows, which are refused otherwise: two stray quotes make such a cell, too.
 
     Returns
     -------
@@ -86,7 +95,7 @@ def tasks_from_leads(
     names = parse_fields(fields)
     if entity_type not in ENTITY_TYPES:
         raise ValidationError(f"is one of {listed(ENTITY_TYPES)}, not {entity_type!r}.", argument="entity_type")
-    frame = frames.read(leads, encoding=encoding, skip=skip)
+    frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline)
     if entity_id not in frame.columns:
         raise ValidationError(
             f"names the column {entity_id!r}, but the leads have {listed(frame.columns)}.", argument="entity_id"

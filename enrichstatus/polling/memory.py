@@ -66,7 +66,7 @@ class Memory:
                 con.execute(_WAIT_SQL, {"org": self._org, "at": at.isoformat(), "over": missing_after})
 
     def history(self, tasks: pd.DataFrame) -> pa.Table:
-        """How long the newest records took that are not these tasks': ``field``, ``seconds``, and ``ended``, or pending for so long."""
+        """How long the newest records took that are not these tasks': ``field``, ``seconds``, and whether their end was ``observed``."""
         with self._store._cursor() as con:
             con.register("asked", pa.Table.from_pandas(tasks, preserve_index=False))
             parts = [
@@ -76,7 +76,7 @@ class Memory:
         return pa.concat_tables([_NOTHING, *parts])
 
 
-_NOTHING = pa.schema([SCHEMA.field("field"), ("seconds", pa.float64()), ("ended", pa.bool_())]).empty_table()
+_NOTHING = pa.schema([SCHEMA.field("field"), ("seconds", pa.float64()), ("observed", pa.bool_())]).empty_table()
 
 _WAITS_SQL = """
 create table if not exists enrichment_waits (
@@ -112,7 +112,7 @@ _HISTORY_SQL = """
 select
     field::varchar as field,
     epoch(updatedAt) - epoch(createdAt) as seconds,
-    status not in ('pending', 'timeout') as ended
+    status not in ('pending', 'timeout') as observed
 from enrichments
 where orgId = $org
     and field = $field::enrichment_field

@@ -276,8 +276,6 @@ def _updates(
         if "update" not in vars(error):
             vars(error)["update"] = run.last()  # nothing that is known is lost
         raise
-    finally:
-        run.tracker.close()
 
 
 def _steps(schedule: Iterable[float | Ask] | None) -> Iterator[float | Ask]:

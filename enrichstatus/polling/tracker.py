@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import weakref
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -19,7 +16,7 @@ from enrichstatus.errors import EnrichStatusError
 from enrichstatus.lookup.arguments import parse_prefix
 from enrichstatus.lookup.clocks import ahead_of_ours
 from enrichstatus.lookup.query import refuse_taken
-from enrichstatus.lookup.tasks import check, create_vocabularies, never_freed, to_pandas
+from enrichstatus.lookup.tasks import DISTINCT_SQL, check, task_tables, to_pandas
 from enrichstatus.schema import KEY, STATUSES, listed
 from enrichstatus.survival import Numbers, Outlook, Prospect, learn
 
@@ -57,14 +54,11 @@ class Tracker:
         parse_prefix(prefix)
         self.names = (prefix + "status", prefix + "dataFound")
         refuse_taken(self.frame, self.names)
-        #: in a forked child none, until there is need
-        self._con: duckdb.DuckDBPyConnection | None = (con := duckdb.connect())
-        _TRACKERS.add(self)
-        create_vocabularies(con, list(limits))
-        check(con, self.frame, errors=errors)
-        con.execute(_DISTINCT_SQL)
-        self.tasks = to_pandas(con.sql(_TASKS_SQL))
-        rows = con.sql(_ROWS_SQL).to_arrow_table()
+        with task_tables(list(limits)) as con:
+            check(con, self.frame, errors=errors)
+            con.execute(_DISTINCT_SQL)
+            self.tasks = to_pandas(con.sql(_TASKS_SQL))
+            rows = con.sql(_ROWS_SQL).to_arrow_table()
         #: for each row of the frame the place of its task; -1 where it is a bad one
         self.places: Places = np.full(len(self.frame), -1)
         self.places[rows["position"].to_numpy()] = rows["task"].to_numpy()
@@ -210,8 +204,7 @@ class Tracker:
 
     def outlook(self, now: float) -> Outlook:
         """Give what can be expected of the unfinished tasks, learned from all, and from what a store remembers of others."""
-        self._con = duckdb.connect() if self._con is None else self._con
-        curves = learn(self._con, self._evidence())
+        curves = learn(self._evidence())
         unfinished = self.unfinished & ~np.isnan(self._asked)
         prospects = {}
         for code, name in enumerate(self.fields):  # a few fields, not tasks
@@ -226,10 +219,10 @@ class Tracker:
 
     def _evidence(self) -> pa.Table:
         known = np.flatnonzero(~np.isnan(self._took) | (self.unfinished & ~np.isnan(self._asked)))
-        ended = ~np.isnan(self._took[known])
-        seconds = np.where(ended, self._took[known], self._asked[known] - self._begin(known))
+        observed = ~np.isnan(self._took[known])
+        seconds = np.where(observed, self._took[known], self._asked[known] - self._begin(known))
         names = pa.array(self.fields, pa.string())
-        own = pa.table({"field": names.take(pa.array(self.field[known])), "seconds": seconds, "ended": ended})
+        own = pa.table({"field": names.take(pa.array(self.field[known])), "seconds": seconds, "observed": observed})
         return own if self._history is None else pa.concat_tables([own, self._history])
 
     def shift(self, seconds: float) -> None:
@@ -237,29 +230,6 @@ class Tracker:
         self._wall += seconds
         for times in (self._made, self._first, self._asked):
             times -= seconds
-
-    def close(self) -> None:
-        """Let go of DuckDB."""
-        if self._con is not None:
-            self._con.close()
-
-    def leave(self) -> None:
-        """Give up, in a forked child, what belongs to the parent."""
-        if self._con is not None:
-            never_freed(self._con)
-        self._con = None
-
-
-_TRACKERS: weakref.WeakSet[Tracker] = weakref.WeakSet()
-
-
-def _forked() -> None:
-    for tracker in _TRACKERS:
-        tracker.leave()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
 
 
 def _numbers(answers: pd.DataFrame) -> npt.NDArray[np.uint64]:
@@ -289,12 +259,11 @@ def _whole(column: pd.Series) -> pa.Array:
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 
-_DISTINCT_SQL = """
+_DISTINCT_SQL = f"""
 create temp table distinctTasks as
-select entityId, entityType, field, row_number() over (order by min(position)) - 1 as task
-from tasks
-group by entityId, entityType, field
-"""
+select *, row_number() over (order by first) - 1 as task
+from ({DISTINCT_SQL})
+"""  # noqa: S608  of a constant
 
 _TASKS_SQL = f"""
 select {", ".join(f"{name}::varchar as {name}" for name in KEY)}, task

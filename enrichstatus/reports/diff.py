@@ -13,7 +13,7 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame
-from enrichstatus.lookup.tasks import check, create_vocabularies, to_pandas
+from enrichstatus.lookup.tasks import DISTINCT_SQL, check, task_tables, to_pandas
 from enrichstatus.presentation import many
 from enrichstatus.reports.coverage import answers
 from enrichstatus.reports.groups import comparable
@@ -62,9 +62,7 @@ def diff(a: Any, b: Any, *, names: tuple[str, str] = ("a", "b")) -> Report:
             f'takes two distinct names, such as ("before", "after"), not {names!r}.', argument="names"
         )
     both = [frames.read(a), frames.read(b)]
-    with duckdb.connect() as con:
-        con.execute("set TimeZone = 'UTC'")
-        create_vocabularies(con, _fields(both))
+    with task_tables(_fields(both)) as con:
         left = sum(_keyed(con, *each) for each in zip(both, "ab", pair, strict=True))
         con.register("names", pa.table({"a": [pair[0]], "b": [pair[1]]}))
         compared = con.sql(DIFF_SQL)
@@ -105,11 +103,9 @@ def _keyed(con: duckdb.DuckDBPyConnection, frame: Frame, table: str, name: str) 
     return len(frame) - int(good)
 
 
-_KEYED_SQL = """
+_KEYED_SQL = f"""
 create temp table keyed_tasks as
-select distinct on (tasks.entityId, tasks.entityType, tasks.field)
-    tasks.position, tasks.entityId, tasks.entityType, tasks.field, answers.status, answers.dataFound
-from tasks
-inner join answers on answers.position = tasks.position
-order by tasks.position
-"""
+select task.first as position, task.entityId, task.entityType, task.field, answers.status, answers.dataFound
+from ({DISTINCT_SQL}) as task
+inner join answers on answers.position = task.first
+"""  # noqa: S608  of a constant

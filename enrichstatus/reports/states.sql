@@ -1,31 +1,25 @@
--- The state of each record: whether it is still pending or has timed out, and how long it took.
---   history    (segment, field, createdAt, updatedAt, status, and any columns beside them)
+-- The state of each record: what became of it, and how long it took.
+--   history    (segment, field, createdAt, updatedAt, status, dataFound, and any columns beside them)
 --   asker      (field, pendingSince, now, maximum, and any columns beside them)  as for a lookup
---   $timed_out is the text of timed_out.sql, the lookup's rule
-with timed as (
+--   $outcome is the text of outcome.sql, as in a lookup
+with stated as (
     select
         record.*,
         asker.* exclude (field),
-        $timed_out as timedOutHere
+        $outcome as outcome
     from history as record
     inner join asker on asker.field = record.field
-),
-
-states as (
-    select
-        timed.* exclude (timedOutHere),
-        timed.status = 'pending' and not timed.timedOutHere as pending,
-        timed.status = 'timeout' or timed.timedOutHere as timedOut
-    from timed
 )
 
 select
-    states.*,
-    (epoch_us(states.updatedAt) - epoch_us(states.createdAt)) / 1e6 as took,
+    stated.*,
+    stated.outcome = 'pending' as pending,
+    stated.outcome in ('timed_out_here', 'timed_out_there') as timedOut,
+    (epoch_us(stated.updatedAt) - epoch_us(stated.createdAt)) / 1e6 as took,
     -- of what is pending or has timed out it is known that it takes longer; clocks that disagree are taken for at once
     case
-        when states.pending then greatest((epoch_us(states.now) - epoch_us(states.createdAt)) / 1e6, 0)
-        when states.timedOut then states.maximum
-        else greatest((epoch_us(states.updatedAt) - epoch_us(states.createdAt)) / 1e6, 0)
+        when pending then greatest((epoch_us(stated.now) - epoch_us(stated.createdAt)) / 1e6, 0)
+        when timedOut then stated.maximum
+        else greatest(took, 0)
     end as seconds
-from states
+from stated

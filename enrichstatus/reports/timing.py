@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.lookup.arguments import Instant
-from enrichstatus.lookup.query import timing_out, with_timeout
+from enrichstatus.lookup.query import timing_out, with_outcome
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import many, share
 from enrichstatus.reports.groups import By, Segments, parse_by, segment
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from enrichstatus.sources.store.store import EnrichmentStore
 
-STATES_SQL = with_timeout(Path(__file__).with_name("states.sql"))
+STATES_SQL = with_outcome(Path(__file__).with_name("states.sql"))
 
 _PERIODS = ("day", "week", "month")
 _TIMING = ("records", "ended", "pending", "timed out", "share timed out", "median", "p90")
@@ -79,7 +79,9 @@ def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = Non
     emails        1      1        0          0            0.0 %    56 s  56 s
     """
     names, limits = parse_by(by), limits_of(store)
-    table, segments = read_history(store, names, ("field", "createdAt", "updatedAt", "status"), org_id, taken=_TIMING)
+    table, segments = read_history(
+        store, names, ("field", "createdAt", "updatedAt", "status", "dataFound"), org_id, taken=_TIMING
+    )
     with duckdb.connect() as con:
         con.register("asker", timing_out(limits, now))
         con.register("history", table)
@@ -131,7 +133,7 @@ order by segment
 # of a timeout it is known only that it takes longer; what ended at an unknown time says nothing of how long it took
 _EVIDENCE_SQL = """
 create temp view evidence as
-select segment as field, seconds, not pending and not timedOut as ended
+select segment as field, seconds, not pending and not timedOut as observed
 from states
 where seconds is not null
 """

@@ -14,6 +14,7 @@ from enrichstatus.leads.prices import parse_costs
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import timing_out
 from enrichstatus.lookup.tasks import to_pandas
+from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.presentation import number, share
 from enrichstatus.reports.groups import By, parse_by
 from enrichstatus.reports.report import Report
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 WASTE_SQL = Path(__file__).with_name("waste.sql").read_text(encoding="utf-8")
 
+#: After these a task had to be bought again.
+_FAILED = [word for word, outcome in OUTCOMES.items() if outcome.failed]
 _WASTE = ("bought", "spent", "retried", "bought again", "nothing", "late", "wasted", "share wasted")
 
 
@@ -93,7 +96,7 @@ def waste(
         con.register("asker", asker.append_column("price", pa.array(prices.values(), pa.float64())))
         con.register("history", table)
         con.execute("create temp table states as " + STATES_SQL)
-        counts = filled(to_pandas(con.sql(WASTE_SQL)), segments)
+        counts = filled(to_pandas(con.sql(WASTE_SQL, params={"failed": _FAILED})), segments)
     counts["share wasted"] = counts["wasted"] / counts["spent"].where(counts["spent"] > 0)
     report = segments.report(counts, "bought")
     what = "purchases" if costs is None else "credits"

@@ -1,26 +1,28 @@
 -- What bought records brought, by segment.
 --   states (what states.sql gives, with entityId, entityType, id, dataFound and the price of the field)
-with outcomes as (
+--   $failed are the outcomes after which a task is bought again
+with brought as (
     select
         states.*,
-        -- rule 5: what a pending record says of data is not known
-        not states.pending and (states.status = 'pending' or states.dataFound is not true) as nothing
+        -- a service may find data after it has given up
+        states.outcome = 'data' or (states.outcome = 'timed_out_there' and states.dataFound is true) as data,
+        not states.pending and not data as nothing
     from states
 ),
 
 bought as (
     select
-        outcomes.*,
+        brought.*,
         row_number() over purchases > 1 as repeated,
         -- what was bought after a failure or a timeout that brought nothing had to be bought again
         coalesce(
-            lag(outcomes.nothing and (outcomes.timedOut or outcomes.status = 'failed')) over purchases, false
+            lag(brought.nothing and list_contains($failed, brought.outcome)) over purchases, false
         ) as retried,
         repeated and not retried as again
-    from outcomes
+    from brought
     window purchases as (
-        partition by outcomes.entityId, outcomes.entityType, outcomes.field
-        order by outcomes.createdAt nulls last, outcomes.updatedAt nulls last, outcomes.id
+        partition by brought.entityId, brought.entityType, brought.field
+        order by brought.createdAt nulls last, brought.updatedAt nulls last, brought.id
     )
 )
 
@@ -31,9 +33,7 @@ select
     count(*) filter (where bought.retried) as retried,
     count(*) filter (where bought.again) as "bought again",
     count(*) filter (where bought.nothing) as nothing,
-    count(*) filter (
-        where bought.status <> 'pending' and bought.dataFound and (bought.took > bought.maximum or bought.status = 'timeout')
-    ) as late,
+    count(*) filter (where bought.data and (bought.took > bought.maximum or bought.timedOut)) as late,
     coalesce(sum(bought.price) filter (where bought.again or bought.nothing), 0) as wasted,
     -- the same credits, each in one place: for a picture
     coalesce(sum(bought.price) filter (where bought.again), 0) as again,

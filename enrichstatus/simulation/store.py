@@ -21,7 +21,7 @@ from enrichstatus.lookup import contract as wire
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Instant, parse_number
 from enrichstatus.lookup.contract import PREFIX
 from enrichstatus.lookup.query import asker
-from enrichstatus.lookup.tasks import check
+from enrichstatus.lookup.tasks import DISTINCT_SQL, check
 from enrichstatus.schema import COLUMNS, FIELDS, KEY
 from enrichstatus.sources.store.lookup_files import LookupReport
 from enrichstatus.sources.store.store import EnrichmentStore
@@ -283,17 +283,15 @@ _NO_CHARGES = pd.DataFrame(
 
 # Of a task's first record id and fate are those of the task; each later one has its own. It begins after the one before, in whatever
 # millisecond that began, for of two the newer wins.
-_KEYS_SQL = """
-with keys as (
-    select entityId, entityType, field, min(position) as place from tasks group by entityId, entityType, field
-),
+_KEYS_SQL = f"""
+with keys as ({DISTINCT_SQL}),
 
 attempts as (
     select
         keys.entityId::varchar as entityId,
         keys.entityType::varchar as entityType,
         keys.field::varchar as field,
-        place,
+        first,
         count(enrichments.id) as attempt,
         max(enrichments.createdAt) as last
     from keys
@@ -317,8 +315,8 @@ select
     md5($seed || name)::uuid::varchar as id,
     date_trunc('millisecond', greatest($at::timestamptz, last + interval 1 millisecond)) as createdAt
 from named
-order by place
-"""
+order by first
+"""  # noqa: S608  of a constant
 
 
 def _course(pending: pd.DataFrame, seed: int, speed: float) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import random
@@ -64,7 +65,7 @@ def mutated(text: str, dice: random.Random) -> str:
 
 def rows_of(path: Path) -> tuple[list[str], list[list[str | None]]]:
     """Read the names and the cells of a file as this package does."""
-    given = Files(path)
+    given = Files(path, con=CON)
     table = given.stream(CON.cursor()).read_all()
     return given.names, [list(row.values()) for row in table.to_pylist()]
 
@@ -239,14 +240,24 @@ def test_names_of_the_east_are_read(tmp_path: Path, encoding: str, name: str):
 
 
 @pytest.mark.parametrize(
-    "given", [{"encoding": "hex"}, {"encoding": "none-such"}, {"skip": -1}, {"skip": "1"}, {"skip": True}]
+    "given",
+    [
+        {"encoding": "hex"},
+        {"encoding": "none-such"},
+        {"encoding": "idna"},
+        {"encoding": "\ud800"},
+        {"skip": -1},
+        {"skip": "1"},
+        {"skip": True},
+        {"multiline": 1},
+    ],
 )
 def test_options_of_reading_are_checked(tmp_path: Path, given: dict[str, object]):
     """An encoding that nobody knows, and a number of lines that is none, are refused; so are both for what is no file."""
     (tmp_path / "l.csv").write_text("lead_id\n")
     with pytest.raises(es.ValidationError, match=f"{next(iter(given))}= is"):
         es.tasks_from_leads(tmp_path / "l.csv", entity_id="lead_id", **given)
-    with pytest.raises(es.ValidationError, match="encoding= and skip= say how files are read"):
+    with pytest.raises(es.ValidationError, match="encoding=, skip= and multiline= say how files are read"):
         es.tasks_from_leads([{"lead_id": uid(0)}], entity_id="lead_id", skip=1)
 
 
@@ -327,6 +338,108 @@ def test_two_stray_quotes_swallow_no_rows(tmp_path: Path):
     assert rows_of(path) == (["lead_id"], [[None], ["x"]])
     path.write_text(f'lead_id,address,n\n{uid(0)},"5, Main St\nApt 4, 2nd floor\nRome",1\n')
     assert rows_of(path)[1] == [[uid(0), "5, Main St\nApt 4, 2nd floor\nRome", "1"]]
+
+
+SWALLOWED = {
+    "ids": f'lead_id,name\n{uid(0)},"Bob\n{uid(1)},Eve"\n',
+    "e-mails": 'email,name\nada@x.com,"Bob\nbob@x.com,C\neve@x.com,D"\n',
+    "names": 'name,city\nAda,"Rome\nBob,Paris"\n',
+    "with a comma in quotes": 'name,city,n\n"Ada, B",Rome,"x\nBob,Paris,y"\n',
+    "blank lines between": 'name,city\nAda,"Rome\n\nBob,Paris"\n',
+    "another delimiter": 'name;city\r\nAda;"Rome\r\nBob;Paris"\r\n',
+    "spaces after each comma": 'name, city\nAda,"Rome\nBob, Paris"\n',
+    "a header": '"name,city\nAda,Rome"\n',
+}
+SEVERAL_LINES = {
+    "prose": 'id,note\n1,"12 Main St\nRome, Italy"\n2,"Likes red, green\nand, perhaps, blue"\n',
+    "a list": 'id,name,note\nA1,Ada,"- one, two\n- three, four"\n',
+    "blank lines": 'id,note\n1,"a\n\n\nb"\n',
+    "a name of two lines": '"first\nname",id\nAda,1\n',
+    "one column": 'note\n"Dear Ada\nyours, Bob"\n',
+}
+
+
+@pytest.mark.parametrize("name", [*SWALLOWED, *SEVERAL_LINES])
+def test_a_cell_of_several_lines_is_read_or_refused_with_the_option_that_reads_it(tmp_path: Path, name: str):
+    """What may be rows between two stray quotes is refused; text of several lines is read; with ``multiline=`` all is as csv reads it."""
+    text, path = (SWALLOWED | SEVERAL_LINES)[name], tmp_path / "l.csv"
+    path.write_bytes(text.encode())
+    if name in SWALLOWED:
+        with pytest.raises(
+            es.ValidationError, match=r"l\.csv', line \d+ to \d+, .* whole rows.*, or pass multiline=True to"
+        ):
+            rows_of(path)
+    else:
+        assert rows_of(path)[1] == by_csv(text)
+    if name != "a header":  # there is nothing below it
+        read = [list(row.values()) for row in Files(path, multiline=True).stream(CON.cursor()).read_all().to_pylist()]
+        assert read == by_csv(text)
+
+
+def test_commands_read_cells_of_several_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The refusal names ``--multiline``, and with it leads and records are read."""
+    (tmp_path / "l.csv").write_text(f'lead_id,note\n{uid(0)},"a\n{uid(1)},b"\n')
+    (tmp_path / "r.json").write_text(json.dumps([record(0, status="failed")]))
+    lookup = ["lookup", str(tmp_path / "l.csv"), "--records", str(tmp_path / "r.json"), "--org", ORG]
+    lookup += ["--entity-id", "lead_id", "--fields", "emails"]
+    assert main(lookup) == 2
+    assert "or pass --multiline to read such a cell as it stands" in capsys.readouterr().err
+    assert main([*lookup, "--multiline"]) == 0
+
+
+@pytest.mark.parametrize(
+    "number", ["12345678901234567.89", "0.1234567890123456789", "123456789012345678901e-3", "1" * 5000]
+)
+def test_a_number_of_more_digits_than_are_kept_is_refused_with_its_line(tmp_path: Path, number: str):
+    """JSON's other readers round it; what a double was written as, with however many digits, and a text of such digits are read."""
+    path = tmp_path / "l.ndjson"
+    for nested in (number, f'[{{"a": {number}}}]'):
+        path.write_text(f'{{"a": 1}}\n{{"a": {nested}, "b": 1, }}\n'.replace(", }", "}"))
+        if "." in number or "e" in number:
+            with pytest.raises(
+                es.ValidationError, match=r"l\.ndjson', line 2, .*more digits than can be kept.* in quotes"
+            ):
+                rows_of(path)
+    exact = "0.1000000000000000055511151231257827"
+    path.write_text(f'{{"a": {exact}, "b": "{number}", "c": 9007199254740993, "d": 1.50000000000000000000}}\n')
+    assert rows_of(path)[1] == [[0.1, number, 2**53 + 1, 1.5]]
+    path.write_text(f'{{"a": "\\ud83d", "b": {number}}}\n')  # Python reads it
+    with pytest.raises(es.ValidationError, match=r"l\.ndjson', line 1"):
+        rows_of(path)
+
+
+LONG = "x" * 200_000
+REFUSED: dict[str, tuple[str, bytes, str]] = {
+    "a cell too few, after a long one": ("l.csv", f"a,b\n1,{LONG}\n2\n".encode(), "line 3, .*write cells with a delimiter in quotes"),
+    "late in the file": ("l.csv", b"a,b\n" + b"1,2\n" * 1_100_000 + b"3\n", r"line 1100002, .*--skip"),
+    "a delimiter beyond ASCII": ("l.csv", "sep=é\naéb\n".encode(), "line 1, .*Take another"),
+    "half a letter of UTF-16": ("l.csv", "a,b\n1,2\n".encode("utf-16") + b"\0", "line 3, .*encoding="),
+    "a workbook": ("l.csv", b"PK\x03\x04\x14", "line 1, .*Save the sheet as CSV"),
+    "compressed": ("l.csv", gzip.compress(b"a,b\n"), "line 1, .*Let .gz follow"),
+    "not compressed": ("l.csv.gz", b"a,b\n1,2\n", "Fetch it anew, or unpack it"),
+    "compressed and cut off": ("l.json.gz", gzip.compress(b'[{"a": 1}]')[:20], "Fetch it anew, or unpack it"),
+    "JSON, cut off": ("l.json", b'[{"a": 1},\n{"b":', "line 2, .*cut off: fetch it anew"),
+    "JSON, a comma too few": ("l.ndjson", b'{"a": 1}\n{"a": \n{"a": 1}\n"b": 1}', "line 4, .*begins in line 2.*Fix it there"),
+    "no object": ("l.json", b'[{"a": 1},\nnull]', "line 2, .*Leave it out"),
+    "a member twice": ("l.json", b'{"a": 1,\n"a": 2}', "line 1, .*Rename or drop one"),
+    "an infinity": ("l.json", b'\xef\xbb\xbf{"a": 1e400}', "line 1, .*in quotes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_names_the_file_and_says_what_to_do(tmp_path: Path, name: str):
+    """Whatever is wrong and wherever it stands, in our words: no program's own, and no traceback."""
+    file, data, words = REFUSED[name]
+    (tmp_path / file).write_bytes(data)
+    for read in (rows_of, lambda path: es.EnrichmentStore(org_id=ORG).load(path, columns={})):
+        with pytest.raises(es.ValidationError, match=rf"{re.escape(file)}'.*{words}"):
+            read(tmp_path / file)
+
+
+def test_a_header_without_rows_need_not_end(tmp_path: Path):
+    """A file of a header alone holds no rows, also where its line is not ended."""
+    (tmp_path / "l.csv").write_text('lead_id,"a, b"')
+    assert rows_of(tmp_path / "l.csv") == (["lead_id", "a, b"], [])
 
 
 def test_half_a_surrogate_pair_is_refused_with_its_line(tmp_path: Path):

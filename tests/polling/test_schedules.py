@@ -163,7 +163,7 @@ def evidence(seconds: Any, ended: Any, field: Any = "emails") -> pa.Table:
         {
             "field": pa.array(fields, pa.string()),
             "seconds": np.asarray(seconds, float),
-            "ended": np.asarray(ended, bool),
+            "observed": np.asarray(ended, bool),
         }
     )
 
@@ -176,8 +176,7 @@ def survival(table: pa.Table) -> dict[tuple[str, float], tuple[float, int]]:
 
 
 def curve_of(seconds: Any, ended: Any) -> Curve:
-    with duckdb.connect() as con:
-        return learn(con, evidence(seconds, ended))["emails"]
+    return learn(evidence(seconds, ended))["emails"]
 
 
 def drawn(count: int, seed: int = 1, median: float = 50, until: float = math.inf) -> tuple[np.ndarray, np.ndarray]:
@@ -265,10 +264,9 @@ def test_any_curve_falls_from_one_and_is_finite(count: int, seed: int, until: fl
 def test_of_too_few_ends_nothing_is_learned():
     """One end short of enough there is no curve, however many are pending."""
     table = evidence([5.0] * ENOUGH + [9.0] * 500, [True] * (ENOUGH - 1) + [False] * 501)
-    with duckdb.connect() as con:
-        assert learn(con, table) == {}
-        assert learn(con, table.slice(0, 0)) == {}
-        assert set(learn(con, evidence([5.0] * ENOUGH + [9.0] * 500, [True] * ENOUGH + [False] * 500))) == {"emails"}
+    assert learn(table) == {}
+    assert learn(table.slice(0, 0)) == {}
+    assert set(learn(evidence([5.0] * ENOUGH + [9.0] * 500, [True] * ENOUGH + [False] * 500))) == {"emails"}
 
 
 @pytest.mark.parametrize("seconds", [0.01, 12.0, 799.0])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from enrichstatus.lookup import contract as wire
-from enrichstatus.lookup.tasks import KEYS_SQL
+from enrichstatus.lookup.tasks import DISTINCT_SQL, KEYS_SQL
 from enrichstatus.progress import Progress
 from enrichstatus.schema import SCHEMA
 
@@ -54,13 +54,9 @@ def progress(con: duckdb.DuckDBPyConnection, count: int, *, shown: bool | None) 
 
 _BATCHES_SQL = f"""
 create temp table keys as
-select
-    entityId, entityType, field,
-    (row_number() over (order by min(position)) - 1) // {wire.BATCH_SIZE} as batch,
-    min(position) as first
-from tasks
-group by entityId, entityType, field
-"""  # noqa: S608  of a constant
+select *, (row_number() over (order by first) - 1) // {wire.BATCH_SIZE} as batch
+from ({DISTINCT_SQL})
+"""  # noqa: S608  of constants
 
 _BODIES_SQL = """
 select to_json({'tasks': list({'entityId': entityId, 'field': field, 'entityType': entityType} order by first)})

@@ -158,6 +158,7 @@ class Embedded(Database, ABC):
         progress: bool | None = None,
         encoding: str | None = None,
         skip: int = 0,
+        multiline: bool = False,
         bom: bool = False,
     ) -> LookupReport:
         """Look up tasks from files to files, in bounded memory: more of them than fit, in their order.
@@ -185,7 +186,7 @@ class Embedded(Database, ABC):
             Replace an output that exists: a file, or a folder that holds only what a lookup wrote there.
         progress : bool, optional
             Show a progress bar; unless given, in a notebook or at a terminal.
-        encoding, skip
+        encoding, skip, multiline
             As for `tasks_from_leads`.
         bom : bool
             Write a CSV file for Excel: with a byte order mark, and text that Excel takes for a formula after an apostrophe.
@@ -228,7 +229,7 @@ class Embedded(Database, ABC):
             raise ValidationError(
                 "goes with the column of a lead list's ids, entity_id; tasks have a field each.", argument="fields"
             )
-        given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip)
+        given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip, multiline=multiline)
         target = Output(output, overwrite=overwrite, bom=bom)
         target.refuse(given.paths, "tasks")
         target.refuse(self._read_files(), "records")

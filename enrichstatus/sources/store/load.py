@@ -181,7 +181,7 @@ def _arrived(
         by_format.setdefault((files.format_of(path), folders(path)), []).append(path)
     parts = []
     for (kind, above), paths in by_format.items():
-        given = files.Files(paths, **reading)
+        given = files.Files(paths, con=con, **reading)
         relation = given.relation(con)
         empty = kind == "json" and not given.names
         names = {} if empty else record_names([*above, *given.names], columns)

@@ -111,6 +111,7 @@ class EnrichmentStore(Embedded):
         statuses: Mapping[str, str] | None = None,
         encoding: str | None = None,
         skip: int = 0,
+        multiline: bool = False,
         epoch: Epoch | None = None,
     ) -> LoadReport:
         """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
@@ -136,6 +137,8 @@ class EnrichmentStore(Embedded):
             How files are encoded, ``cp1252`` say, unless they are UTF-8 or begin with a byte order mark.
         skip : int
             Lines above the header of each CSV file, which are left out.
+        multiline : bool
+            Read cells in quotes that hold what looks like whole rows, which are refused otherwise: two stray quotes make such a cell, too.
         epoch : {"s", "ms", "us"}, optional
             Read numbers in ``createdAt`` and ``updatedAt`` as so many seconds, milliseconds or microseconds since 1970; unless this is
             given they are bad.
@@ -166,6 +169,7 @@ class EnrichmentStore(Embedded):
                 statuses=self._statuses if statuses is None else parse_statuses(statuses),
                 encoding=encoding,
                 skip=skip,
+                multiline=multiline,
             )
         if is_path(records):
             self._loaded += map(os.path.abspath, expand(records))
