@@ -37,7 +37,7 @@ BLOCK = 1 << 22
 
 
 def check_options(encoding: str | None, skip: int, multiline: bool) -> None:
-    """Refuse an encoding that nobody knows, a number of lines that is none, and neither yes nor no."""
+    """Refuse an encoding that nobody knows, what is not a number of lines, and what is neither True nor False."""
     try:
         "".encode(encoding or UTF8)
         if codecs.lookup(encoding or UTF8).name in _NOT_OF_FILES:

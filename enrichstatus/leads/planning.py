@@ -28,7 +28,7 @@ from enrichstatus.lookup.arguments import (
     parse_instant,
     parse_prefix,
 )
-from enrichstatus.lookup.query import Source, refuse_taken
+from enrichstatus.lookup.query import Source, refuse_clash
 from enrichstatus.lookup.tasks import check, problems, task_tables
 from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.presentation import of_unknown_status
@@ -160,7 +160,7 @@ def plan(
     leases = _leases(source if into is None else into, "source" if into is None else "into")
     frame = frames.read(tasks)
     names = [parse_prefix(prefix) + name for name in (_ADDED if stale_after is None else (*_ADDED, _EXPIRES))]
-    refuse_taken(frame, names, "plan_")
+    refuse_clash(frame, names, "plan_")
     value = priorities(frame, priority)
     with task_tables(fields) as con:
         keys = check(con, frame, errors="coerce")
@@ -347,7 +347,7 @@ from alike
 where position > first
 """  # noqa: S608  of constants
 
-# of tasks that a trigger has requested, and of which it is not known what became
+# of tasks that a trigger has requested, and whose outcome is not known
 _LEASED_SQL = """
 select tasks.position, strftime(leases.since, 'requested on %Y-%m-%d, and not answered yet') as words
 from tasks

@@ -78,19 +78,19 @@ def query_many(find: Callable[[pa.Table], pa.Table], bodies: Sequence[Any]) -> l
     """
     read = list(map(_tasks, bodies))
     answers: list[Answer] = [[] if isinstance(tasks, pa.Table) else tasks for tasks in read]
-    asked = {place: tasks for place, tasks in enumerate(read) if isinstance(tasks, pa.Table)}
-    while asked:
-        request = np.repeat(list(asked), [tasks.num_rows for tasks in asked.values()])
-        tasks = pa.concat_tables(asked.values()).append_column("request", pa.array(request))
+    requests = {place: tasks for place, tasks in enumerate(read) if isinstance(tasks, pa.Table)}
+    while requests:
+        request = np.repeat(list(requests), [tasks.num_rows for tasks in requests.values()])
+        tasks = pa.concat_tables(requests.values()).append_column("request", pa.array(request))
         try:
-            _fill(answers, list(asked), find(tasks))
+            _fill(answers, list(requests), find(tasks))
             break
         except ValidationError as error:
             if error.problems is None:
                 raise
             for place, problems in _by_request(error.problems, request):
                 answers[place] = problems
-                del asked[place]
+                del requests[place]
     return answers
 
 
@@ -108,16 +108,16 @@ def _by_request(problems: pd.DataFrame, request: np.ndarray[Any, Any]) -> Iterat
         yield place, ValidationError.of_rows("tasks", own, "Nothing was looked up.")
 
 
-def _fill(answers: list[Answer], asked: Sequence[int], found: pa.Table) -> None:
-    """Put each request's objects in its place; a task asked twice in a request has one."""
+def _fill(answers: list[Answer], requests: Sequence[int], found: pa.Table) -> None:
+    """Put each request's objects in its place; a task that stands in a request twice has one."""
     ids = found[PREFIX + "id"].combine_chunks().dictionary_encode()
     request = found["request"].to_numpy()
-    # a record answers one task only, so its id tells the tasks of a request apart
+    # a record answers one task only, so its id distinguishes the tasks of a request
     both = request * max(len(ids.dictionary), 1) + ids.indices.to_numpy()
     first = np.sort(np.unique(both, return_index=True)[1])
     records = objects(found.take(first).select([PREFIX + name for name in COLUMNS]).rename_columns(COLUMNS))
-    ends = np.searchsorted(request[first], asked, side="right")
+    ends = np.searchsorted(request[first], requests, side="right")
     start = 0
-    for one, end in zip(asked, ends.tolist(), strict=True):
+    for one, end in zip(requests, ends.tolist(), strict=True):
         answers[one] = records[start:end]
         start = end

@@ -18,7 +18,7 @@ from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Kind, ListOrPath, Named, Rows
 from enrichstatus.lookup.arguments import Columns, Errors, How, Instant, parse_instant, parse_options, parse_org
-from enrichstatus.lookup.tasks import check, taken_names
+from enrichstatus.lookup.tasks import check, clashing
 from enrichstatus.schema import EXPLANATION, SCHEMA, columns_listed
 
 _OUTCOME_SQL = Path(__file__).with_name("outcome.sql").read_text(encoding="utf-8").rstrip()
@@ -65,13 +65,13 @@ def look_up(
 ) -> Kind:
     """Do what is the same for every source: read and check the tasks, have them answered, put the answers beside them.
 
-    `answer` is called when the checked tasks stand in the temporary table ``tasks`` of `con`. It gets the names of the asked
+    `answer` is called when the checked tasks stand in the temporary table ``tasks`` of `con`. It gets the names of the wanted
     columns and the number of tasks, and gives the columns with ``position``, a row for each task that has a record, in any order.
     Where only some tasks could be answered it raises `PartialAnswer`.
     """
     names = parse_options(columns, how, errors, prefix)
     frame = frames.read(tasks)
-    refuse_taken(frame, [prefix + name for name in names])
+    refuse_clash(frame, [prefix + name for name in names])
     check(con, frame, errors=errors)
     partial = None
     try:
@@ -87,7 +87,7 @@ def look_up(
     elif partial:
         reached = np.setdiff1d(np.arange(len(frame)), partial.lost)
         answered, place = frame.take(reached), place[reached]
-    ordered = taken(table, names, place)
+    ordered = gather(table, names, place)
     if "reason" in names and how == "left":
         unknown = np.isin(reached, con.execute("select position from tasks").fetchnumpy()["position"])
         reasons = pc.fill_null(ordered["reason"], pc.if_else(pa.array(unknown), "no_record", "invalid"))
@@ -105,15 +105,15 @@ def places(table: pa.Table, count: int, first: int = 0) -> Rows:
     return place
 
 
-def taken(table: pa.Table, names: Sequence[str], place: Rows) -> pa.Table:
-    """Take the answers from where they stand, nulls where there is none."""
+def gather(table: pa.Table, names: Sequence[str], place: Rows) -> pa.Table:
+    """Give the answers in these places, nulls where there is none."""
     schema = pa.schema([_ANSWERS.field(name) for name in names])
     return table.select(names).take(pa.array(place, mask=place < 0)).cast(schema)
 
 
-def refuse_taken(frame: Named, added: Sequence[str], prefix: str = "current_") -> None:
+def refuse_clash(frame: Named, added: Sequence[str], prefix: str = "current_") -> None:
     """Refuse tasks that have a column of the name of a new one; `prefix` is a prefix that would help."""
-    if found := taken_names(frame, added):
+    if found := clashing(frame, added):
         raise ValidationError(
             f"The tasks already have {columns_listed(found)}, which would be overwritten. Drop {'it' if len(found) == 1 else 'them'}.",
             instead=("prefix", prefix, "name the new ones apart"),
@@ -152,11 +152,11 @@ def no_records_of(org_id: str) -> str:
     return f"There are records here, but none of the organization {org_id!r}. Check how the records spell it."
 
 
-def timing_out(limits: Mapping[str, timedelta], now: Instant, *, judged: bool = True) -> pa.Table:
-    """Say by field since when a record that is pending has timed out (null where that is not for us to judge), and of what instant."""
+def timing_out(limits: Mapping[str, timedelta], now: Instant, *, evaluated: bool = True) -> pa.Table:
+    """Say by field since when a record that is pending has timed out (null where the rule is not evaluated here), and at what instant."""
     moment = parse_instant(now)
     try:
-        since = [moment - limit if judged else None for limit in limits.values()]
+        since = [moment - limit if evaluated else None for limit in limits.values()]
     except OverflowError as error:
         raise ValidationError(
             f"less the maximum processing time is before the first year: {moment}.", argument="now"

@@ -80,7 +80,7 @@ def coverage(status: Any, by: By = "field", *, found: str | None = None, prefix:
         theirs = [column_named(frame.columns, name, what="names", argument="by") for name in names]
         columns = comparable(frame.arrow(theirs)).rename_columns(list(names))
     measure = [] if found is None else [found, f"share {found}"]
-    segments = segment(columns, len(frame), taken=(*_COVERAGE, *LABELS, *measure))
+    segments = segment(columns, len(frame), reserved=(*_COVERAGE, *LABELS, *measure))
     size = len(LABELS)
     place = places(words, data)
     pairs = np.bincount(segments.code * size + place, minlength=len(segments) * size)

@@ -28,7 +28,7 @@ from enrichstatus.reports.axes import (
     legend,
     name_groups,
     names_of,
-    told,
+    titled_by,
 )
 from enrichstatus.reports.axes import unformatted as plain
 
@@ -49,7 +49,7 @@ def _colour(label: str) -> str:
     return LABELS[label].dark if is_dark() else LABELS[label].light
 
 
-class Asked(NamedTuple):
+class Drawing(NamedTuple):
     """What is to be drawn, and how."""
 
     frame: pd.DataFrame
@@ -67,7 +67,7 @@ def draw(
     title, most, kind = options.pop("title", None), options.pop("most", None), options.pop("kind", "share")
     if most is not None:
         parse_number("most", most, least=1, whole=True, what="number of groups")
-    draws: dict[tuple[str, object], Callable[[Asked], Axes]] = {
+    draws: dict[tuple[str, object], Callable[[Drawing], Axes]] = {
         ("coverage", "share"): _coverage,
         ("coverage", "status"): _status,
         ("timing", "share"): _timing,
@@ -80,17 +80,21 @@ def draw(
             'plot() takes ax=, title=, most= and, of coverage, kind="share" or "status"; '
             f"not {', '.join(options) or f'kind={kind!r}'}."
         )
-    return draws[report, kind](Asked(frame.reset_index(drop=True), by, details, ax, title, most))
+    return draws[report, kind](Drawing(frame.reset_index(drop=True), by, details, ax, title, most))
 
 
-def _coverage(asked: Asked) -> Axes:
-    frame, by, details, ax, title, most = asked
+def _coverage(drawing: Drawing) -> Axes:
+    frame, by, details, ax, title, most = drawing
     rows, left = largest(frame, "tasks", most)
     found = details.get("found")
     what = "with data" if found is None else f"with data, and {short(plain(found))},"
     lines = len(rows) if found is None else 1.6 * len(rows)
     ax = axes_for(
-        ax, lines, title or f"Share {what} of the tasks that have ended{told(by)}", left, legend=int(found is not None)
+        ax,
+        lines,
+        title or f"Share {what} of the tasks that have ended{titled_by(by)}",
+        left,
+        legend=int(found is not None),
     )
     measure = details.get("measure")
     if measure is None:
@@ -132,10 +136,10 @@ def _shares(
         ax.annotate(said, (high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
 
 
-def _status(asked: Asked) -> Axes:
-    frame, by, details, ax, title, most = asked
+def _status(drawing: Drawing) -> Axes:
+    frame, by, details, ax, title, most = drawing
     rows, left = largest(frame, "tasks", most)
-    ax = axes_for(ax, len(rows), title or f"What became of the tasks{told(by)}", left, legend=2)
+    ax = axes_for(ax, len(rows), title or f"What became of the tasks{titled_by(by)}", left, legend=2)
     parts = details["outcomes"].reset_index(drop=True).loc[rows.index]
     shares = parts.div(rows["tasks"].clip(lower=1), axis=0)
     start = np.zeros(len(rows))
@@ -155,12 +159,12 @@ def _status(asked: Asked) -> Axes:
     return done(ax, "x")
 
 
-def _timing(asked: Asked) -> Axes:
-    frame, by, details, ax, title, most = asked
+def _timing(drawing: Drawing) -> Axes:
+    frame, by, details, ax, title, most = drawing
     order = sorted(range(len(details["rows"])), key=lambda at: -frame["records"][details["rows"][at]])
     shown = sorted(order[: min(most or len(_LINES), len(details["rows"]))])
     left = len(frame) - len(shown)
-    ax = axes_for(ax, 11, title or f"How long enrichments take{told(by)}", left)
+    ax = axes_for(ax, 11, title or f"How long enrichments take{titled_by(by)}", left)
     limits = {name: details["limits"][name] for name in details["fields"]}
     names = names_of(frame, by)
     longest = [details["longest"][at] for at in shown]
@@ -227,18 +231,18 @@ _UNITS = (
 )
 
 
-def _waste(asked: Asked) -> Axes:
-    what = asked.details["what"]
+def _waste(drawing: Drawing) -> Axes:
+    what = drawing.details["what"]
     parts = {name: (said, hatch, own or _colour(said)) for name, (said, hatch, own) in _CREDITS.items()}
     spent = "credits spent" if what == "credits" else "purchases"
-    return _stacked(asked, "bought", f"What the {what} brought", spent, parts)
+    return _stacked(drawing, "bought", f"What the {what} brought", spent, parts)
 
 
-def _reconcile(asked: Asked) -> Axes:
+def _reconcile(drawing: Drawing) -> Axes:
     """Draw the credits by what they were charged for; what is given back is no part of them."""
     own = {name: (name, hatch, colour or _colour("with data")) for name, (hatch, colour) in _CHARGES.items()}
     own["no data"] = ("no data", "", _colour("no data"))
-    return _stacked(asked, "purchases", "What was charged", "credits", own)
+    return _stacked(drawing, "purchases", "What was charged", "credits", own)
 
 
 #: How the credits of `reconcile` are hatched, and in which colour; what is wrong is hatched.
@@ -250,9 +254,9 @@ _CHARGES = {
 }
 
 
-def _stacked(asked: Asked, size: str, what: str, unit: str, parts: Mapping[str, tuple[str, str, str]]) -> Axes:
+def _stacked(drawing: Drawing, size: str, what: str, unit: str, parts: Mapping[str, tuple[str, str, str]]) -> Axes:
     """Draw amounts on each other, by the day, week or month that is among the groups, or by group."""
-    frame, by, details, ax, title, most = asked
+    frame, by, details, ax, title, most = drawing
     amounts = details["credits"].reset_index(drop=True)
     period = next((name for name in by if name in _DAYS), None)
     if period and len(by) > 1:
@@ -267,7 +271,7 @@ def _stacked(asked: Asked, size: str, what: str, unit: str, parts: Mapping[str, 
     )
     which = "latest" if period else "largest"
     lines = 11 if period else len(rows)
-    ax = axes_for(ax, lines, title or f"{what}{told(by)}", left, legend=1, which=which)
+    ax = axes_for(ax, lines, title or f"{what}{titled_by(by)}", left, legend=1, which=which)
     drawn = amounts.loc[rows.index]
     start = np.zeros(len(rows))
     for name, (said, hatch, colour) in parts.items():
@@ -311,8 +315,8 @@ def _days(instants: pd.Series[pd.Timestamp]) -> Any:
 _DAYS = {"day": 1, "week": 7, "month": 30}
 
 
-def _diff(asked: Asked) -> Axes:
-    frame, _, details, ax, title, most = asked
+def _diff(drawing: Drawing) -> Axes:
+    frame, _, details, ax, title, most = drawing
     counts = frame["change"].value_counts().rename_axis("change").reset_index(name="tasks")
     counts = counts.sort_values(["tasks", "change"], ascending=[False, True], ignore_index=True)
     rows, left = largest(counts, "tasks", most)

@@ -50,6 +50,7 @@ def reconcile(
     now: Instant = None,
     encoding: str | None = None,
     skip: int = 0,
+    multiline: bool = False,
 ) -> Report:
     """Report where a bill and the records differ: what was charged and recorded, without a record, without a charge, twice, for no data.
 
@@ -74,7 +75,7 @@ def reconcile(
         Whose records; the store's unless given.
     now : datetime or str, optional
         The instant at which the timeout rule is evaluated (without a zone: UTC); the clock's unless given.
-    encoding, skip
+    encoding, skip, multiline
         As for `tasks_from_leads`, where the bill is a file.
 
     Returns
@@ -82,9 +83,9 @@ def reconcile(
     Report
         ``.frame`` has the columns of `by`, and for each group the ``purchases``: those ``charged`` once and recorded, for ``no data``
         (failures and timeouts among them), ``refunded`` in full, ``charged twice``, charged with ``no record``, and recorded with
-        ``no charge``; the net ``credits``, the ``credits refunded``, and those ``in question``: charged without a record, or beyond one
-        charge. Where several records share a transaction, each bears its part. ``.details["purchases"]`` has a row for each purchase with its
-        ``finding``, and ``.details["wrong"]`` counts the last three.
+        ``no charge``; the net ``credits``, the ``credits refunded``, and those ``in question``, charged without a record or beyond one
+        charge. Where several records share a transaction, each bears its part. ``.details["purchases"]`` has a row for each
+        purchase with its ``finding``, and ``.details["wrong"]`` counts the last three.
 
     Raises
     ------
@@ -115,7 +116,7 @@ def reconcile(
     ]
     question = asker(store.org_id if org_id is None else org_id, limits, now)
     whose = question["orgId"][0].as_py()
-    lines = _lines(bill, columns, encoding=encoding, skip=skip)
+    lines = _lines(bill, columns, encoding=encoding, skip=skip, multiline=multiline)
     needed = (*KEY, "createdAt", "updatedAt", "status", "dataFound", "createdBy", "creditTransactionId")
     history = store.records(needed, org_id=org_id)
     with duckdb.connect() as con:
@@ -138,9 +139,9 @@ def _marked(history: pa.Table) -> int:
     return int((texts.fillna("").str.strip() != "").sum())
 
 
-def _lines(bill: Any, columns: Mapping[str, str] | None, *, encoding: str | None, skip: int) -> pa.Table:
+def _lines(bill: Any, columns: Mapping[str, str] | None, **how: Any) -> pa.Table:
     """Read the columns of a bill, as they are."""
-    frame = frames.read(bill, encoding=encoding, skip=skip)
+    frame = frames.read(bill, **how)
     if not isinstance(columns, Mapping | None) or not all(isinstance(name, str) for name in (columns or {}).values()):
         raise ValidationError('takes a mapping, {"theirs": "ours"}.', argument="columns")
     renames = dict(columns or {})
@@ -215,7 +216,7 @@ def _read_bill(con: duckdb.DuckDBPyConnection, lines: pa.Table, decimal: str, or
 
 def _report(purchases: pa.Table, names: tuple[str, ...], lines: int, strangers: int, unmarked: int) -> Report:
     keys = {name: period(purchases["createdAt"], name) if name in PERIODS else purchases[name] for name in names}
-    segments = segment(pa.table(keys), len(purchases), taken=_COLUMNS)
+    segments = segment(pa.table(keys), len(purchases), reserved=_COLUMNS)
     finding = pd.Categorical(purchases["finding"].to_pandas(), categories=FINDINGS).codes.astype(np.int64)
     places = segments.code * len(FINDINGS) + finding
     table = np.bincount(places, minlength=len(segments) * len(FINDINGS)).reshape(-1, len(FINDINGS))

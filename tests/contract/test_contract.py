@@ -28,7 +28,7 @@ def statuses(source: es.Source, tasks: Any, **options: Any) -> list[Any]:
 
 
 def test_rule_1_only_the_callers_organization_is_seen(make_source: MakeSource):
-    """A record of another organization is no record, even for the same entity and newer."""
+    """A record of another organization is not a record, even for the same entity and newer."""
     source = make_source(
         [record(0), record(1, orgId="org_2"), record(2, entityId=uid(0), orgId="org_2", status="failed")]
     )
@@ -63,7 +63,7 @@ def test_rule_2_keys_match_on_the_value_of_the_uuid(make_source: MakeSource, spe
 
 
 def test_rule_2_entity_type_and_field_are_part_of_the_key(make_source: MakeSource):
-    """A company is not a person and a phone is not an e-mail; a task without a type asks for a person."""
+    """A company is not a person and a phone is not an e-mail; a task without a type is for a person."""
     source = make_source([record(0, entityType="company"), record(1, field="phones")])
     tasks = [task(0), task(0) | {"entityType": "company"}, task(1), task(1, "phones")]
     assert statuses(source, tasks) == [None, "finished", None, "finished"]
@@ -77,7 +77,7 @@ def test_rule_3_the_newest_record_speaks(make_source: MakeSource):
 
 
 def test_rule_3_ties_are_broken_by_updated_then_id(make_source: MakeSource):
-    """Made at the same instant, the one changed last speaks, one never changed after it; then the greater id."""
+    """Made at the same instant, the one changed last wins, one never changed after it; then the greater id."""
     same = {"entityId": uid(0), "createdAt": "2026-11-15T08:00:00.000Z"}
     records = [
         record(0, **same, status="a", updatedAt=None),
@@ -154,7 +154,7 @@ def test_rule_6_reading_never_writes(make_source: MakeSource):
 
 
 def test_row_i_is_task_i_duplicates_included(make_source: MakeSource):
-    """The answer has the tasks' rows in the tasks' order, a task asked twice answered twice."""
+    """The answer has the tasks' rows in the tasks' order, a task requested twice answered twice."""
     source = make_source([record(n, status=f"s{n}") for n in range(50)])
     order = np.random.default_rng(0).integers(0, 60, 500)
     assert statuses(source, [task(int(n)) for n in order]) == [f"s{n}" if n < 50 else None for n in order]
@@ -197,7 +197,7 @@ def test_dtypes_never_move(make_source: MakeSource, count: int, known: bool):
 
 
 def test_columns_are_any_of_the_records(make_source: MakeSource):
-    """Asked columns come in the order asked; all are those beyond the key; ids come in their usual spelling."""
+    """Requested columns come in the order requested; all are those beyond the key; ids come in their usual spelling."""
     source = make_source([record(0)])
     upper = [{"entityId": uid(0).upper(), "field": "emails"}]
     one = source.lookup(upper, columns=["createdAt", "status"], now=NOW)
@@ -343,7 +343,7 @@ def test_no_rows_keep_their_kind_and_types(make_source: MakeSource, kind: str):
 
 
 def test_a_relation_keeps_its_types_and_its_connection(make_source: MakeSource):
-    """A DuckDB relation comes back with the engine's own types, on the caller's own connection."""
+    """A DuckDB relation comes back with DuckDB's own types, on the caller's own connection."""
     with duckdb.connect() as con:
         con.execute(
             "create table mine as select $id::uuid as entityId, 'emails' as field, 'a'::enum('a','b') as e, 7::hugeint as h",
@@ -427,7 +427,7 @@ def test_what_is_no_frame_is_refused_with_what_would_be(make_source: MakeSource,
     ids=str,
 )
 def test_an_unusable_option_says_what_is_expected(make_source: MakeSource, options: dict[str, Any]):
-    """Options are judged before any work, and named in the error."""
+    """Options are evaluated before any work, and named in the error."""
     with pytest.raises(es.ValidationError, match=next(iter(options)) + "="):
         make_source([record(0)]).lookup([task(0)], **options)
 

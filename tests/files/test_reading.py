@@ -253,7 +253,7 @@ def test_names_of_the_east_are_read(tmp_path: Path, encoding: str, name: str):
     ],
 )
 def test_options_of_reading_are_checked(tmp_path: Path, given: dict[str, object]):
-    """An encoding that nobody knows, and a number of lines that is none, are refused; so are both for what is no file."""
+    """An encoding that nobody knows, and what is not a number of lines, are refused; so are both for what is not a file."""
     (tmp_path / "l.csv").write_text("lead_id\n")
     with pytest.raises(es.ValidationError, match=f"{next(iter(given))}= is"):
         es.tasks_from_leads(tmp_path / "l.csv", entity_id="lead_id", **given)

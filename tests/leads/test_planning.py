@@ -444,7 +444,7 @@ def history(seed: int) -> tuple[int, int, int]:
     ids=str,
 )
 def test_a_bad_argument_is_refused_before_anything_is_asked(options: dict[str, Any], message: str):
-    """An argument that cannot be meant is refused with what was given and what would do, and the source is not asked."""
+    """An argument that cannot be meant is refused with what was given and what would do, and the source gets no request."""
     with pytest.raises(es.ValidationError, match=message.replace("(", r"\(")):
         es.plan(_Never(), [task(0)], **options)
 

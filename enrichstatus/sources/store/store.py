@@ -176,7 +176,7 @@ class EnrichmentStore(Embedded):
         return report
 
     def leases(self, *, org_id: str | None = None) -> pa.Table:
-        """Give what `EnrichmentClient.trigger` has requested into this store, and of which it is not known yet what became.
+        """Give what `EnrichmentClient.trigger` has requested into this store, and whose outcome is not known yet.
 
         Returns
         -------
