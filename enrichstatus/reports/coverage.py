@@ -132,6 +132,10 @@ def _measured(frame: Frame, name: str) -> npt.NDArray[np.bool_]:
         bad = pc.and_(pc.is_valid(column), pc.is_null(truth))
     elif pa.types.is_boolean(column.type) or pa.types.is_null(column.type):
         truth, bad, strange = column.cast(pa.bool_()), None, ""
+    elif not pa.types.is_integer(column.type) and not pa.types.is_floating(column.type):
+        raise ValidationError(
+            f"names the column {name!r} of {column.type}, which must be true or false.", argument="found"
+        )
     else:
         numbers = column.cast(pa.float64())
         truth, strange = pc.equal(numbers, 1), "numbers"

@@ -206,9 +206,11 @@ def _read_bill(con: duckdb.DuckDBPyConnection, lines: pa.Table, decimal: str, or
     )
     problems = to_pandas(con.sql(_PROBLEMS_SQL))
     if len(problems):
-        other = "," if decimal == "." else "."
-        remedy = f"Fix them; decimal={other!r} reads amounts such as {'1.234,50' if other == ',' else '1,234.50'}."
-        raise ValidationError.of_rows("lines", problems, remedy)
+        other, example = (",", "1.234,50") if decimal == "." else (".", "1,234.50")
+        amounts = ("decimal", other, f"read amounts such as {example}")
+        raise ValidationError.of_rows(
+            "lines", problems, instead=amounts if (problems["column"] == "credits").any() else None
+        )
     con.execute(_BILL_SQL, {"org": org_id})
     (ours,) = con.execute("select count(*) from bill").fetchall()[0]
     return len(lines) - int(ours)
@@ -223,7 +225,7 @@ def _report(purchases: pa.Table, names: tuple[str, ...], lines: int, strangers: 
     counts = pd.DataFrame(table, columns=list(FINDINGS)).astype(np.int64)
     counts.insert(0, "purchases", segments.count())
     for ours, theirs in zip(_COLUMNS[-3:], _SUMS, strict=True):
-        counts[ours] = np.bincount(segments.code, purchases[theirs].to_numpy(), len(segments))
+        counts[ours] = np.bincount(segments.code, purchases[theirs].to_numpy(), len(segments)).astype(np.float64)
     amounts = np.bincount(places, purchases["credits"].to_numpy(), len(segments) * len(FINDINGS)).reshape(
         -1, len(FINDINGS)
     )
