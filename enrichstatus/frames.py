@@ -60,7 +60,7 @@ class Named(Protocol):
 class Frame(Named, Protocol):
     """A caller's frame, whatever its kind."""
 
-    #: whether rows are JSON objects, in which an absent member cannot be told from a null one
+    #: whether rows are JSON objects, in which an absent member and a null one look the same
     objects: bool
 
     def __len__(self) -> int: ...

@@ -37,6 +37,7 @@ import pytest
 
 import enrichstatus as es
 from tests.support import misbehaving as bad
+from tests.support.cases import cases, crossed
 from tests.support.factory import NOW, task, uid
 from tests.support.misbehaving import Answer, Choose, Misbehaving, Request, Wire
 from tests.support.serving import PATH
@@ -160,13 +161,13 @@ def test_distinct_tasks_are_sent_in_full_batches(serve: Serve, client: MakeClien
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_tasks_make_five_hundred_full_batches(serve: Serve, client: MakeClient):
-    """100,000 distinct tasks are 500 requests of 200 tasks, no task twice, and each row gets its own answer."""
-    server = serve()
-    tasks = tasks_of(100_000)
+def test_many_tasks_make_full_batches(serve: Serve, client: MakeClient):
+    """20,000 distinct tasks (100,000 with all cases) are as many requests of 200 as that, no task twice, and each row gets its own answer."""
+    server, count = serve(), cases(20_000, 100_000)
+    tasks = tasks_of(count)
     answer = client(server, deadline="60s").lookup(tasks, columns=["status", "entityId"], prefix="r_", now=NOW)
-    assert server.sizes == [BATCH] * 500
-    assert len({one["entityId"] for request in server.requests for one in request.tasks}) == 100_000
+    assert server.sizes == [BATCH] * (count // BATCH)
+    assert len({one["entityId"] for request in server.requests for one in request.tasks}) == count
     assert answer["r_entityId"].tolist() == answer["entityId"].tolist()
     assert (answer["r_status"] == "finished").all()
 
@@ -584,7 +585,7 @@ BREACHES: dict[str, Answer] = {
 }
 
 
-@pytest.mark.parametrize("name", BREACHES)
+@pytest.mark.parametrize("name", [*BREACHES][:: cases(3, 1)])
 def test_an_answer_that_breaks_the_contract_is_a_service_error(serve: Serve, client: MakeClient, name: str):
     """A whole answer that is no answer to what was requested is refused by both calls, and at once: no repetition would fix it."""
     server = serve(then=BREACHES[name])
@@ -1170,8 +1171,7 @@ def as_pandas(frame: Any) -> pd.DataFrame:
     return frame.to_pandas() if isinstance(frame, pa.Table) else frame
 
 
-@pytest.mark.parametrize("how", ["left", "inner"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("how", "kind"), crossed(["left", "inner"], KINDS))
 def test_a_batch_of_five_that_fails_leaves_the_others_answers(serve: Serve, client: MakeClient, kind: str, how: Any):
     """The error has the answered rows with the answer's columns and the failed as they were: together all, each in order."""
     numbers = [*range(1000), *range(0, 1000, 50)]  # the last twenty are requested twice

@@ -388,7 +388,7 @@ def test_a_field_named_like_a_column_of_the_summary():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(cases(3, 20)))
+@pytest.mark.parametrize("seed", range(cases(1, 20)))
 def test_nothing_that_is_had_or_in_flight_is_bought(seed: int):
     """Through a random history of lists that overlap, triggering what the plan names buys no key that has data or is in flight."""
     bought, again, naive = history(seed)
