@@ -229,7 +229,8 @@ class _Pandas:
         return _Pandas(self.frame.drop(columns=list(names)).reset_index(drop=True), objects=self.objects)
 
     def assign(self, columns: pa.Table) -> pd.DataFrame:
-        new = columns.to_pandas(types_mapper=PANDAS_TYPES.get)
+        # of a few rows the threads would take longer to start than the work
+        new = columns.to_pandas(types_mapper=PANDAS_TYPES.get, use_threads=len(columns) > 10_000)
         # arrays, not Series: an index with duplicates must not be aligned
         return self.frame.assign(**{name: new[name].array for name in new.columns})
 
