@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from enrichstatus.dashboard.chart import picture
@@ -194,18 +193,13 @@ def frame(inner: str, *, extra: str = "", style: str = "") -> str:
 def _by_outcome(update: Update) -> pd.DataFrame:
     """Count tasks by field (rows) and by what can have become of them (columns)."""
     known = update.tracker
-    good = known.places[known.places >= 0]
-    words, found = len(known.vocabulary), known.found[good].astype(int) + 1
-    size = words * 3
-    counts = np.bincount(
-        (known.field[good] * words + known.status[good]) * 3 + found, minlength=len(known.fields) * size
-    )
     labels = [
         outcome(None if code == NO_RECORD else word, data).label
         for code, word in enumerate(known.vocabulary)
         for data in (None, False, True)
     ]
-    table = pd.DataFrame(counts.reshape(-1, size).T, index=labels, columns=list(known.fields)).groupby(level=0).sum()
+    counts = update.tally.reshape(len(known.fields), len(labels))
+    table = pd.DataFrame(counts.T, index=labels, columns=known.fields).groupby(level=0).sum()
     return table.reindex(list(LABELS), fill_value=0).T.astype("int64")
 
 

@@ -35,10 +35,8 @@ class Memory:
 
     def recall(self, tasks: pd.DataFrame) -> pd.DataFrame:
         """Give the tasks with what is recorded of them, and ``since``: when those without a record were first requested."""
-        question = asker(self._org, self._store._limits, None)
         # without the timeout rule: what is pending has not ended, however old it is
-        never = pa.nulls(len(question), question.schema.field("pendingSince").type)
-        question = question.set_column(question.schema.get_field_index("pendingSince"), "pendingSince", never)
+        question = asker(self._org, self._store._limits, None, evaluated=False)
         names = ("status", "dataFound", "id", "createdAt", "updatedAt")
         found = self._store._look_up(tasks, question, columns=names, how="left", errors="raise", prefix="")
         with self._store._cursor() as con:

@@ -89,8 +89,10 @@ class Tracker:
         self._history: pa.Table = None
 
     def copy(self) -> Tracker:
-        """Give what is known now; later answers do not change it."""
+        """Give what is known now, for an update to show; later answers do not change it."""
         known = copy(self)
+        for name in ("tasks", *(name for name in vars(self) if name.startswith("_"))):
+            delattr(known, name)  # or an update would keep and pickle what only the poll needs
         known.vocabulary, known.status, known.found = self.vocabulary.copy(), self.status.copy(), self.found.copy()
         return known
 

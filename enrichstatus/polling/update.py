@@ -87,14 +87,20 @@ class Update:
         return self.rows(self.news)
 
     @cached_property
-    def counts(self) -> pd.DataFrame:
-        """Rows by field and status."""
+    def tally(self) -> npt.NDArray[np.int64]:
+        """Number of rows by field, by status, and by data: unknown, none, found; bad rows are left out."""
         known = self.tracker
         good = known.places[known.places >= 0]
-        size = len(known.vocabulary)
-        pairs = np.bincount(known.field[good] * size + known.status[good], minlength=len(known.fields) * size)
+        shape = (len(known.fields), len(known.vocabulary), 3)
+        cells = np.ravel_multi_index((known.field[good], known.status[good], known.found[good] + 1), shape)
+        return np.bincount(cells, minlength=math.prod(shape)).reshape(shape)
+
+    @cached_property
+    def counts(self) -> pd.DataFrame:
+        """Rows by field and status."""
+        known, tally = self.tracker, self.tally
         table = pd.DataFrame(
-            pairs.reshape(len(known.fields), size).astype(np.int64),
+            tally.sum(axis=2),
             index=known.fields,
             # a service may have any word for a status, one of ours too
             columns=[
@@ -105,11 +111,9 @@ class Update:
         table = table[[name for name in table.columns if name != "no record"] + ["no record"]]
         # a record that failed has failed, whatever it says of data
         whole = np.array([outcome(word, True).word == "data" for word in known.vocabulary])
-        with_data = (known.found[good] == 1) & whole[known.status[good]]
-        data = np.bincount(known.field[good], with_data, minlength=len(known.fields)).astype(np.int64)
         table.insert(0, "tasks", table.sum(axis=1))
         table.insert(1, "ended", table["tasks"] - table[["pending", "unanswered", "no record"]].sum(axis=1))
-        table["with data"] = data
+        table["with data"] = tally[:, whole, 2].sum(axis=1)
         return table
 
     def rows(self, which: npt.NDArray[np.bool_] | None = None) -> Any:
@@ -143,12 +147,9 @@ class Update:
     @cached_property
     def unknown(self) -> dict[str, int]:
         """Number of rows by status that is unknown; data with one is data all the same."""
-        known = self.tracker
-        good = known.places[known.places >= 0]
-        counts = np.bincount(known.status[good][known.found[good] < 0], minlength=len(known.vocabulary))
         return {
             word: int(count)
-            for word, count in zip(known.vocabulary, counts, strict=True)
+            for word, count in zip(self.tracker.vocabulary, self.tally[:, :, 0].sum(axis=0), strict=True)
             if count and outcome(word, None).word == "unknown"
         }
 

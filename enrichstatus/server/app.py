@@ -8,14 +8,13 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from enrichstatus.errors import EnrichStatusError, ServiceError, UnauthorizedError, ValidationError
 from enrichstatus.lookup.contract import PATH, TRIGGER_PATH
-from enrichstatus.server.request_batcher import Batcher
 from enrichstatus.server.tokens import digests, organization, read_tokens
 from enrichstatus.sources.store.open_files import identity
 from enrichstatus.sources.store.store import EnrichmentStore
@@ -37,7 +36,7 @@ from enrichstatus.server import openapi
 TokensFile: TypeAlias = str | os.PathLike[str]
 Tokens: TypeAlias = TokensFile | Mapping[str, str | None]
 Clock: TypeAlias = Callable[[], datetime]
-#: Gives what an organization and the body of its request are answered with.
+#: Gives what an organization and the body of its request are answered with; bytes are ready JSON.
 Answerer: TypeAlias = Callable[[str, Any], Awaitable[Any]]
 NOTHING: Mapping[str, Any] = {}
 
@@ -117,10 +116,9 @@ class _Endpoint:
         self._types = openapi.types(store.fields)
         self._document = msgspec.json.encode(openapi.document(self._types, triggers=trigger is not None))
         self._trigger = trigger
-        self._batcher = Batcher(self._answer)
 
     async def query(self, request: Request) -> Response:
-        return await self._with_body(request, None, "tasks", self._batcher.ask)
+        return await self._with_body(request, None, "tasks", self._query)
 
     async def trigger(self, request: Request) -> Response:
         assert self._trigger
@@ -163,15 +161,19 @@ class _Endpoint:
     async def health(self, request: Request) -> Response:
         """Answer well only if the store does: a lookup that finds nothing."""
         try:
-            await self._batcher.ask(
+            await self._query(
                 "healthz", {"tasks": [{"entityId": str(uuid.UUID(int=0)), "field": self._store.fields[0]}]}
             )
         except EnrichStatusError:
             return _error(503, "UNAVAILABLE", "The store cannot be read.")
         return _json({"status": "ok"})
 
-    def _answer(self, org_id: str, bodies: Sequence[Any]) -> Sequence[Any]:
-        return self._store.query_many(bodies, org_id=org_id, now=self._clock() if self._clock else None)
+    async def _query(self, org_id: str, body: Any) -> Any:
+        now = self._clock() if self._clock else None
+        ready = self._store.query_at_once(body, org_id=org_id, now=now)
+        if ready is not None:
+            return ready
+        return await asyncio.to_thread(self._store.query, body, org_id=org_id, now=now)
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -182,7 +184,6 @@ class _Endpoint:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
-            self._batcher.close()
 
     async def _watch(self) -> None:
         """Load a store's file, or tokens, that were replaced; what cannot be used is logged once, and the old stays in use."""
@@ -306,7 +307,9 @@ def _line(**members: Any) -> str:
 
 
 def _json(content: Any) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
+    """Answer with JSON; bytes are that already."""
+    ready = content if isinstance(content, bytes) else msgspec.json.encode(content)
+    return Response(ready, media_type="application/json")
 
 
 def _error(status: int, code: str, message: str, headers: Any = None) -> Response:

@@ -30,7 +30,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -482,14 +482,16 @@ def _serve(kind: str, path: str) -> None:
 def _canned(setting: dict[str, Any]) -> Any:
     from enrichstatus.server import create_app
 
+    full = json.dumps(setting["full"], ensure_ascii=False, separators=(",", ":")).encode()
+
     class Canned:
         """What the application asks of a store, with an answer made beforehand."""
 
         path = "canned"
         fields = ("emails", "phones", "summary")
 
-        def query_many(self, bodies: Sequence[Any], *, org_id: str | None = None, now: Any = None) -> list[Any]:
-            return [setting["full"]] * len(bodies)
+        def query_at_once(self, body: Any, *, org_id: str | None = None, now: Any = None) -> bytes:
+            return full
 
         def replaced(self) -> bool:
             return False

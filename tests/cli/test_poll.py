@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,11 @@ class Service(SimulatedStore):
         self.app = create_simulated_app(self, {TOKEN: ORG, "another": "org_2"}, faults=["500"])
         self.url = ""
 
-    def query_many(self, bodies: Sequence[Any], **options: Any) -> list[Any]:
+    def query(self, body: Any, **options: Any) -> list[Any]:
         self.seconds = self.course.pop(0) if self.course else self.seconds
-        answers = super().query_many(bodies, **options)
-        for answer in answers:
-            if isinstance(answer, list):
-                self.answered += [(one["entityId"], one["status"]) for one in answer]
-        return answers
+        answer = super().query(body, **options)
+        self.answered += [(one["entityId"], one["status"]) for one in answer]
+        return answer
 
     def forget(self) -> set[str]:
         """Give the entities that were told as ended, and begin a new list."""

@@ -20,7 +20,7 @@ import pytest
 import requests
 
 import enrichstatus as es
-from enrichstatus.sources.store import point_lookup
+from enrichstatus.sources.store.snapshot import layout
 from tests.support.factory import ORG, record, task
 from tests.support.serving import PATH, write_tokens
 from tests.support.waiting import until
@@ -176,14 +176,13 @@ def test_a_worker_that_is_killed_while_it_reads_leaves_no_copy_behind(tmp_path: 
     put(tmp_path, "v0")
     (scratch := tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    pieces, found = point_lookup._pieces, []
+    rows, found = layout._rows, []
 
-    def watched(batches: Any) -> Iterator[Any]:
-        for piece in pieces(batches):
-            yield piece
-            found.append(list(scratch.iterdir()))
+    def watched(*arguments: Any) -> Any:
+        found.append(list(scratch.iterdir()))
+        return rows(*arguments)
 
-    monkeypatch.setattr(point_lookup, "_pieces", watched)
+    monkeypatch.setattr(layout, "_rows", watched)
     with es.EnrichmentStore(tmp_path / "leads.duckdb", org_id=ORG, read_only=True, preload=True) as store:
         assert found == [[]]
         assert store.lookup([task(0)])["status"].tolist() == ["finished"]

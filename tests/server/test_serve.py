@@ -549,7 +549,7 @@ def test_a_traceback_is_a_member_of_its_line(capsys: pytest.CaptureFixture[str])
     """Where a request fails inside, its line in the log is one, with the traceback in it."""
 
     class Broken(es.EnrichmentStore):
-        def query_many(self, *arguments: Any, **options: Any) -> Any:
+        def query(self, *arguments: Any, **options: Any) -> Any:
             raise RuntimeError("broken within")
 
     with Broken() as store:

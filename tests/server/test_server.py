@@ -576,20 +576,6 @@ def test_a_bad_request_never_harms_those_it_waits_with(tmp_path: Path):
                 assert (answer.result().status_code, answer.result().json()) == (200, expected)
 
 
-def test_requests_that_wait_together_are_one_lookup(tmp_path: Path):
-    """Requests of one organization that wait while another is looked up are answered by few lookups, not by one each."""
-    with gated(tmp_path) as (base, store, counted):
-        store.gate.clear()
-        with ThreadPoolExecutor(24) as pool:
-            answers = [pool.submit(ask, base, {"tasks": [task(n % 10)]}) for n in range(24)]
-            until(lambda: counted.come == 24 and store.lookups)
-            store.gate.set()
-        assert [[one["entityId"] for one in answer.result().json()] for answer in answers] == [
-            [uid(n % 10)] for n in range(24)
-        ]
-        assert store.lookups <= 8
-
-
 @pytest.mark.slow
 def test_16_threads_get_their_own_answers(base: str, filled: es.EnrichmentStore):
     """Sixteen clients of two organizations at once, good and bad requests mixed: every answer is the right one."""

@@ -25,7 +25,7 @@ from enrichstatus.lookup.arguments import (
     parse_options,
     parse_org,
 )
-from enrichstatus.lookup.contract import PREFIX, query_many
+from enrichstatus.lookup.contract import PREFIX, query
 from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of, refuse_clash
 from enrichstatus.lookup.tasks import COERCE, check, problems, task_names, task_tables
 from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, Epoch, listed, parse_statuses, record_names
@@ -203,10 +203,7 @@ class SparkEnrichmentStore:
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         options: dict[str, Any] = {"columns": COLUMNS, "how": "inner", "errors": "raise", "prefix": PREFIX}
-        [answer] = query_many(lambda tasks: self._look_up(tasks, question, **options), [body])
-        if isinstance(answer, ValidationError):
-            raise answer
-        return answer
+        return query(lambda tasks: self._look_up(tasks, question, **options), body)
 
     def check_organization(self, *, new: bool = False) -> bool:
         """Say whether there is any record; all of them other organizations' is an error, unless ours is meant to be a `new` one."""
