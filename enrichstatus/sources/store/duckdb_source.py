@@ -376,10 +376,10 @@ class Embedded(Database, ABC):
                 self._known.add(self.org_id)
             return self._holds(con)
 
-    def holds(self, fields: Sequence[str]) -> bool:
-        """Say whether the organization has a record of one of the fields."""
+    def holds(self, fields: Sequence[str] = (), entity_type: str | None = None) -> bool:
+        """Say whether the organization has a record, of one of some fields and of a type of entity if these are given."""
         with self._cursor() as con:
-            return self._holds(con, self.org_id, fields)
+            return self._holds(con, self.org_id, fields, entity_type)
 
     def _strangers(self, con: duckdb.DuckDBPyConnection, org_id: str) -> str:
         """Say that there are records, but none of the organization; nothing where that is not so."""
@@ -391,8 +391,14 @@ class Embedded(Database, ABC):
         return no_records_of(org_id)
 
     @abstractmethod
-    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None, fields: Sequence[str] = ()) -> bool:
-        """Whether there is a record, of an organization or of any, of some fields or of any."""
+    def _holds(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        org_id: str | None = None,
+        fields: Sequence[str] = (),
+        entity_type: str | None = None,
+    ) -> bool:
+        """Whether there is a record, of an organization or of any, of some fields or of any, of a type of entity or of any."""
 
     def _read_files(self) -> Sequence[str]:
         """Name the files that the records lie in, beside a store's own."""

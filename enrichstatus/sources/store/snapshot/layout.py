@@ -59,7 +59,7 @@ class Files(NamedTuple):
 
 
 def digests(high: Numbers, low: Numbers, whose: npt.NDArray[np.uint32], factors: Numbers) -> Numbers:
-    """Give a digest of each key; they can be the same for two keys, which the whole keys then tell apart."""
+    """Give a digest of each key; they can be the same for two keys, which the whole keys then distinguish."""
     mixed = high * factors[0] + low * factors[1] + whose.astype(np.uint64) * factors[2]
     found: Numbers = (mixed ^ (mixed >> np.uint64(29))) * factors[3]
     return found

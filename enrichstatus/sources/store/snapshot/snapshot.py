@@ -54,25 +54,25 @@ class Snapshot:
         """Answer the keys of a frame with some columns; None where that is for the database."""
         if not _COLUMNS.issuperset(names):
             return None
-        keys, asked = self._vocabulary.keys_of_table(tasks), Question.of(org_id, limits, now)
-        if keys is None or asked is None:
+        keys, question = self._vocabulary.keys_of_table(tasks), Question.of(org_id, limits, now)
+        if keys is None or question is None:
             return None
-        found = self._find(keys, asked.org_id)
-        return pa.table({"position": found.position, **self._columns(found.rows, asked, names)})
+        found = self._find(keys, question.org_id)
+        return pa.table({"position": found.position, **self._columns(found.rows, question, names)})
 
     def objects(self, body: Any, org_id: str | None, limits: Limits, now: Instant) -> bytes | None:
         """Answer a request of the contract, as JSON; None where that is for the database."""
-        keys, asked = self._vocabulary.keys_of_body(body), Question.of(org_id, limits, now)
-        if keys is None or asked is None:
+        keys, question = self._vocabulary.keys_of_body(body), Question.of(org_id, limits, now)
+        if keys is None or question is None:
             return None
-        found = self._find(keys, asked.org_id)
+        found = self._find(keys, question.org_id)
         if not len(found.place):
             return b"[]"
         # a task that comes twice has one object, where it stood first
         first = np.sort(np.unique(found.place, return_index=True)[1])
         place, rows = found.place[first], found.rows.take(first)
         kinds = rows["whose"].astype(np.int64) % self._kinds
-        statuses = self._statuses.codes(rows["said"], self._timed_out(rows, kinds, asked))
+        statuses = self._statuses.codes(rows["said"], self._timed_out(rows, kinds, question))
         begins, ends = rows["tail"], self._files.rows["tail"][place + 1]
         tails = map(self._files.tails.__getitem__, map(slice, begins.tolist(), ends.tolist()))
         return self._wire.write(rows, kinds, statuses, tails)
@@ -103,15 +103,15 @@ class Snapshot:
             return _Found(task, place, rows)
         return _Found(task[match], place[match], rows[match])
 
-    def _timed_out(self, rows: npt.NDArray[np.void], kind: Codes, asked: Question) -> Flags:
-        return self._statuses.timed_out(rows["said"], rows["created"], kind % len(self._vocabulary.fields), asked)
+    def _timed_out(self, rows: npt.NDArray[np.void], kind: Codes, question: Question) -> Flags:
+        return self._statuses.timed_out(rows["said"], rows["created"], kind % len(self._vocabulary.fields), question)
 
-    def _columns(self, rows: npt.NDArray[np.void], asked: Question, names: Sequence[str]) -> dict[str, pa.Array]:
+    def _columns(self, rows: npt.NDArray[np.void], question: Question, names: Sequence[str]) -> dict[str, pa.Array]:
         kind = rows["whose"].astype(np.int64) % self._kinds
         field, said = kind % len(self._vocabulary.fields), rows["said"]
-        timed_out = self._timed_out(rows, kind, asked)
+        timed_out = self._timed_out(rows, kind, question)
         # as DuckDB divides
-        age = (asked.now - rows["created"]) / 1e6
+        age = (question.now - rows["created"]) / 1e6
         columns: dict[str, Callable[[], pa.Array]] = {
             "id": lambda: texts(uuids(rows["idHigh"], rows["idLow"])),
             "createdAt": lambda: _instants(rows)[0],
@@ -121,11 +121,11 @@ class Snapshot:
             "field": lambda: _words(field, self._vocabulary.fields),
             "status": lambda: _words(self._statuses.codes(said, timed_out), self._statuses.words),
             "dataFound": lambda: pa.array(FOUND).take(pa.array(said % len(FOUND))),
-            "orgId": lambda: pa.repeat(pa.scalar(asked.org_id), len(rows)),
+            "orgId": lambda: pa.repeat(pa.scalar(question.org_id), len(rows)),
             "reason": lambda: _words(self._statuses.reasons(said, timed_out), REASONS),
             "age": lambda: pa.array(age),
             "expiresIn": lambda: pa.array(
-                np.maximum(asked.maximum[field] - age, 0), mask=~self._statuses.pending(said)
+                np.maximum(question.maximum[field] - age, 0), mask=~self._statuses.pending(said)
             ),
         }
         return {name: columns[name]() for name in names}
