@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 
 import enrichstatus as es
+from tests.support.cases import cases
 from tests.support.factory import ORG, record, uid
 from tests.support.polled import NEVER, Clock, Service, numbered, polled, statuses
 
@@ -32,6 +34,7 @@ class Told:
     def __init__(self, clock: Clock, record_at: Callable[[float], dict[str, Any] | None]):
         self.clock, self.start, self.record_at = clock, clock.instant(), record_at
         self.requests = 0
+        self.answers: dict[str, pd.DataFrame] = {}
 
     def instant(self, seconds: float) -> str:
         return (self.start + timedelta(seconds=seconds)).isoformat()
@@ -39,12 +42,16 @@ class Told:
     def lookup(self, tasks: pd.DataFrame, *, columns: Any = ("status", "dataFound")) -> pd.DataFrame:
         self.requests += 1
         found = self.record_at((self.clock.instant() - self.start).total_seconds())
+        told = f"{found} {columns} {tasks.to_dict()}"
+        if told in self.answers:  # it is the same record as before
+            return self.answers[told].copy()
         with es.EnrichmentStore(org_id=ORG) as store:
             if found is not None:
                 members = {name: self.instant(found[name]) for name in ("createdAt", "updatedAt") if name in found}
                 store.load([record(0, status="pending", dataFound=None, id=uid(500)) | found | members])
             answer: pd.DataFrame = store.lookup(tasks, columns=columns, now="1970-01-01")
-        return answer
+        self.answers[told] = answer
+        return answer.copy()
 
 
 def pending(made: float, **members: Any) -> dict[str, Any]:
@@ -58,6 +65,7 @@ def finished(made: float, wrote: float, **members: Any) -> dict[str, Any]:
 # --- clocks -------------------------------------------------------------------------------------------------------------------
 
 
+@cache
 def _cost(ahead: float, told: bool) -> tuple[int, float]:
     """Poll 1,500 tasks of a service whose clock is ahead; gives the requests, and the mean delay until an end is noticed."""
     clock = Clock()
@@ -74,8 +82,13 @@ def _cost(ahead: float, told: bool) -> tuple[int, float]:
     return service.requests, float((noticed - ends).mean())
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["Date", "records alone"])
-@pytest.mark.parametrize("ahead", [600, -600, 90, -90])
+@pytest.mark.parametrize(
+    ("ahead", "told"),
+    [
+        *((600, True), (-600, False), (90, False), (-90, True)),
+        *((600, False), (-600, True), (90, True), (-90, False)),
+    ][: cases(4, 8)],
+)
 def test_clocks_that_differ_cost_a_tenth_at_most(ahead: float, told: bool):
     """With clocks ten minutes apart, either way, `Adaptive` needs no more than a tenth more requests, and notices ends as soon."""
     requests, delay = _cost(0, told=False)
