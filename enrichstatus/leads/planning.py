@@ -63,7 +63,7 @@ _OPEN = _CODES["timed_out_here"]
 _RETRIED = {"timeout": ("timed_out_here", "timed_out_there"), "failed": ("failed",)}
 _ADDED, _EXPIRES = ("action", "reason", "cost"), "expiresOn"
 #: What a plan looks up.
-_ASKED = ("reason", "status", "createdAt", "updatedAt")
+_COLUMNS = ("reason", "status", "createdAt", "updatedAt")
 _INSTANT = SCHEMA.field("createdAt").type
 
 Time = str | float | timedelta
@@ -100,7 +100,7 @@ def plan(
         Credits that may be spent: so many, or what the service says that are left. The tasks are bought by `priority` as far as they
         can be paid; the others are ``over_budget``.
     client : EnrichmentClient, optional
-        Whom ``budget="balance"`` asks for the balance; the source unless given.
+        The service whose balance ``budget="balance"`` means; the source unless given.
     priority : str, optional
         A column of numbers: the greatest are bought first, those without one last. Unless given, the first in the list are.
     retry : sequence of str
@@ -169,10 +169,10 @@ def plan(
                 f"needs the price of {listed(unpriced)}, which the costs do not have.", argument="budget"
             )
         notes = _empty(source, new_organization) if len(frame) else []
-        asked = None if now is None else moment  # a service uses its own clock, unless `now` is given
+        instant = None if now is None else moment  # a service uses its own clock, unless `now` is given
         # before the records: when an answer comes, they replace the lease
         leased = _leased(con, leases)
-        found = source.lookup(keys, columns=_ASKED, errors="coerce", now=asked)
+        found = source.lookup(keys, columns=_COLUMNS, errors="coerce", now=instant)
         reason: Codes = pc.index_in(found["reason"], pa.array(WORDS)).to_numpy()
         _warn_of_entities(source, reason, con)
         made, ended = (found[name].to_numpy() for name in ("createdAt", "updatedAt"))
@@ -191,7 +191,7 @@ def plan(
         action[twice["position"]] = _DUPLICATE
         leased = leased.filter(pa.array(_BUYING[action[leased["position"]]]))
         action[leased["position"]] = _IN_FLIGHT
-        mistaken = _mistaken(source, con, keys, np.flatnonzero((action == _TRIGGER) & (remark == 0)), reason, asked)
+        mistaken = _mistaken(source, con, keys, np.flatnonzero((action == _TRIGGER) & (remark == 0)), reason, instant)
         action[mistaken["position"]] = _INVALID
         remarks = [twice, leased, mistaken]
         if np.any(reason == _CODES["invalid"]):

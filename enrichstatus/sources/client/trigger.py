@@ -49,7 +49,7 @@ class TriggerReport:
     left : pandas.DataFrame
         Those that were not requested: all, in a dry run.
     in_flight : pandas.DataFrame
-        Those that another call has leased or bought meanwhile, or of which there was no record in the answer.
+        Those that another call has leased or bought meanwhile, and those without a record in the answer.
     credits : float
         What those bought cost, by the prices of the plan; in a dry run what all would.
     requests : list of dict
@@ -226,28 +226,28 @@ class _Run:
                     f"request costs {number(price)}: together more than the limit of {number(self._most)}. Either the service charges "
                     "other prices than the plan has, or somebody else buys at the same time"
                 )
-            taken = self._leases.take(wanted, _moment(self._client, self._now))
-            self._flying.append(_without(wanted, taken))
-            if taken.num_rows:
-                self._request(taken)
+            leased = self._leases.take(wanted, _moment(self._client, self._now))
+            self._flying.append(_without(wanted, leased))
+            if leased.num_rows:
+                self._request(leased)
             drawn.add(wanted.num_rows)
         return self.report()
 
-    def _request(self, taken: pa.Table) -> None:
-        """Send one request, once; what it was answered with takes the place of the leases."""
-        body = {"personIds": taken["entityId"].to_pylist(), "field": taken["field"][0].as_py()}
+    def _request(self, leased: pa.Table) -> None:
+        """Send one request, once; its records replace the leases."""
+        body = {"personIds": leased["entityId"].to_pylist(), "field": leased["field"][0].as_py()}
 
         def read(content: bytes) -> pa.Table:
             return replies.table(replies.parse(content), self._client._statuses)
 
         self._sent.append(body)
-        self._flying.append(taken)
+        self._flying.append(leased)
         try:
             records = self._client._request_one(json.dumps(body), read, _TRIGGER)
         except EnrichStatusError as error:
             if getattr(error, "http_status", None) in _REFUSED:
                 self._flying.pop()
-                self._leases.refused(taken)
+                self._leases.refused(leased)
                 self._stop(f"The service refused a request: {error}", error)
             self._stop(
                 f"A request was not answered: {str(error).removesuffix('.')}. Whether it has bought is not known, so it is not "
@@ -255,8 +255,8 @@ class _Run:
                 error,
             )
         self._keeping(lambda: _refuse_strangers(records, self._leases.org_id))
-        self._flying[-1] = self._keeping(lambda: self._leases.answered(records, taken))
-        self._bought.append(_without(taken, self._flying[-1]))
+        self._flying[-1] = self._keeping(lambda: self._leases.answered(records, leased))
+        self._bought.append(_without(leased, self._flying[-1]))
 
     def _keeping(self, work: Callable[[], T]) -> T:
         """Do something whose failure must not hide what was bought."""

@@ -265,11 +265,11 @@ class Scan(Embedded):
             with super()._cursor() as con:
                 yield con
         except StoreError as error:
-            told = re.search(r"enrichstatus: (.*)", str(error))
-            if told is None:
+            found = re.search(r"enrichstatus: (.*)", str(error))
+            if found is None:
                 raise
             raise ValidationError(
-                f"{told[1].rstrip('.')}. Fix it.", instead=("errors", "reject", "leave such records out")
+                f"{found[1].rstrip('.')}. Fix it.", instead=("errors", "reject", "leave such records out")
             ) from error
 
 

@@ -206,7 +206,7 @@ class EnrichmentStore(Embedded):
     ) -> Scan:
         """Look up records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
 
-        Files in folders by organization (``orgId=org_1/``) are read for that organization alone. Records are taken as they lie: of
+        Files in folders by organization (``orgId=org_1/``) are read for that organization alone. Records are read as they lie: of
         several versions of one the newest wins, as in a store, unless its ``createdAt`` or its key has changed.
 
         Parameters
@@ -225,7 +225,7 @@ class EnrichmentStore(Embedded):
         statuses : mapping, optional
             As for a store.
         errors : {"raise", "reject"}
-            What bad records of the asking organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
+            What bad records of the organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
         epoch : {"s", "ms", "us"}, optional
             The unit of instants that are numbers, as for `load`.
 
