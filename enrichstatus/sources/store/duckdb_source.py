@@ -135,8 +135,8 @@ class Embedded(Database, ABC):
 
             def at_once(given: pa.Table, names: tuple[str, ...]) -> pa.Table | None:
                 nonlocal answered
-                whose = question["orgId"][0].as_py()
-                table = snapshot.answers(given, names, whose, self._limits, now) if snapshot else None
+                whose, moment = question["orgId"][0].as_py(), question["now"][0].as_py()
+                table = snapshot.answers(given, names, whose, self._limits, moment) if snapshot else None
                 answered = table.num_rows if table else 0
                 return table
 

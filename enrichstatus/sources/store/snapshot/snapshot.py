@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.schema import COLUMNS, ENTITY_TYPES, EXPLANATION, SCHEMA
-from enrichstatus.sources.store.snapshot.layout import FOUND, NEVER, digests, place_bits, write
+from enrichstatus.sources.store.snapshot.layout import FOUND, NEVER, bucket_bits, digests, place_bits, write
 from enrichstatus.sources.store.snapshot.rules import REASONS, Codes, Flags, Keys, Question, Statuses, Vocabulary
 from enrichstatus.sources.store.snapshot.wire import Instants, Wire, texts, uuids
 
@@ -42,6 +42,7 @@ class Snapshot:
         self._statuses = Statuses(self._files.statuses)
         self._wire = Wire(self._vocabulary.kinds, self._statuses.words, Instants(*self._files.span))
         self._bits = place_bits(len(self._files.directory))
+        self._after_bucket = np.uint64(64) - bucket_bits(len(self._files.directory))
         self._mask = (np.uint64(1) << self._bits) - np.uint64(1)
 
     def __len__(self) -> int:
@@ -78,31 +79,29 @@ class Snapshot:
 
     def _find(self, keys: Keys, org_id: str) -> _Found:
         """Find the row of each key of an organization."""
-        code, index, rows = self._files.organizations.get(org_id), self._files.directory, self._files.rows
-        place = np.full(len(keys.high), -1)
-        found = np.empty(len(place) if code is not None else 0, rows.dtype)
-        if code is not None and len(index):
-            whose = (keys.kind + code * self._kinds).astype(np.uint32)
-            wanted = digests(keys.high, keys.low, whose, self._files.factors) >> self._bits
-            at = np.searchsorted(index, wanted << self._bits)
-            left = np.arange(len(at))
-            while True:
-                entries = index[np.minimum(at[left], len(index) - 1)]
-                same = (entries >> self._bits == wanted[left]) & (at[left] < len(index))
-                left, candidates = left[same], (entries[same] & self._mask).astype(np.int64)
-                if not len(left):
-                    break
-                there = rows.take(candidates)
-                # the whole key: another one, of whatever organization, can have the same digest
-                match = there["high"] == keys.high[left]
-                match &= there["low"] == keys.low[left]
-                match &= there["whose"] == whose[left]
-                place[left[match]] = candidates[match]
-                found[left[match]] = there[match]
-                left = left[~match]
-                at[left] += 1
-        position = np.flatnonzero(place >= 0)
-        return _Found(position, place[position], found.take(position))
+        files = self._files
+        code = files.organizations.get(org_id)
+        if code is None:
+            keys, code = Keys(keys.high[:0], keys.low[:0], keys.kind[:0]), 0
+        whose = (keys.kind + code * self._kinds).astype(np.uint32)
+        wanted = digests(keys.high, keys.low, whose, files.factors)
+        bucket = (wanted >> self._after_bucket).astype(np.int64)
+        first = files.starts.take(bucket).astype(np.int64)
+        count = files.starts.take(bucket + 1).astype(np.int64) - first
+        # each task with each entry of the directory that begins like its digest: with 1 or 2, as a rule
+        task = np.repeat(np.arange(len(count)), count)
+        at = np.arange(len(task)) + np.repeat(first - (count.cumsum() - count), count)
+        entries = files.directory.take(at)
+        same = entries >> self._bits == wanted.take(task) >> self._bits
+        task, place = task[same], (entries[same] & self._mask).astype(np.int64)
+        rows = files.rows.take(place)
+        # the whole key: another one, of whatever organization, can have the same digest
+        match = rows["high"] == keys.high.take(task)
+        match &= rows["low"] == keys.low.take(task)
+        match &= rows["whose"] == whose.take(task)
+        if match.all():
+            return _Found(task, place, rows)
+        return _Found(task[match], place[match], rows[match])
 
     def _timed_out(self, rows: npt.NDArray[np.void], kind: Codes, question: Question) -> Flags:
         return self._statuses.timed_out(rows["said"], rows["created"], kind % len(self._vocabulary.fields), question)
