@@ -23,12 +23,11 @@ from enrichstatus.lookup.arguments import (
     Errors,
     How,
     Instant,
-    choice,
     parse_columns,
     parse_fields,
     parse_limits,
+    parse_options,
     parse_org,
-    parse_prefix,
 )
 from enrichstatus.lookup.contract import PREFIX, query
 from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of
@@ -136,8 +135,8 @@ class Embedded(Database, ABC):
 
             def at_once(given: pa.Table, names: tuple[str, ...]) -> pa.Table | None:
                 nonlocal answered
-                whose = question["orgId"][0].as_py()
-                table = snapshot.answers(given, names, whose, self._limits, now) if snapshot else None
+                whose, moment = question["orgId"][0].as_py(), question["now"][0].as_py()
+                table = snapshot.answers(given, names, whose, self._limits, moment) if snapshot else None
                 answered = table.num_rows if table else 0
                 return table
 
@@ -226,9 +225,7 @@ class Embedded(Database, ABC):
         ...                           now="2026-11-16T09:00:00Z"))
         2,000 tasks read, 2,000 rows written to ...status.parquet: 20 failed, 1,090 finished, 843 no record, 10 pending, 37 timeout
         """
-        names = parse_columns(columns)
-        choice("how", how, ("left", "inner"))
-        choice("errors", errors, ("raise", "coerce"))
+        names = parse_options(columns, how, errors, prefix)
         if require is not None:
             check_required(require)
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
@@ -256,7 +253,7 @@ class Embedded(Database, ABC):
                 names=names,
                 how=how,
                 errors=errors,
-                prefix=parse_prefix(prefix),
+                prefix=prefix,
                 require=require,
                 progress=shown,
                 register=lambda: self._register(con, question["orgId"][0].as_py(), names),
@@ -335,21 +332,8 @@ class Embedded(Database, ABC):
     def query_at_once(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> bytes | None:
         """Answer the contract's request as JSON where that takes a millisecond: for a server, which would not wait for longer.
 
-        Parameters
-        ----------
-        body, org_id, now
-            As for `query`.
-
-        Returns
-        -------
-        bytes or None
-            The JSON of what `query` gives; None for a body that breaks the contract, or writes a UUID in an unusual way, and of a store
-            without ``preload=True``: `query` answers that.
-
-        Raises
-        ------
-        StoreError
-            The store is closed, or its file cannot be read.
+        Arguments and errors are those of `query`. It gives None for a body that breaks the contract, or that writes a UUID in an unusual
+        way, and without ``preload=True``: `query` answers these.
         """
         snapshot = self._snapshot
         if snapshot is None:
@@ -376,10 +360,10 @@ class Embedded(Database, ABC):
                 self._known.add(self.org_id)
             return self._holds(con)
 
-    def holds(self, fields: Sequence[str]) -> bool:
-        """Say whether the organization has a record of one of the fields."""
+    def holds(self, fields: Sequence[str] = (), entity_type: str | None = None) -> bool:
+        """Say whether the organization has a record, of one of some fields and of a type of entity if these are given."""
         with self._cursor() as con:
-            return self._holds(con, self.org_id, fields)
+            return self._holds(con, self.org_id, fields, entity_type)
 
     def _strangers(self, con: duckdb.DuckDBPyConnection, org_id: str) -> str:
         """Say that there are records, but none of the organization; nothing where that is not so."""
@@ -391,8 +375,14 @@ class Embedded(Database, ABC):
         return no_records_of(org_id)
 
     @abstractmethod
-    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None, fields: Sequence[str] = ()) -> bool:
-        """Whether there is a record, of an organization or of any, of some fields or of any."""
+    def _holds(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        org_id: str | None = None,
+        fields: Sequence[str] = (),
+        entity_type: str | None = None,
+    ) -> bool:
+        """Whether there is a record, of an organization or of any, of some fields or of any, of a type of entity or of any."""
 
     def _read_files(self) -> Sequence[str]:
         """Name the files that the records lie in, beside a store's own."""
