@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.files import read as files
+from enrichstatus.files.text import check_options
 from enrichstatus.files.write import as_text
 from enrichstatus.schema import KEY, PANDAS_TYPES, listed
 
@@ -84,6 +85,7 @@ def read(data: Any, *, encoding: str | None = None, skip: int = 0, multiline: bo
     """Read anything tabular: see the module's first line for the kinds; the options are those of files."""
     if isinstance(data, (_Pandas, _Polars, _Arrow, _Narwhals)):
         return data
+    check_options(encoding, skip, multiline)
     module = type(data).__module__
     if module.partition(".")[0] == "narwhals" and hasattr(data, "columns"):
         # of whichever of its promises, e.g. narwhals.stable.v1

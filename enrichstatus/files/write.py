@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from enrichstatus.errors import EnrichStatusError, ValidationError
+from enrichstatus.errors import EnrichStatusError, ValidationError, quoted
 from enrichstatus.files.read import PathLike
 from enrichstatus.schema import PANDAS_TYPES, listed
 
@@ -311,7 +311,11 @@ class Output:
     def __init__(self, path: PathLike, *, overwrite: bool = False, bom: bool = False):
         text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
         if not text or "\0" in text:
-            raise ValidationError(f"The output is the path of a file or a folder, not {path!r}.")
+            raise ValidationError(f"The output is the path of a file or a folder, not {quoted(path)}.")
+        try:
+            os.fsencode(text)
+        except UnicodeError as error:
+            raise ValidationError(f"{text!r} cannot be the name of a file: {error}") from error
         # whole, and where a link leads: that is what is made anew
         self.path = Path(os.path.realpath(Path(text).expanduser()))
         try:

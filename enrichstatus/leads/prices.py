@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.frames import Frame, Rows
-from enrichstatus.lookup.arguments import parse_number
+from enrichstatus.lookup.arguments import column_named, parse_number
 from enrichstatus.schema import listed
 
 Numbers = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ def _is_pair(name: object) -> bool:
 def parse_budget(budget: object) -> float:
     """Check an amount of credits."""
     if isinstance(budget, str):
-        raise ValidationError(f'takes a number of credits, or "balance", not {budget!r}.', argument="budget")
+        raise ValidationError(f'takes a number of credits, or "balance", not {quoted(budget)}.', argument="budget")
     return parse_number("budget", budget, least=0, what="number of credits")
 
 
@@ -61,10 +61,7 @@ def priorities(frame: Frame, name: str | None) -> Numbers | None:
     """Read the column of a priority; what has none comes last."""
     if name is None:
         return None
-    if frame.columns.count(name) != 1:
-        raise ValidationError(
-            f"names a column of the tasks, which are {listed(frame.columns)}; not {name!r}.", argument="priority"
-        )
+    column_named("priority", name, frame.columns, "the tasks")
     column = frame.arrow([name]).column(0)
     try:
         return column.cast(pa.float64()).fill_null(-math.inf).to_numpy()  # type: ignore[no-any-return]

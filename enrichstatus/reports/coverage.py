@@ -11,8 +11,9 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame
-from enrichstatus.lookup.arguments import parse_number
-from enrichstatus.outcomes import ENDED, LABELS, places
+from enrichstatus.lookup.arguments import parse_number, parse_prefix
+from enrichstatus.lookup.tasks import unusable
+from enrichstatus.outcomes import ENDED, LABELS, OUTCOMES, places
 from enrichstatus.presentation import share
 from enrichstatus.reports.groups import By, comparable, found, parse_by, segment
 from enrichstatus.reports.report import Report
@@ -72,8 +73,10 @@ def coverage(status: Any, by: By = "field", *, prefix: str = "", small: int = 30
         theirs = [found(frame.columns, name, what="names", argument="by") for name in names]
         columns = comparable(frame.arrow(theirs)).rename_columns(list(names))
     segments = segment(columns, len(frame), taken=(*_COVERAGE, *LABELS))
-    size = len(LABELS)
-    pairs = np.bincount(segments.code * size + places(words, data), minlength=len(segments) * size)
+    size, place = len(LABELS), places(words, data)
+    if words.null_count:  # no record, or a bad row
+        place[unusable(frame) & words.is_null().to_numpy()] = list(LABELS).index(OUTCOMES["invalid"].label)
+    pairs = np.bincount(segments.code * size + place, minlength=len(segments) * size)
     counts = pd.DataFrame(pairs.reshape(-1, size), columns=list(LABELS)).astype(np.int64)
     counts["tasks"] = segments.count()
     counts["ended"] = counts[list(ENDED)].sum(axis=1)
@@ -99,10 +102,7 @@ def _is_nothing(frame: Frame) -> bool:
 
 def answers(frame: Frame, prefix: str, who: str = "coverage()") -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """Read ``status`` and ``dataFound`` of a frame."""
-    if not isinstance(prefix, str):
-        raise ValidationError(
-            f"takes the text that the lookup put before its columns, not {prefix!r}.", argument="prefix"
-        )
+    parse_prefix(prefix)
     if _is_nothing(frame):
         return pa.chunked_array([], pa.string()), pa.chunked_array([], pa.bool_())
     try:
@@ -137,7 +137,8 @@ def _wilson(hits: pd.Series[int], trials: pd.Series[int]) -> tuple[Any, Any, Any
 
 
 def _covered(with_data: int, ended: int, left: dict[str, int]) -> str:
-    out = [f"{count:,} {'without a record' if name == 'no record' else name}" for name, count in left.items() if count]
+    words = {"no record": "without a record", "bad row": f"bad row{'s' if left['bad row'] != 1 else ''}"}
+    out = [f"{count:,} {words.get(name, name)}" for name, count in left.items() if count]
     aside = f"; {' and '.join(out)} left out" if out else ""
     if not ended:
         return f"No task has ended{aside}"

@@ -22,12 +22,12 @@ from enrichstatus.lookup.arguments import (
     Errors,
     How,
     Instant,
-    choice,
     parse_columns,
     parse_fields,
+    parse_flags,
     parse_limits,
+    parse_options,
     parse_org,
-    parse_prefix,
 )
 from enrichstatus.lookup.contract import PREFIX, query_many
 from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of
@@ -56,6 +56,7 @@ class Embedded(Database, ABC):
         self.org_id = None if org_id is None else parse_org(org_id)
         #: organizations that are known to have records
         self._known: set[str] = set()
+        parse_flags(read_only=read_only, preload=preload)
         wanted = None if fields is None else parse_fields(fields)
         super().__init__(path, fields=wanted, read_only=read_only, preload=preload)
         try:
@@ -218,9 +219,8 @@ class Embedded(Database, ABC):
         ...                           now="2026-11-16T09:00:00Z"))
         2,000 tasks read, 2,000 rows written to ...status.parquet: 20 failed, 1,090 finished, 843 no record, 10 pending, 37 timeout
         """
-        names = parse_columns(columns)
-        choice("how", how, ("left", "inner"))
-        choice("errors", errors, ("raise", "coerce"))
+        names = parse_options(columns, how, errors, prefix)
+        parse_flags(overwrite=overwrite, bom=bom, progress=progress)
         if require is not None:
             check_required(require)
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
@@ -248,7 +248,7 @@ class Embedded(Database, ABC):
                 names=names,
                 how=how,
                 errors=errors,
-                prefix=parse_prefix(prefix),
+                prefix=prefix,
                 require=require,
                 progress=shown,
                 register=lambda: self._register(con, question["orgId"][0].as_py(), names),
