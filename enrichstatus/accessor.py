@@ -60,7 +60,7 @@ class Enrichment:
         Parameters
         ----------
         source : Source
-            Whom to ask.
+            Where to look them up.
         entity_id, fields, entity_type
             As for `tasks_from_leads`.
         errors, now
@@ -71,7 +71,7 @@ class Enrichment:
         ValidationError
             As from both, and where the list has one of the columns that are added.
         """
-        wide: pd.DataFrame = spread(self._asked(source, entity_id, fields, entity_type, errors, now))
+        wide: pd.DataFrame = spread(self._looked_up(source, entity_id, fields, entity_type, errors, now))
         added = [name for name in KEY if name != entity_id and name not in self._leads.columns]
         return wide.drop(columns=[name for name in added if name in wide.columns]).set_axis(self._leads.index)
 
@@ -116,9 +116,9 @@ class Enrichment:
         small: int = 30,
     ) -> Report:
         """Say for how much of the list there is data, by field and any of its columns: see `status` and `enrichstatus.coverage`."""
-        return coverage(self._asked(source, entity_id, fields, entity_type, errors, now), by, small=small)
+        return coverage(self._looked_up(source, entity_id, fields, entity_type, errors, now), by, small=small)
 
-    def _asked(
+    def _looked_up(
         self,
         source: Source,
         entity_id: str,

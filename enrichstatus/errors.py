@@ -42,11 +42,21 @@ if TYPE_CHECKING:
     Instead = tuple[str, Value, str]
 
 
-class EnrichStatusError(Exception):
-    """The base of all of them."""
+class _Pickled:
+    """An exception that is the same where it was pickled: Python's own way would call it with the message alone."""
 
-    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, ...]]:
-        return _again, (type(self), self.args, vars(self))
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[Any, ...]]:
+        return _again, (type(self), getattr(self, "args", ()), vars(self))
+
+
+def _again(kind: type[BaseException], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(attributes)
+    return error
+
+
+class EnrichStatusError(_Pickled, Exception):
+    """The base of all of them."""
 
 
 class ValidationError(EnrichStatusError, ValueError):
@@ -155,7 +165,7 @@ class ServiceError(EnrichStatusError):
     http_status : int or None
         What it answered with, if it did.
     retry_after : float or None
-        Seconds for which it wants to be left alone (``Retry-After``), if it did.
+        Seconds for which it wants no request (``Retry-After``), if it said so.
     """
 
     def __init__(self, message: str, http_status: int | None = None, retry_after: float | None = None):
@@ -185,16 +195,13 @@ class PartialLookupError(ServiceError):
         self.causes = causes
 
 
-class LookupInterrupted(KeyboardInterrupt):
+class LookupInterrupted(_Pickled, KeyboardInterrupt):
     """A lookup was interrupted (Ctrl-C); ``.result`` and ``.failed`` are those of `PartialLookupError`."""
 
     def __init__(self, message: str, result: Any, failed: Any):
         super().__init__(message)
         self.result = result
         self.failed = failed
-
-    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, ...]]:
-        return _again, (type(self), self.args, vars(self))
 
 
 class StoreError(EnrichStatusError):
@@ -227,7 +234,7 @@ class TriggerStopped(EnrichStatusError):
     left : pandas.DataFrame
         Those that were not requested.
     in_flight : pandas.DataFrame
-        Those of which it is not known: they are leased, and the next trigger looks them up before it buys anything.
+        Those whose outcome is not known: they are leased, and the next trigger looks them up before it buys anything.
     """
 
     def __init__(self, message: str, report: Any):
@@ -235,15 +242,12 @@ class TriggerStopped(EnrichStatusError):
         self.bought, self.left, self.in_flight = report.bought, report.left, report.in_flight
 
 
-class TriggerInterrupted(KeyboardInterrupt):
+class TriggerInterrupted(_Pickled, KeyboardInterrupt):
     """A trigger was interrupted (Ctrl-C); ``.bought``, ``.left`` and ``.in_flight`` are those of `TriggerStopped`."""
 
     def __init__(self, message: str, report: Any):
         super().__init__(message)
         self.bought, self.left, self.in_flight = report.bought, report.left, report.in_flight
-
-    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, ...]]:
-        return _again, (type(self), self.args, vars(self))
 
 
 class PollDeadline(EnrichStatusError):
@@ -277,7 +281,7 @@ class RequirementError(EnrichStatusError):
         self.report: Any = None
 
 
-class PollInterrupted(KeyboardInterrupt):
+class PollInterrupted(_Pickled, KeyboardInterrupt):
     """A poll was interrupted (Ctrl-C).
 
     Attributes
@@ -289,9 +293,6 @@ class PollInterrupted(KeyboardInterrupt):
     def __init__(self, message: str, update: Any):
         super().__init__(message)
         self.update = update
-
-    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[Any, ...]]:
-        return _again, (type(self), self.args, vars(self))
 
 
 def quoted(value: object) -> str:
@@ -305,10 +306,3 @@ def quoted(value: object) -> str:
 
 def _in_python(name: str, value: Value | None) -> str:
     return f'{name}="{value}"' if isinstance(value, str) else f"{name}={'' if value is None else value}"
-
-
-def _again(kind: type[BaseException], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
-    """Make an exception anew where it was pickled: Python's own way would give `kind` the message alone."""
-    error = kind.__new__(kind, *arguments)
-    vars(error).update(attributes)
-    return error

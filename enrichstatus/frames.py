@@ -61,7 +61,7 @@ class Named(Protocol):
 class Frame(Named, Protocol):
     """A caller's frame, whatever its kind."""
 
-    #: whether rows are JSON objects, in which an absent member cannot be told from a null one
+    #: whether rows are JSON objects, in which an absent member and a null one look the same
     objects: bool
 
     def __len__(self) -> int: ...
@@ -231,7 +231,8 @@ class _Pandas:
         return _Pandas(self.frame.drop(columns=list(names)).reset_index(drop=True), objects=self.objects)
 
     def assign(self, columns: pa.Table) -> pd.DataFrame:
-        new = columns.to_pandas(types_mapper=PANDAS_TYPES.get)
+        # of a few rows the threads would take longer to start than the work
+        new = columns.to_pandas(types_mapper=PANDAS_TYPES.get, use_threads=len(columns) > 10_000)
         # arrays, not Series: an index with duplicates must not be aligned
         return self.frame.assign(**{name: new[name].array for name in new.columns})
 

@@ -25,7 +25,7 @@ def register() -> None:
 def _register() -> None:
     import pandas as pd
 
-    accessor: Any = _enrichment  # a function will do where pandas asks for a class
+    accessor: Any = _enrichment  # a function will do where pandas wants a class
     if getattr(pd.DataFrame, "enrichment", None) is not accessor:
         pd.api.extensions.register_dataframe_accessor("enrichment")(accessor)
 

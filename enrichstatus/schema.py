@@ -39,7 +39,7 @@ COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
 #: What a lookup says of a task beyond its record: its outcome (`outcomes.OUTCOMES`), the record's age, and in how many seconds it
 #: counts as timed out if it stays pending.
 EXPLANATION = pa.schema([("reason", pa.string()), ("age", pa.float64()), ("expiresIn", pa.float64())])
-#: What a trigger has requested, and of which it is not known yet what became: since when, by which call, and the ``createdAt`` of
+#: What a trigger has requested, and whose outcome is not known yet: since when, by which call, and the ``createdAt`` of
 #: the record that there was.
 NO_LEASES = pa.schema(
     [

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from enrichstatus.cli.options import (
+    READING,
     add_command,
-    add_epoch,
-    add_reading,
-    add_statuses,
+    add_options,
     check_outputs,
     opened,
     pair,
@@ -49,9 +48,8 @@ def add(commands: Any) -> None:
         metavar="THEIRS=OURS",
         help="a column that has another name; can be repeated",
     )
-    add_epoch(command)
-    add_statuses(command, "")
-    add_reading(command)
+    add_options(command, "--epoch", "--statuses")
+    add_options(command, *READING, note="CSV files")
 
 
 def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.options import (
+    NOW,
+    OUTPUT,
+    TASKS,
     add_command,
-    add_errors,
-    add_now,
-    add_output,
-    add_prefix,
+    add_options,
     add_source,
-    add_tasks,
     check_outputs,
     check_source,
     fields,
@@ -43,18 +42,17 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Declare the command and its options."""
     command = add_command(commands, "lookup", lookup, help="look up the status of tasks, or of a lead list")
-    add_tasks(command)
+    add_options(command, *TASKS, note="TASKS")
     add_source(command)
     command.add_argument(
         "--columns", default="status,dataFound", metavar="COLUMN,…", help='a record\'s columns to add, or "all"'
     )
-    add_prefix(command, "the columns that are added")
+    add_options(command, "--prefix", note="the columns that are added")
     command.add_argument(
         "--how", choices=["left", "inner"], default="left", help="keep tasks without a record (default), or not"
     )
-    add_errors(command)
-    add_now(command)
-    add_output(command)
+    add_options(command, "--errors", *NOW, note="; with --url it needs --now")
+    add_options(command, *OUTPUT)
     command.add_argument(
         "--memory-limit",
         metavar="SIZE",
@@ -96,15 +94,12 @@ def _lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     evaluated = f", evaluated at {now:%Y-%m-%d %H:%M:%S} UTC\n" if now else "\n"
 
     def show(counts: pd.DataFrame, head: pd.DataFrame) -> None:
-        import shutil
-
         from enrichstatus.cli import summary
         from enrichstatus.presentation import many
 
-        width = shutil.get_terminal_size((100, 24)).columns
         added = [options.prefix + name for name in columns]
         say(f"{many(int(counts['tasks'].sum()), 'task')} {whose}{evaluated}")
-        say(summary.report(counts, head, added=added, prefix=options.prefix, width=width))
+        say(summary.report(counts, head, added=added, prefix=options.prefix))
 
     with open_source(options) as source:
         look_up = _framed if options.base_url or not options.output else _filed

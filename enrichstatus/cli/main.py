@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reach what is required, 130 after Ctrl-C, 143 after SIGTERM, 1 for what failed otherwise.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a name, or our bars, that the terminal has no letters for
+        if isinstance(stream, TextIOWrapper):  # where the terminal cannot show a letter of a name or a bar
             stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     try:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, _REQUIREMENT)
     except (EnrichStatusError, OSError, MemoryError, UnicodeError) as error:
         if isinstance(error, BrokenPipeError):
-            # the reader of a pipe has seen enough; what is left must not be complained of at exit either
+            # the reader has closed the pipe: at exit Python must not complain of what is left to write
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _FAILED
         return _complain(error, _FAILED)
@@ -101,12 +101,12 @@ def _say(text: str) -> None:
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Say what Python would warn of in one line."""
+    """Print a warning in one line."""
     print(f"enrichstatus: {message}", file=sys.stderr)
 
 
 def _spelled(error: ValidationError, options: Mapping[str, str]) -> str:
-    """Give the message with Python's arguments as the command's options; what is no option of it helps nobody."""
+    """Give the message with Python's arguments as the command's options; what is not an option of it is left out."""
     if error.instead is not None:
         name, value, _ = error.instead
         # a lookup's --columns are others than those that load renames
@@ -123,12 +123,12 @@ def _spelled(error: ValidationError, options: Mapping[str, str]) -> str:
     return text if error.problems is None else text.replace(" more in .problems\n", " more\n")
 
 
-#: Arguments that are no options but variables of the environment.
+#: Arguments that are not options but variables of the environment.
 _ENVIRONMENT = {"token": "ENRICHSTATUS_TOKEN"}
 
 
 def _complain(error: object, code: int) -> int:
-    """Say what is wrong in one line, of signs that a terminal does not obey."""
+    """Print an error in one line, without characters that control a terminal."""
     text = str(error).replace(":\n  ", ": ").replace("\n  ", "; ").replace("\n", ". ")
     text = "".join(sign if sign.isprintable() else "�" for sign in text)
     print(f"enrichstatus: {text}", file=sys.stderr)

@@ -28,52 +28,84 @@ def add_command(
     return command
 
 
-def add_tasks(command: Any) -> None:
-    """Declare the tasks, and what makes tasks of a lead list."""
-    command.add_argument("tasks", metavar="TASKS", help="tasks (entityId, field), or a lead list with --entity-id")
-    command.add_argument("--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID")
-    command.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields to look up (default: all)")
-    command.add_argument("--entity-type", metavar="TYPE", help="with --entity-id: person (default) or company")
-    add_reading(command, "TASKS")
+READING = ("--encoding", "--skip", "--multiline")
+TASKS = ("tasks", "--entity-id", "--fields", "--entity-type", *READING)
+SERVICE = ("--allow-http", "--rate")
+NOW = ("--now", "--max-processing-time")
+OUTPUT = ("-o --output", "--excel-csv")
+#: The options that several commands have, as argparse declares them. A command fills in ``{note}``.
+_SHARED: dict[str, dict[str, Any]] = {
+    "tasks": {"metavar": "TASKS", "help": "tasks (entityId, field), or a lead list with --entity-id"},
+    "--entity-id": {"metavar": "COLUMN", "help": "the column of a lead list that holds the entity's UUID"},
+    "--fields": {"metavar": "FIELD,…", "help": "with --entity-id: the fields to look up (default: all)"},
+    "--entity-type": {"metavar": "TYPE", "help": "with --entity-id: person (default) or company"},
+    "--encoding": {
+        "metavar": "NAME",
+        "help": "how files are encoded, e.g. cp1252 (default: UTF-8, or as their byte order mark says)",
+    },
+    "--skip": {"type": int, "metavar": "LINES", "help": "leave out so many lines above the header of {note}"},
+    "--multiline": {
+        "action": "store_true",
+        "default": None,
+        "help": "read cells in quotes that hold what looks like whole rows",
+    },
+    "--epoch": {
+        "metavar": "UNIT",
+        "help": "{note}createdAt and updatedAt are numbers of seconds (s), milliseconds (ms) or microseconds (us) since 1970",
+    },
+    "--url": {
+        "dest": "base_url",
+        "metavar": "URL",
+        "help": "the service to look in; its token is read from ENRICHSTATUS_TOKEN in the environment",
+    },
+    "--allow-http": {
+        "action": "store_true",
+        "default": None,
+        "help": "with --url: send the token over plain http to another machine than this one",
+    },
+    "--rate": {
+        "metavar": "N/TIME",
+        "help": "with --url: make no more requests than so many in such a time, e.g. 600/min or 10/s",
+    },
+    "--statuses": {
+        "action": "append",
+        "metavar": "WORD=STATUS,…",
+        "help": "what other words for a status mean, e.g. in_progress=pending,COMPLETED=finished{note}",
+    },
+    "--now": {"metavar": "INSTANT", "help": "evaluate the timeout rule at this instant (default: now)"},
+    "--max-processing-time": {
+        "action": "append",
+        "metavar": "[FIELD=]TIME",
+        "help": "a task that is pending for longer has timed out, e.g. 800s (default) or phones=30min; can be repeated{note}",
+    },
+    "--errors": {
+        "choices": ["raise", "coerce"],
+        "default": "raise",
+        "help": "where tasks are bad, stop (default), or give them no status",
+    },
+    "--prefix": {"default": "", "metavar": "TEXT", "help": "put this before the names of {note}"},
+    "-o --output": {"metavar": "FILE", "help": "write the rows: .csv .tsv .parquet .json .ndjson; replaces a file"},
+    "--excel-csv": {
+        "dest": "bom",
+        "action": "store_true",
+        "default": None,
+        "help": "with -o FILE.csv: write for Excel, with a byte order mark and formulas as text",
+    },
+}
 
 
-def add_reading(command: Any, whose: str = "CSV files") -> None:
-    """Declare how files of text are read; lines are left out above the header of `whose`."""
-    command.add_argument(
-        "--encoding",
-        metavar="NAME",
-        help="how files are encoded, e.g. cp1252 (default: UTF-8, or as their byte order mark says)",
-    )
-    command.add_argument(
-        "--skip", type=int, metavar="LINES", help=f"leave out so many lines above the header of {whose}"
-    )
-    command.add_argument(
-        "--multiline",
-        action="store_true",
-        default=None,
-        help="read cells in quotes that hold what looks like whole rows",
-    )
-
-
-def reading(options: argparse.Namespace) -> dict[str, Any]:
-    """Give how files of text are read."""
-    return {"encoding": options.encoding, "skip": options.skip or 0, "multiline": bool(options.multiline)}
-
-
-def add_epoch(command: Any, note: str = "") -> None:
-    """Declare what instants are that are numbers."""
-    command.add_argument(
-        "--epoch",
-        metavar="UNIT",
-        help=f"{note}createdAt and updatedAt are numbers of seconds (s), milliseconds (ms) or microseconds (us) since 1970",
-    )
+def add_options(command: Any, *options: str, note: str = "", **settings: Any) -> None:
+    """Declare some of the shared options for a command."""
+    for option in options:
+        shared = _SHARED[option] | settings
+        command.add_argument(*option.split(), **shared | {"help": shared["help"].format(note=note)})
 
 
 def add_source(command: Any) -> None:
     """Declare where to look: a store, a service, or record files."""
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--store", metavar="FILE", help="the store to look in; it is only read")
-    add_service(source)
+    add_options(source, "--url")
     source.add_argument("--records", nargs="+", metavar="PATH", help="record files to look in, without a store")
     command.add_argument(
         "--org",
@@ -81,96 +113,20 @@ def add_source(command: Any) -> None:
         metavar="ORG",
         help="with --store or --records: the organization whose records to look in; a service knows it from the token",
     )
-    add_epoch(command, "with --records: ")
-    add_statuses(command, "; with --url or --records")
-    add_service_options(command)
+    add_options(command, "--epoch", note="with --records: ")
+    add_options(command, "--statuses", note="; with --url or --records")
+    add_options(command, *SERVICE)
 
 
-def add_service(command: Any, **settings: Any) -> None:
-    """Declare the service."""
-    command.add_argument(
-        "--url",
-        dest="base_url",
-        metavar="URL",
-        help="the service to look in; its token is read from ENRICHSTATUS_TOKEN in the environment",
-        **settings,
-    )
-
-
-def add_service_options(command: Any) -> None:
-    """Declare how requests are made to a service: also over plain http, and how many in a time."""
-    command.add_argument(
-        "--allow-http",
-        action="store_true",
-        default=None,
-        help="with --url: send the token over plain http to another machine than this one",
-    )
-    command.add_argument(
-        "--rate",
-        metavar="N/TIME",
-        help="with --url: make no more requests than so many in such a time, e.g. 600/min or 10/s",
-    )
-
-
-def add_statuses(command: Any, note: str) -> None:
-    """Declare what other words for a status mean than the contract's."""
-    command.add_argument(
-        "--statuses",
-        action="append",
-        metavar="WORD=STATUS,…",
-        help="what other words for a status mean, e.g. in_progress=pending,COMPLETED=finished" + note,
-    )
+def reading(options: argparse.Namespace) -> dict[str, Any]:
+    """Give how files of text are read."""
+    return {"encoding": options.encoding, "skip": options.skip or 0, "multiline": bool(options.multiline)}
 
 
 def statuses(options: argparse.Namespace) -> dict[str, str] | None:
     """Read --statuses, a contract's word for each other."""
     given = [part for text in options.statuses or () for part in text.split(",")]
     return dict(pair(part, "--statuses") for part in given) or None
-
-
-def add_now(command: Any) -> None:
-    """Declare when the timeout rule is evaluated."""
-    command.add_argument("--now", metavar="INSTANT", help="evaluate the timeout rule at this instant (default: now)")
-    add_max_processing_time(command, "; with --url it needs --now")
-
-
-def add_max_processing_time(command: Any, note: str) -> None:
-    """Declare after how long a pending task has timed out."""
-    command.add_argument(
-        "--max-processing-time",
-        action="append",
-        metavar="[FIELD=]TIME",
-        help=f"a task that is pending for longer has timed out, e.g. 800s (default) or phones=30min; can be repeated{note}",
-    )
-
-
-def add_errors(command: Any) -> None:
-    """Declare what becomes of bad tasks."""
-    command.add_argument(
-        "--errors",
-        choices=["raise", "coerce"],
-        default="raise",
-        help="where tasks are bad, stop (default), or give them no status",
-    )
-
-
-def add_prefix(command: Any, columns: str) -> None:
-    """Declare the prefix of the columns that are added."""
-    command.add_argument("--prefix", default="", metavar="TEXT", help=f"put this before the names of {columns}")
-
-
-def add_output(command: Any) -> None:
-    """Declare where the rows are written."""
-    command.add_argument(
-        "-o", "--output", metavar="FILE", help="write the rows: .csv .tsv .parquet .json .ndjson; replaces a file"
-    )
-    command.add_argument(
-        "--excel-csv",
-        dest="bom",
-        action="store_true",
-        default=None,
-        help="with -o FILE.csv: write for Excel, with a byte order mark and formulas as text",
-    )
 
 
 def spelling(options: argparse.Namespace) -> dict[str, str]:
@@ -343,7 +299,7 @@ def service(options: argparse.Namespace, **settings: Any) -> EnrichmentClient:
 
 
 def opened(path: str, **settings: Any) -> EnrichmentStore:
-    """Open a store of the command line; a file that is no store is bad input, one that somebody else holds is not."""
+    """Open a store of the command line; a file that is not a store is bad input, one that somebody else holds is not."""
     from enrichstatus.sources.store.store import EnrichmentStore
 
     try:

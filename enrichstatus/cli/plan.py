@@ -7,16 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from enrichstatus.cli.options import (
+    NOW,
+    OUTPUT,
+    SERVICE,
+    TASKS,
     add_command,
-    add_max_processing_time,
-    add_now,
-    add_output,
-    add_prefix,
-    add_service,
-    add_service_options,
+    add_options,
     add_source,
-    add_statuses,
-    add_tasks,
     check_leads,
     check_outputs,
     check_source,
@@ -42,12 +39,12 @@ def add(commands: Any) -> None:
         help="show for each task whether to buy it, and at what cost",
         description="Show for each task whether to buy it, why, and at what cost. Nothing is triggered.",
     )
-    add_tasks(command)
+    add_options(command, *TASKS, note="TASKS")
     add_source(command)
     _add_choice(command)
-    add_now(command)
-    add_prefix(command, "action, reason and cost, the columns that are added")
-    add_output(command)
+    add_options(command, *NOW, note="; with --url it needs --now")
+    add_options(command, "--prefix", note="action, reason and cost, the columns that are added")
+    add_options(command, *OUTPUT)
     command.add_argument(
         "--requests", metavar="FILE", help="write the bodies for the trigger endpoint, one a line (.ndjson)"
     )
@@ -59,7 +56,7 @@ def add(commands: Any) -> None:
         description="Plan over a store what to buy of a list, and buy it from a service. What is requested is noted in the store "
         "before, so that nothing is bought twice, whatever happens; the records of the answers are loaded into it.",
     )
-    add_tasks(buying)
+    add_options(buying, *TASKS, note="TASKS")
     buying.add_argument(
         "--store",
         dest="into",
@@ -68,10 +65,8 @@ def add(commands: Any) -> None:
         help="the store that is planned with, and gets the records",
     )
     buying.add_argument("--org", dest="org_id", required=True, metavar="ORG", help="the organization that buys")
-    add_service(buying, required=True)
-    add_service_options(buying)
-    add_statuses(buying, "")
-    add_max_processing_time(buying, "")
+    add_options(buying, "--url", required=True)
+    add_options(buying, *SERVICE, "--statuses", "--max-processing-time")
     _add_choice(buying)
     buying.add_argument(
         "--max-credits", type=float, required=True, metavar="CREDITS", help="a plan that costs more is refused"
@@ -106,7 +101,7 @@ def _add_choice(command: Any) -> None:
     command.add_argument(
         "--new-organization",
         action="store_true",
-        help="plan for an organization of which there is no record, though there are some of others",
+        help="plan for an organization that has no record, though others have some",
     )
 
 
@@ -130,7 +125,6 @@ def _choice(options: argparse.Namespace) -> dict[str, Any]:
 def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Plan what to buy; `say` gets how much that is and the first rows."""
     import json
-    import shutil
 
     from enrichstatus.cli import summary
     from enrichstatus.files import write as writing
@@ -148,9 +142,8 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         writing.write_text("".join(json.dumps(body) + "\n" for body in bodies), options.requests)
     say(f"{planned}\n")
     added = [options.prefix + name for name in ("action", "reason", "cost")]
-    width = shutil.get_terminal_size((100, 24)).columns
     head, count = summary.head(planned.frame), len(planned)
-    say(summary.rows(head, added=added, prefix=options.prefix, width=width, total=count) if count else "0 rows")
+    say(summary.rows(head, added=added, prefix=options.prefix, total=count) if count else "0 rows")
     written = [f"{many(len(planned), 'row')} written to {options.output}"] if options.output else []
     written += [f"{many(len(bodies), 'request')} to {options.requests}"] if options.requests else []
     if written:

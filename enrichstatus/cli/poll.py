@@ -12,14 +12,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.options import (
+    OUTPUT,
+    SERVICE,
+    TASKS,
     add_command,
-    add_errors,
-    add_output,
-    add_prefix,
-    add_service,
-    add_service_options,
-    add_statuses,
-    add_tasks,
+    add_options,
     check_leads,
     check_outputs,
     opened,
@@ -33,7 +30,6 @@ from enrichstatus.errors import PollDeadline, ValidationError
 
 if TYPE_CHECKING:
     from enrichstatus.polling.update import Update
-    from enrichstatus.sources.store.store import EnrichmentStore
 
 #: The client repeats a request only so often: the poll goes on anyway, and an outage is to be seen soon.
 _RETRIES = 2
@@ -42,7 +38,7 @@ _SHORTEST, _LONGEST = 10.0, 600.0
 
 
 class Terminated(KeyboardInterrupt):
-    """The command was told to stop by SIGTERM; it ends as at Ctrl-C."""
+    """The command got SIGTERM; it ends as at Ctrl-C."""
 
 
 def add(commands: Any) -> None:
@@ -57,10 +53,9 @@ def add(commands: Any) -> None:
         epilog="Exit codes: 0 all have ended; 3 the deadline came, what has not ended is pending and the output is written all "
         "the same; 130 Ctrl-C and 143 SIGTERM, the store keeps what was answered; 2 bad input; 1 failed otherwise.",
     )
-    add_tasks(command)
-    add_service(command, required=True)
-    add_service_options(command)
-    add_statuses(command, "")
+    add_options(command, *TASKS, note="TASKS")
+    add_options(command, "--url", required=True)
+    add_options(command, *SERVICE, "--statuses")
     command.add_argument(
         "--store",
         dest="into",
@@ -85,9 +80,9 @@ def add(commands: Any) -> None:
         default="backoff",
         help="look up after 1, 2, 4 … 60 s (default), or when enough are expected to have ended, learned from those before",
     )
-    add_errors(command)
-    add_prefix(command, "status and dataFound, the columns that are added")
-    add_output(command)
+    add_options(command, "--errors")
+    add_options(command, "--prefix", note="status and dataFound, the columns that are added")
+    add_options(command, *OUTPUT)
 
 
 def poll(options: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -154,38 +149,28 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
     """Poll as the options say, and show each update on stderr when it has been put in `last`."""
     from enrichstatus.polling import bar as bars
     from enrichstatus.polling import poll as polling
+    from enrichstatus.polling.schedules import Adaptive
 
-    shown = sys.stderr.isatty()
     with ExitStack() as stack:
-        # a service that wants to be left alone for longer than a round may take is left alone by the poll, which says so
+        # where the service wants no request for longer than a round may take, the poll waits, and shows it
         limits = {"deadline": _patience(options), "max_retry_after": _LONGEST}
         source = stack.enter_context(service(options, retries=_RETRIES, **limits))
         with read_tasks(options, source.fields) as tasks:
             updates: Any = polling.poll(
                 source,
                 tasks,
-                into=None if options.into is None else stack.enter_context(_memory(options)),
-                schedule=_schedule(options),
+                into=options.into and stack.enter_context(opened(store_file(options.into), org_id=options.org_id)),
+                schedule=Adaptive() if options.schedule == "adaptive" else None,
                 deadline=options.deadline,
                 missing_after=options.missing_after,
                 errors=options.errors,
                 prefix=options.prefix,
             )
-        # closed in this order, whatever happens: the poll lets go of DuckDB, and the bar of its line
+        # whatever happens, both are closed, the bar first
         stack.enter_context(closing(updates))
         noted = _noted(updates, last)
-        followed: Any = bars.follow(noted, shown=True) if shown else _logged(noted)
+        followed: Any = bars.follow(noted, shown=True) if sys.stderr.isatty() else _logged(noted)
         yield from stack.enter_context(closing(followed))
-
-
-def _memory(options: argparse.Namespace) -> EnrichmentStore:
-    return opened(store_file(options.into), org_id=options.org_id)
-
-
-def _schedule(options: argparse.Namespace) -> Any:
-    from enrichstatus.polling.schedules import Adaptive, Backoff
-
-    return Adaptive() if options.schedule == "adaptive" else Backoff()
 
 
 def _patience(options: argparse.Namespace) -> float:
@@ -198,7 +183,7 @@ def _patience(options: argparse.Namespace) -> float:
 
 
 def _noted(updates: Iterable[Update], last: deque[Update]) -> Iterator[Update]:
-    """Take note of each update before it is shown: an interrupt may come meanwhile."""
+    """Keep each update before it is shown, as Ctrl-C may come meanwhile."""
     for update in updates:
         last.append(update)
         yield update
@@ -214,8 +199,6 @@ def _logged(updates: Iterable[Update]) -> Iterator[Update]:
 
 def _report(options: argparse.Namespace, update: Update, say: Callable[[str], None]) -> None:
     """Write the rows, then say what came out."""
-    import shutil
-
     from enrichstatus.cli import summary
     from enrichstatus.polling.update import cost
     from enrichstatus.presentation import duration, many, of_unknown_status
@@ -224,20 +207,12 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
     if options.output:
         write(frame, options.output, options)
     say(
-        f"{update.ended:,} of {update.total:,} tasks have ended, {_answered(update)} by {options.base_url} "
+        f"{update.settled:,} of {update.total:,} tasks are settled, {_answered(update)} by {options.base_url} "
         f"with {cost(update)} in {duration(update.elapsed)}\n"
     )
-    width = shutil.get_terminal_size((100, 24)).columns
     added = [options.prefix + name for name in ("status", "dataFound")]
-    say(
-        summary.report(
-            summary.tally(frame, prefix=options.prefix),
-            summary.head(frame),
-            added=added,
-            prefix=options.prefix,
-            width=width,
-        )
-    )
+    counts = summary.tally(frame, prefix=options.prefix)
+    say(summary.report(counts, summary.head(frame), added=added, prefix=options.prefix))
     if update.unknown:
         say(f"\n{of_unknown_status(update.unknown)}")
     if options.output:
@@ -252,7 +227,7 @@ def _answered(update: Update) -> str:
 
 
 def _late(options: argparse.Namespace, update: Update) -> str:
-    left = update.total - update.ended
+    left = update.total - update.settled
     text = (
         f"{left:,} of {update.total:,} tasks have not ended within {options.deadline}: they are {update.unfinished}, not failed. "
         "Run the same command again to "
@@ -261,7 +236,7 @@ def _late(options: argparse.Namespace, update: Update) -> str:
 
 
 def _interrupted(options: argparse.Namespace, update: Update | None) -> str:
-    how = f"{update.ended:,} of {update.total:,} tasks had ended" if update else "not all had been looked up once"
+    how = f"{update.settled:,} of {update.total:,} tasks were settled" if update else "not all had been looked up once"
     if options.into:
         return f"interrupted: {how}. What was answered is in {options.into}: run the same command again to go on"
     return f"interrupted: {how}. Nothing remembers them; with --store FILE the same command goes on where it was"

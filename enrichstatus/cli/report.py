@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from enrichstatus.cli.options import (
+    NOW,
+    TASKS,
     add_command,
-    add_now,
+    add_options,
     add_source,
-    add_tasks,
     check_outputs,
     check_source,
     instant,
@@ -56,7 +57,7 @@ def add(commands: Any) -> None:
         description="Write one page that opens anywhere, offline too: what became of the tasks, where there is data and where not, "
         "and, of a store or of record files, how long it took and what the money bought.",
     )
-    add_tasks(command)
+    add_options(command, *TASKS, note="TASKS")
     add_source(command)
     command.add_argument("--by", metavar="COLUMN,…", help="columns of the list; each gets a table of its own")
     command.add_argument(
@@ -66,7 +67,7 @@ def add(commands: Any) -> None:
         help="credits for one task (default: purchases are counted)",
     )
     command.add_argument("--title", default="Enrichment of a lead list", help="the page's title")
-    add_now(command)
+    add_options(command, *NOW, note="; with --url it needs --now")
     command.add_argument("-o", "--output", required=True, metavar="FILE", help="the page: .html")
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.options import (
+    READING,
     add_command,
-    add_max_processing_time,
-    add_reading,
+    add_options,
     fields,
     names,
     opened,
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from enrichstatus.simulation import SimulatedStore
-    from enrichstatus.sources.store.store import EnrichmentStore
 
 #: The token of a simulated service that was given no tokens: it protects nothing.
 SIMULATED = "simulated"
@@ -46,14 +45,14 @@ def add(commands: Any) -> None:
         "--tokens", metavar="FILE", help="who may look up: see token new (simulated: the token is simulated)"
     )
     command.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine alone)")
-    command.add_argument("--port", type=_port, default=8000, help="the port; 0 is any that is free (default: 8000)")
+    command.add_argument("--port", type=int, default=8000, help="the port; 0 is any that is free (default: 8000)")
     command.add_argument(
         "--writable",
         action="store_true",
         default=None,
         help="with --store: open it to be written, which keeps others out",
     )
-    add_max_processing_time(command, "; with --store")
+    add_options(command, "--max-processing-time", note="; with --store")
     simulated = command.add_argument_group("simulated service")
     simulated.add_argument(
         "--tasks",
@@ -64,7 +63,7 @@ def add(commands: Any) -> None:
         "--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID"
     )
     simulated.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields triggered (default: all)")
-    add_reading(simulated, "TASKS")
+    add_options(simulated, *READING, note="TASKS")
     simulated.add_argument(
         "--seed", type=int, metavar="N", help="another seed is another course of events (default: 0)"
     )
@@ -91,16 +90,6 @@ def add(commands: Any) -> None:
     new.add_argument("--tokens", required=True, metavar="FILE", help="the tokens file; made where there is none")
 
 
-def _port(text: str) -> int:
-    try:
-        port = int(text)
-    except ValueError:
-        port = -1
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"a port is a whole number from 0 to 65535, not {text!r}")
-    return port
-
-
 def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Serve a store, or a simulated service, until Ctrl-C; `say` gets the address."""
     _check(options)
@@ -122,7 +111,9 @@ def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
                 ready=ready(_what(options, simulated)),
             )
     else:
-        with _stored(options) as store:
+        limits, alone = times(options.max_processing_time), not options.writable
+        path = store_file(options.store)
+        with opened(path, max_processing_time=limits, read_only=alone, preload=alone) as store:
             app = server.create_app(store, options.tokens)
             serving.serve(app, host=options.host, port=options.port, ready=ready(options.store))
 
@@ -166,12 +157,6 @@ def _check(options: argparse.Namespace) -> None:
         refuse_stray(options, ["fields"], "--entity-id, which names the column of a lead list's ids")
     if options.fault_rate is None:
         refuse_stray(options, ["faults"], "--fault-rate, which says how many there are")
-
-
-def _stored(options: argparse.Namespace) -> EnrichmentStore:
-    limits = times(options.max_processing_time)
-    alone = not options.writable
-    return opened(store_file(options.store), max_processing_time=limits, read_only=alone, preload=alone)
 
 
 def _simulated(options: argparse.Namespace) -> SimulatedStore:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from functools import partial
 from itertools import accumulate
 
 import pandas as pd
@@ -29,14 +29,12 @@ def tally(status: pa.Table, *, prefix: str = "") -> pd.DataFrame:
     given = to_pandas(status.select(["field", prefix + "status", prefix + "dataFound"])).set_axis(
         ["field", "status", "dataFound"], axis=1
     )
-    text = PANDAS_TYPES[pa.string()]  # the same, whatever the data: a column of nulls is no column of numbers
+    text = PANDAS_TYPES[pa.string()]  # the same, whatever the data: a column of nulls is not a column of numbers
     typed = given.astype({"field": text, "status": text, "dataFound": "boolean"})
     return typed.groupby(list(typed.columns), dropna=False).size().rename("tasks").reset_index()
 
 
-def report(
-    counts: pd.DataFrame, head: pd.DataFrame, *, added: Sequence[str], prefix: str = "", width: int = 100
-) -> str:
+def report(counts: pd.DataFrame, head: pd.DataFrame, *, added: Sequence[str], prefix: str = "") -> str:
     """Lay out looked-up tasks for a terminal: what became of them, with the share of the ended that has data, then the first rows.
 
     `counts` are those of `tally`; `head` has some rows at the least, and `added` are the answer's columns to show of it.
@@ -58,39 +56,30 @@ def report(
     shown.insert(0, "tasks", table.sum(axis=1).map("{:,}".format))
     shown["ended"] = ended.map("{:,}".format)
     shown["with data, of ended"] = shares.map(lambda part: f"{share(part):>7} {bar(0 if pd.isna(part) else part)}")
-    first = rows(head, added=added, prefix=prefix, width=width, total=total)
+    first = rows(head, added=added, prefix=prefix, total=total)
     # two spaces apart: the heads have spaces of their own
     spans = {name: max(len(str(name)), int(shown[name].str.len().max())) + 1 for name in shown}
-    return f"{shown.rename_axis(index=None, columns=None).to_string(col_space=spans, line_width=width)}\n\n{first}"
+    return f"{shown.rename_axis(index=None, columns=None).to_string(col_space=spans, line_width=_columns())}\n\n{first}"
 
 
-def rows(
-    status: pd.DataFrame,
-    *,
-    added: Sequence[str],
-    prefix: str = "",
-    width: int = 100,
-    most: int = _HEAD,
-    total: int | None = None,
-) -> str:
+def rows(head: pd.DataFrame, *, added: Sequence[str], total: int, prefix: str = "") -> str:
     """Lay out the first rows, of `total`, with the columns there is room for: the answer first, then the caller's own, then the rest."""
-    total = len(status) if total is None else total
-    own = [name for name in status.columns if name not in added and name not in KEY]
-    own = own or [name for name in status.columns if name in ("entityId", "entityType")]
-    cells = status[[*own, "field", *(name for name in added if name != "field")]].head(most).map(label)
+    own = [name for name in head.columns if name not in added and name not in KEY]
+    own = own or [name for name in head.columns if name in ("entityId", "entityType")]
+    cells = head[[*own, "field", *(name for name in added if name != "field")]].map(label)
     spans = {name: max(len(str(name)), int(cells[name].str.len().max())) for name in cells.columns}
     answer = ["field", *(prefix + name for name in ("status", "dataFound", "action", "reason"))]
     wanted = sorted(cells.columns, key=lambda name: (name not in answer, name not in own))
     room = accumulate(spans[name] + 1 for name in wanted)
-    fitting = {name for name, used in zip(wanted, room, strict=True) if used <= width}
+    fitting = {name for name, used in zip(wanted, room, strict=True) if used <= _columns()}
     cells = cells[[name for name in cells.columns if name in fitting]]
     unseen = [many(total - len(cells), "more row")] if total > len(cells) else []
     unseen += [many(len(wanted) - len(fitting), "more column")] if len(fitting) < len(wanted) else []
     more = "\n… " + " and ".join(unseen) if unseen else ""
-    left = {name: partial(_ljust, spans[name]) for name in cells.columns}
+    left = {name: f"{{:<{span}}}".format for name, span in spans.items()}
     lines = cells.to_string(index=False, justify="left", formatters=left).splitlines()
     return "\n".join(line.rstrip() for line in lines) + more
 
 
-def _ljust(span: int, cell: str) -> str:
-    return cell.ljust(span)
+def _columns() -> int:
+    return shutil.get_terminal_size((100, 24)).columns

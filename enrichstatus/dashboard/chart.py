@@ -1,4 +1,4 @@
-"""A picture of the course of a poll: how many had ended by when, and how many are expected to."""
+"""A picture of the course of a poll: how many were settled by when, and how many are expected to be."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _COLOUR = 'color="currentColor"'
 
 
 def picture(progress: Progress, *, live: bool) -> str:
-    """Draw how many had ended by when, and how many are expected to, as a dashed line."""
+    """Draw how many were settled by when, and how many are expected to be, as a dashed line."""
     update = progress.update
     if not update.total:
         return ""
-    points = np.array([*progress.points, (update.elapsed, update.ended)], dtype=float)
+    points = np.array([*progress.points, (update.elapsed, update.settled)], dtype=float)
     far = update.most_in if update.most_in is not None and progress.phase not in ("done", "deadline") else None
     # a long tail ahead must not squeeze what has been
     span = max(update.elapsed + min((far or 0.0) * 1.15, max(update.elapsed, 30.0)), 5.0)
     ahead = ""
-    if far is not None and update.ended < update.total:
+    if far is not None and update.settled < update.total:
         seconds = np.linspace(0, span - update.elapsed, 60)
-        ended = update.ended + update.outlook.ahead(seconds) * (update.total - update.ended)
+        ended = update.settled + update.outlook.ahead(seconds) * (update.total - update.settled)
         # it begins above the course: some have ended unseen since the last request
         way = np.stack([update.elapsed + seconds, ended], axis=1)
         path = _path(np.concatenate([points[-1:], way]), span, update.total)
@@ -42,19 +42,19 @@ def picture(progress: Progress, *, live: bool) -> str:
     area = (
         f'<path d="M{course}L{right:.1f} {bottom:.1f}L{_LEFT} {bottom:.1f}Z" fill="currentColor" fill-opacity=".18"/>'
     )
-    told = f"{update.ended:,} of {update.total:,} had ended after {duration(update.elapsed)}"
+    text = f"{update.settled:,} of {update.total:,} were settled after {duration(update.elapsed)}"
     if far is not None:
-        told += f"; 90 % of the rest are expected within {duration(round(far))}"
+        text += f"; 90 % of the rest are expected within {duration(round(far))}"
     image = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{told}" width="{_WIDTH}" height="{_HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{text}" width="{_WIDTH}" height="{_HEIGHT}" '
         f'viewBox="0 0 {_WIDTH} {_HEIGHT}" font-size="11" font-family="sans-serif" fill="currentColor" {_COLOUR}>'
-        f"<title>{told}</title>{_axes(span, update.total)}{area}"
+        f"<title>{text}</title>{_axes(span, update.total)}{area}"
         f'<path d="M{course}" fill="none" stroke="currentColor" stroke-width="2"/>{ahead}</svg>'
     )
     if not live:
         content = base64.b64encode(image.replace(_COLOUR, f'color="{_GREY}"').encode()).decode()
-        image = f'<img alt="{told}" src="data:image/svg+xml;base64,{content}"/>'
-    return f'<div><div class="title">ended over time, and the estimate ahead</div>{image}</div>'
+        image = f'<img alt="{text}" src="data:image/svg+xml;base64,{content}"/>'
+    return f'<div><div class="title">settled over time, and the estimate ahead</div>{image}</div>'
 
 
 def _place(points: Any, span: float, total: int) -> Any:

@@ -153,7 +153,7 @@ class Dashboard:
         return view.box
 
     def __repr__(self) -> str:
-        # while it rests no request is due
+        # while it is paused no request is due
         update = self.update if self.phase == "waiting" else replace(self.update, next_in=None)
         return f"Dashboard({self.phase}: {update})"
 
@@ -194,7 +194,7 @@ class Dashboard:
             for view in list(self._views):
                 try:
                     view.draw(progress)
-                except Exception:  # of whatever shows it: no reason to end the poll
+                except Exception:  # a view that fails does not end the poll
                     _log.exception("a view of the dashboard cannot be drawn, and is given up")
                     self._views.remove(view)
 
@@ -210,7 +210,7 @@ class _View(Protocol):
     """One place where a dashboard is shown."""
 
     def draw(self, progress: Progress) -> None:
-        """Show how things stand; called from any thread, one at a time."""
+        """Show the progress; called from any thread, one at a time."""
 
 
 class _Widgets:
@@ -242,7 +242,7 @@ class _Widgets:
         return {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
 
     def draw(self, progress: Progress) -> None:
-        # what has not changed is not sent again: the second hand moves one line
+        # what has not changed is not sent again: the countdown changes one line only
         self._phase.value = drawing.frame(drawing.phase(progress), extra=self.name)
         self._line.value = drawing.frame(drawing.line(progress, live=True))
         drawn = (progress.update, drawing.phase(progress))
@@ -265,7 +265,7 @@ class _Html:
         self._name = f"{hidden_by}-still" if hidden_by else ""
         self._style = ""
         if hidden_by:
-            # the place of a view that is live no longer would show an error
+            # a live view of an earlier session would show an error in its place
             self._style = (
                 f"body:has(.{hidden_by}) .{self._name}{{display:none}}"
                 f".jp-OutputArea-child:not(:has(.{hidden_by})):has(+ .jp-OutputArea-child .{self._name}){{display:none}}"
@@ -290,10 +290,10 @@ class _Lines:
     """A line for each update."""
 
     def __init__(self, watch: Watch):
-        self._told: Update | None = watch.progress.update
+        self._shown: Update | None = watch.progress.update
 
     def draw(self, progress: Progress) -> None:
-        if progress.update is not self._told:
-            self._told = progress.update
+        if progress.update is not self._shown:
+            self._shown = progress.update
             sys.stderr.write(f"{progress.update}\n")
             sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""How a poll stands, as HTML: for a page that is light or dark, that may be saved, and that obeys nothing it is shown."""
+"""A poll's progress as HTML: for light and dark pages, readable in a saved notebook, with every text escaped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from enrichstatus.dashboard.chart import picture
@@ -24,7 +23,7 @@ def _name(label: str) -> str:
     return "es-" + label.replace(" ", "-")
 
 
-# Without the style sheet, and without pictures drawn in the page: that is what is left of a saved notebook where it is not trusted.
+# Inline, because a notebook that is not trusted shows neither style sheets nor SVG.
 _BAR = "display:flex;height:20px;border-radius:4px;overflow:hidden;margin:6px 0 4px"
 _MARK = "display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px"
 
@@ -44,7 +43,7 @@ color:var(--jp-ui-font-color1,inherit)}
 .enrichstatus .latest td{text-align:left;padding:1px 6px}
 .enrichstatus ul{list-style:none;margin:0;padding:0}
 """
-# on a dark page of JupyterLab or VS Code; what is inline is for a light one, and for where no style sheet is
+# for a dark page of JupyterLab or VS Code; the inline colours are those of a light page
 STYLE += "".join(
     f"[data-jp-theme-light=false] .{_name(label)},.vscode-dark .{_name(label)}{{background:{outcome.dark}!important}}\n"
     for label, outcome in LABELS.items()
@@ -54,12 +53,12 @@ STYLE += "".join(
 def phase(progress: Progress) -> str:
     """Show what the poll does, which a screen reader reads out when it changes."""
     update = progress.update
-    left = update.total - update.ended
+    left = update.total - update.settled
     said = {
         "ready": "Ready",
         "paused": "Paused",
         "stopped": "Stopped",
-        "done": "Done: all have ended" if update.total else "Done: there are no tasks",
+        "done": "Done: all are settled" if update.total else "Done: there are no tasks",
         "deadline": f"The deadline came: {left:,} have not ended",
         "failed": "Given up",
     }.get(progress.phase, "Polling")
@@ -69,10 +68,10 @@ def phase(progress: Progress) -> str:
 
 
 def line(progress: Progress, *, live: bool) -> str:
-    """Show in numbers how it stands, and what came out or comes next; a page that is not live shows no countdown."""
+    """Show the numbers, and what came out or comes next; a page that is not live shows no countdown."""
     update = progress.update
-    share = math.floor(100 * update.ended / update.total) if update.total else 100
-    parts = [f"<b>{share} %</b>", f"{update.ended:,} of {update.total:,} ended"]
+    share = math.floor(100 * update.settled / update.total) if update.total else 100
+    parts = [f"<b>{share} %</b>", f"{update.settled:,} of {update.total:,} settled"]
     if progress.phase == "done":
         came = {name: count for name, count in _parts(update).items() if count}
         parts = (
@@ -133,7 +132,7 @@ def bar(update: Update) -> str:
     said = escape(", ".join(f"{count:,} {name}" for name, count in parts.items() if count), quote=True)
     return (
         f'<div class="bar" style="{_BAR}" role="progressbar" aria-valuemin="0" aria-valuemax="{update.total}" '
-        f'aria-valuenow="{update.ended}" aria-valuetext="{said}" aria-label="tasks that have ended">{spans}</div>'
+        f'aria-valuenow="{update.settled}" aria-valuetext="{said}" aria-label="tasks that are settled">{spans}</div>'
         f"<div>{legend}</div>"
     )
 
@@ -157,8 +156,8 @@ def table(update: Update) -> str:
 
 
 def changes(progress: Progress) -> str:
-    """List the latest tasks that have ended."""
-    names = progress.update.state.names
+    """List the latest tasks that were settled."""
+    names = progress.update.tracker.names
     rows = "".join(
         f'<tr><td class="soft">{when:%H:%M:%S}</td>'
         + "".join(f"<td>{cell}</td>" for cell in _change(row, names))
@@ -167,7 +166,7 @@ def changes(progress: Progress) -> str:
     )
     if not rows:
         return ""
-    return f'<div><div class="title">latest to end</div><table class="latest"><tbody>{rows}</tbody></table></div>'
+    return f'<div><div class="title">latest settled</div><table class="latest"><tbody>{rows}</tbody></table></div>'
 
 
 def body(progress: Progress, *, live: bool) -> str:
@@ -193,19 +192,14 @@ def frame(inner: str, *, extra: str = "", style: str = "") -> str:
 
 def _by_outcome(update: Update) -> pd.DataFrame:
     """Count tasks by field (rows) and by what can have become of them (columns)."""
-    state = update.state
-    good = state.places[state.places >= 0]
-    words, found = len(state.vocabulary), state.found[good].astype(int) + 1
-    size = words * 3
-    counts = np.bincount(
-        (state.field[good] * words + state.status[good]) * 3 + found, minlength=len(state.fields) * size
-    )
+    known = update.tracker
     labels = [
         outcome(None if code == NO_RECORD else word, data).label
-        for code, word in enumerate(state.vocabulary)
+        for code, word in enumerate(known.vocabulary)
         for data in (None, False, True)
     ]
-    table = pd.DataFrame(counts.reshape(-1, size).T, index=labels, columns=list(state.fields)).groupby(level=0).sum()
+    counts = update.tally.reshape(len(known.fields), len(labels))
+    table = pd.DataFrame(counts.T, index=labels, columns=known.fields).groupby(level=0).sum()
     return table.reindex(list(LABELS), fill_value=0).T.astype("int64")
 
 
@@ -222,11 +216,11 @@ def _mark(label: str) -> str:
 def _change(row: dict[str, Any], names: Sequence[str]) -> list[str]:
     """Give a row's cells: by what a person knows it, else its id; its field, and what became of it."""
     status, found = (row[name] for name in names)
-    # what says no more than the id, does not say more to a person
+    # a column that only repeats the id helps nobody
     own = [
         name for name, value in row.items() if name not in names and isinstance(value, str) and value != row["entityId"]
     ]
     own = [name for name in own if name not in KEY][:2] or ["entityId"]
     became = outcome(None if pd.isna(status) else status, None if pd.isna(found) else found).label
-    told = [escape(short(str(row[name]))) for name in own]
-    return [*told, escape(str(row["field"])), _mark(became) + escape(became)]
+    known = [escape(short(str(row[name]))) for name in own]
+    return [*known, escape(str(row["field"])), _mark(became) + escape(became)]

@@ -194,7 +194,7 @@ class Files:
             )
 
     def relation(self, con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
-        """Scan the files as a relation: a column for each of `names` in their order, and `FILE`; DuckDB's are told apart by numbers.
+        """Scan the files as a relation: a column for each of `names` in their order, and `FILE`; DuckDB's are distinguished by numbers.
 
         A relation of CSV is a stream: it can be read once.
         """
@@ -332,7 +332,7 @@ def _counted(names: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def distinct(names: Sequence[str], fold: Callable[[str], str] = str) -> list[str]:
-    """Tell columns of one name apart by a number, and name those without: people's files have both."""
+    """Distinguish columns of one name by a number, and name those without one: real files have both."""
     made: dict[str, str] = {}
     given = {fold(name) for name in names}
     for place, name in enumerate(names, 1):

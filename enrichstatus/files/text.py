@@ -39,7 +39,7 @@ BLOCK = 1 << 22
 
 
 def check_options(encoding: str | None, skip: int, multiline: bool) -> None:
-    """Refuse an encoding that nobody knows, a number of lines that is none, and neither yes nor no."""
+    """Refuse an encoding that nobody knows, what is not a number of lines, and what is neither True nor False."""
     try:
         name = UTF8 if encoding is None else encoding
         "".encode(name)
@@ -77,7 +77,7 @@ def is_utf8(path: str, encoding: str | None) -> bool:
 
 
 def encoding_of(path: str, given: str | None) -> str:
-    """Tell how a file is encoded: by its mark, else as it was given, else UTF-8."""
+    """Find how a file is encoded: by its mark, else as given, else UTF-8."""
     with opened(path) as stream:
         start = stream.read(4)
     for first, why in _NOT_TEXT.items():
@@ -116,6 +116,6 @@ def unreadable(path: str, lines: object, why: str, **more: Any) -> ValidationErr
 
 
 def shown(text: str) -> str:
-    """Give the begin of what is wrong, on one line."""
+    """Give the beginning of the faulty text, on one line."""
     text = text[:200].strip().partition("\n")[0].strip()
     return repr(text[:60] + ("…" if len(text) > 60 else ""))

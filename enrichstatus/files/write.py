@@ -107,7 +107,7 @@ def _put(part: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """Cut an engine's details from its error."""
+    """Cut the details from an error of DuckDB or Arrow."""
     return str(error).strip().partition("\n")[0].rstrip(".")[:300]
 
 
@@ -215,7 +215,7 @@ def _objects(con: duckdb.DuckDBPyConnection, table: pa.Table, line_end: str) -> 
             )  # DuckDB has no narrower one
             column = pc.if_else(pc.is_finite(column), column, None)
         columns.append(column.cast(pa.string()) if pa.types.is_decimal256(column.type) else column)
-    # numbers for names: DuckDB does not tell names apart that differ in case alone
+    # numbers for names: DuckDB does not distinguish names that differ in case alone
     numbered = con.from_arrow(pa.table(columns, names=list(map(str, range(len(columns))))))
     members = [
         (duckdb.ConstantExpression(name), duckdb.ColumnExpression(str(n))) for n, name in enumerate(table.column_names)

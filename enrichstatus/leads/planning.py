@@ -28,7 +28,7 @@ from enrichstatus.lookup.arguments import (
     parse_instant,
     parse_prefix,
 )
-from enrichstatus.lookup.query import Source, refuse_taken
+from enrichstatus.lookup.query import Source, refuse_clash
 from enrichstatus.lookup.tasks import DISTINCT_SQL, check, problems, task_tables
 from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.presentation import of_unknown_status
@@ -161,7 +161,7 @@ def plan(
     retried = _parse_retry(retry)
     frame = frames.read(tasks)
     parse_prefix(prefix)
-    refuse_taken(frame, [prefix + name for name in _ADDED], "plan_")
+    refuse_clash(frame, [prefix + name for name in _ADDED], "plan_")
     value = priorities(frame, priority)
     with task_tables(fields) as con:
         keys = check(con, frame, errors="coerce")
@@ -303,7 +303,7 @@ inner join ({DISTINCT_SQL}) as task using (entityId, entityType, field)
 where tasks.position > task.first
 """  # noqa: S608  of a constant
 
-# of tasks that a trigger has requested, and of which it is not known what became
+# of tasks that a trigger has requested, and whose outcome is not known
 _LEASED_SQL = """
 create temp table leased as
 select tasks.position, strftime(leases.since, 'requested on %Y-%m-%d, and not answered yet') as words

@@ -15,7 +15,7 @@ from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame, Kind, ListOrPath, Rows
 from enrichstatus.lookup.arguments import parse_prefix
-from enrichstatus.lookup.tasks import KEYS_SQL, taken_names, task_tables
+from enrichstatus.lookup.tasks import KEYS_SQL, clashing, task_tables
 from enrichstatus.outcomes import outcome
 from enrichstatus.schema import EXPLANATION, FIELDS, columns_listed, find, listed
 
@@ -76,16 +76,16 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
         rows = np.flatnonzero(field == code)
         place = np.full(len(first), -1)
         place[lead[rows]] = rows
-        told = answered.take(pa.array(place, mask=place < 0))
-        columns |= {f"{name}_{answer}": told[answer] for answer in answers}
+        found = answered.take(pa.array(place, mask=place < 0))
+        columns |= {f"{name}_{answer}": found[answer] for answer in answers}
     words = answered[answers[0]]
     over = [word for word in words.unique().to_pylist() if outcome(word, None).ended]  # a few statuses, not leads
     ended = pc.is_in(words, pa.array(over, pa.string()))
     waiting = lead[~ended.to_numpy()]
     columns[_READY] = pa.array(np.bincount(waiting, minlength=len(first)) == 0, pa.bool_())
-    if taken := taken_names(leads, list(columns)):
+    if clashes := clashing(leads, list(columns)):
         raise ValidationError(
-            f"The leads already have {columns_listed(taken)}; rename or drop {'it' if len(taken) == 1 else 'them'}."
+            f"The leads already have {columns_listed(clashes)}; rename or drop {'it' if len(clashes) == 1 else 'them'}."
         )
     answer: Kind = leads.assign(pa.table(columns))
     return answer

@@ -64,7 +64,7 @@ def parse_prefix(prefix: object) -> str:
 
 
 def parse_org(org_id: str | None) -> str:
-    """Read an organization: text, of which outer white space is no part; none is empty."""
+    """Read an organization: text, without outer white space; None is empty."""
     if org_id is not None and not is_text(org_id):
         raise ValidationError(
             f"is text, not {quoted(org_id) if isinstance(org_id, str) else type(org_id).__name__}.", argument="org_id"
@@ -115,7 +115,7 @@ def parse_epoch(epoch: Epoch | None) -> Epoch | None:
 
 
 def check_source(source: object) -> None:
-    """Refuse what cannot be asked."""
+    """Refuse an object without ``lookup``."""
     if isinstance(source, type) or not callable(getattr(source, "lookup", None)):
         kind = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
         raise ValidationError(f"is a store, a client, or any object with their lookup, not {kind}.", argument="source")

@@ -11,11 +11,11 @@ from email.utils import parsedate_to_datetime
 import numpy as np
 import numpy.typing as npt
 
-#: A `Date` has whole seconds, and servers write it up to a second late: a smaller difference is none.
+#: A `Date` has whole seconds, and servers write it up to a second late: a smaller difference is ignored.
 _EXACT = 2.0
 #: The share of the bounds at either end that is left aside.
 _WRONG = 0.005
-#: A clock that is wrong by more than a day tells nothing.
+#: A clock that is wrong by more than a day is not used.
 _DAY = 86_400.0
 
 
@@ -61,7 +61,7 @@ class ServiceClock:
 
 
 def seconds_of(date: str | None) -> float | None:
-    """Read an HTTP date as seconds since 1970; None where it is none."""
+    """Read an HTTP date as seconds since 1970; None where it is not one."""
     try:
         return parsedate_to_datetime(date or "").timestamp()
     except (ValueError, TypeError, OverflowError, OSError):

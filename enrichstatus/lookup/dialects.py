@@ -15,9 +15,9 @@ Dialect: TypeAlias = Literal["duckdb", "spark", "bigquery", "snowflake", "postgr
 def lookup_sql(dialect: Dialect = "duckdb") -> str:
     r"""Give the query of every lookup as text, to be run where the records are: in dbt, say.
 
-    It asks three relations, which you supply under these names, as tables, views or CTEs around it:
+    It reads three relations, which you supply under these names, as tables, views or CTEs around it:
 
-    - ``tasks (position, entityId, entityType, field)``: what is asked. ``position`` tells your rows apart and comes back; it is
+    - ``tasks (position, entityId, entityType, field)``: what is looked up. ``position`` identifies your rows and comes back; it is
       unique: one lead with two fields is two tasks, and of two with one position only one is answered.
     - ``records``: the thirteen columns of a record. ``createdAt`` is never null.
     - ``asker (orgId, field, pendingSince, now, maximum)``: a row for each field, of one organization: of several a task would have
@@ -73,7 +73,7 @@ def lookup_sql(dialect: Dialect = "duckdb") -> str:
 
 @dataclass(frozen=True)
 class _Engine:
-    """What sqlglot is not told by the query itself: `micros` of an instant ``?``, and what is said at the head of the text."""
+    """What differs by database: `micros` of an instant ``?``, and what the head of the text says."""
 
     tested: str
     micros: str

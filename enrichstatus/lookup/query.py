@@ -18,7 +18,7 @@ from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Kind, ListOrPath, Named, Rows
 from enrichstatus.lookup.arguments import Columns, Errors, How, Instant, parse_instant, parse_options, parse_org
-from enrichstatus.lookup.tasks import check, taken_names
+from enrichstatus.lookup.tasks import check, clashing, keys_of
 from enrichstatus.schema import EXPLANATION, SCHEMA, columns_listed
 
 _OUTCOME_SQL = Path(__file__).with_name("outcome.sql").read_text(encoding="utf-8").rstrip()
@@ -62,22 +62,28 @@ def look_up(
     how: How,
     errors: Errors,
     prefix: str,
+    at_once: Callable[[pa.Table, tuple[str, ...]], pa.Table | None] | None = None,
 ) -> Kind:
     """Do what is the same for every source: read and check the tasks, have them answered, put the answers beside them.
 
-    `answer` is called when the checked tasks stand in the temporary table ``tasks`` of `con`. It gets the names of the asked
+    `answer` is called when the checked tasks stand in the temporary table ``tasks`` of `con`. It gets the names of the wanted
     columns and the number of tasks, and gives the columns with ``position``, a row for each task that has a record, in any order.
     Where only some tasks could be answered it raises `PartialAnswer`.
+
+    `at_once` is tried first: it gets the keys as they came (`keys_of`) and the names, and gives the same, or None where that cannot be.
     """
     names = parse_options(columns, how, errors, prefix)
     frame = frames.read(tasks)
-    refuse_taken(frame, [prefix + name for name in names])
-    check(con, frame, errors=errors)
+    refuse_clash(frame, [prefix + name for name in names])
     partial = None
-    try:
-        table = answer(names, len(frame))
-    except PartialAnswer as error:
-        partial, table = error, error.table
+    table = at_once(keys_of(frame), names) if at_once else None
+    checked = table is None
+    if table is None:
+        check(con, frame, errors=errors)
+        try:
+            table = answer(names, len(frame))
+        except PartialAnswer as error:
+            partial, table = error, error.table
     # the join keeps no order, so the answers are put in the order of the tasks here: row i is task i
     place = places(table, len(frame))
     answered, reached = frame, np.arange(len(frame))
@@ -87,9 +93,10 @@ def look_up(
     elif partial:
         reached = np.setdiff1d(np.arange(len(frame)), partial.lost)
         answered, place = frame.take(reached), place[reached]
-    ordered = taken(table, names, place)
+    ordered = gather(table, names, place)
     if "reason" in names and how == "left":
-        unknown = np.isin(reached, con.execute("select position from tasks").fetchnumpy()["position"])
+        good = con.execute("select position from tasks").fetchnumpy()["position"] if checked else reached
+        unknown = np.isin(reached, good)
         reasons = pc.fill_null(ordered["reason"], pc.if_else(pa.array(unknown), "no_record", "invalid"))
         ordered = ordered.set_column(names.index("reason"), "reason", reasons)
     result: Kind = answered.assign(ordered.rename_columns([prefix + name for name in names]))
@@ -105,15 +112,15 @@ def places(table: pa.Table, count: int, first: int = 0) -> Rows:
     return place
 
 
-def taken(table: pa.Table, names: Sequence[str], place: Rows) -> pa.Table:
-    """Take the answers from where they stand, nulls where there is none."""
+def gather(table: pa.Table, names: Sequence[str], place: Rows) -> pa.Table:
+    """Give the answers in these places, nulls where there is none."""
     schema = pa.schema([_ANSWERS.field(name) for name in names])
     return table.select(names).take(pa.array(place, mask=place < 0)).cast(schema)
 
 
-def refuse_taken(frame: Named, added: Sequence[str], prefix: str = "current_") -> None:
+def refuse_clash(frame: Named, added: Sequence[str], prefix: str = "current_") -> None:
     """Refuse tasks that have a column of the name of a new one; `prefix` is a prefix that would help."""
-    if found := taken_names(frame, added):
+    if found := clashing(frame, added):
         raise ValidationError(
             f"The tasks already have {columns_listed(found)}, which would be overwritten. Drop {'it' if len(found) == 1 else 'them'}.",
             instead=("prefix", prefix, "name the new ones apart"),
@@ -134,12 +141,12 @@ class PartialAnswer(Exception):
         self.error = error
 
 
-def asker(org_id: str | None, limits: Mapping[str, timedelta], now: Instant) -> pa.Table:
+def asker(org_id: str | None, limits: Mapping[str, timedelta], now: Instant, *, evaluated: bool = True) -> pa.Table:
     """Make the relation ``asker`` of the query: who asks, when, and by field since when a record that is pending has timed out."""
     org_id = parse_org(org_id)
     if not org_id:
         raise ValidationError("Organization ID is missing")
-    table = timing_out(limits, now)
+    table = timing_out(limits, now, evaluated=evaluated)
     return table.add_column(0, "orgId", pa.repeat(pa.scalar(org_id, pa.string()), len(table)))
 
 
@@ -152,11 +159,11 @@ def no_records_of(org_id: str) -> str:
     return f"There are records here, but none of the organization {org_id!r}. Check how the records spell it."
 
 
-def timing_out(limits: Mapping[str, timedelta], now: Instant, *, judged: bool = True) -> pa.Table:
-    """Say by field since when a record that is pending has timed out (null where that is not for us to judge), and of what instant."""
+def timing_out(limits: Mapping[str, timedelta], now: Instant, *, evaluated: bool = True) -> pa.Table:
+    """Say by field since when a record that is pending has timed out (null where the rule is not evaluated here), and at what instant."""
     moment = parse_instant(now)
     try:
-        since = [moment - limit if judged else None for limit in limits.values()]
+        since = [moment - limit if evaluated else None for limit in limits.values()]
     except OverflowError as error:
         raise ValidationError(
             f"less the maximum processing time is before the first year: {moment}.", argument="now"

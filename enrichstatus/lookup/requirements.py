@@ -47,7 +47,7 @@ def require(
     RequirementError
         Something is not reached; ``.figures`` has the number of tasks and both shares.
     ValidationError
-        Nothing is required, a share is none, or there is no column ``status``.
+        Nothing is required, a share is unusable, or there is no column ``status``.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def require(
     counts = (
         pa.table({"status": words, "dataFound": found}).group_by(["status", "dataFound"]).aggregate([([], "count_all")])
     )
-    judge(counts.rename_columns({"count_all": "tasks"}), ended=ended, failed=failed, tasks=tasks)
+    check_shares(counts.rename_columns({"count_all": "tasks"}), ended=ended, failed=failed, tasks=tasks)
     return status
 
 
@@ -98,7 +98,7 @@ def check_required(require: object) -> None:
     check_requirements(**require)
 
 
-def judge(
+def check_shares(
     counts: pa.Table, *, ended: float | None = None, failed: float | None = None, tasks: int | None = None
 ) -> None:
     """Raise `RequirementError` where the numbers of ``tasks`` by ``status`` and ``dataFound`` do not reach what is required."""

@@ -65,7 +65,7 @@ def tasks_from_leads(
     entity_id : str
         The column that holds the entity's UUID.
     fields : str or sequence of str
-        The fields to ask for, `k` of them: of ``emails``, ``phones`` and ``summary``, unless the store was made with others.
+        The fields to look up, `k` of them: of ``emails``, ``phones`` and ``summary``, unless the store was made with others.
     entity_type : str
         What the leads are: ``person`` or ``company``.
     encoding : str, optional
@@ -98,8 +98,10 @@ def tasks_from_leads(
     choice("entity_type", entity_type, ENTITY_TYPES)
     frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline)
     column_named("entity_id", entity_id, frame.columns, "the leads")
-    if taken := taken_names(frame, [name for name in KEY if name != entity_id]):
-        raise ValidationError(f"The leads already have a column {listed(taken)}; rename it, or look them up as tasks.")
+    if clashes := clashing(frame, [name for name in KEY if name != entity_id]):
+        raise ValidationError(
+            f"The leads already have a column {listed(clashes)}; rename it, or look them up as tasks."
+        )
     tasks = frame.repeat(len(names))
     columns = pa.table(
         {
@@ -112,8 +114,8 @@ def tasks_from_leads(
     return answer
 
 
-def taken_names(frame: Named, names: Sequence[str]) -> list[str]:
-    """Say which names of new columns a frame has already."""
+def clashing(frame: Named, names: Sequence[str]) -> list[str]:
+    """Give those names of new columns that a frame has already."""
     fold = str.casefold if frame.caseless else str
     found = {fold(str(name)) for name in frame.columns}
     return [name for name in names if fold(name) in found]
@@ -160,7 +162,7 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
 
 
 def cast_tasks(con: duckdb.DuckDBPyConnection) -> int:
-    """Make the temporary table ``tasks`` of the relation ``given``, and tell how many of these are good."""
+    """Make the temporary table ``tasks`` of the relation ``given``, and give the number of good ones."""
     (good,) = con.execute(_TASKS_SQL).fetchall()[0]
     return int(good)
 

@@ -1,4 +1,4 @@
-"""A poll in the background: one object that knows how it stands, and takes start, pause, ask now and stop."""
+"""A poll in the background, which can be started, paused, hurried and stopped, and shows its progress at any time."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from enrichstatus.errors import EnrichStatusError, PollDeadline, PollInterrupted
-from enrichstatus.lookup.arguments import Errors
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.poll import updates
 from enrichstatus.polling.run import Duration, Run
@@ -25,12 +24,9 @@ from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.update import Update
 from enrichstatus.survival import Outlook
 
-if TYPE_CHECKING:
-    from enrichstatus.sources.store.store import EnrichmentStore
-
 Phase: TypeAlias = Literal["ready", "asking", "waiting", "paused", "stopped", "done", "deadline", "failed"]
 Wish: TypeAlias = Literal["run", "pause", "stop"]
-#: In these nothing goes on, and nothing will until somebody starts it again.
+#: In these phases no request is made until somebody starts the poll again.
 OVER: tuple[Phase, ...] = ("stopped", "done", "deadline", "failed")
 
 _IDLE: dict[Wish, Phase] = {"pause": "paused", "stop": "stopped"}
@@ -43,22 +39,22 @@ _POINTS, _CHANGES = 250, 8
 
 @dataclass
 class Progress:
-    """How a poll stands: all that a dashboard, of whatever kind, shows of it.
+    """The progress of a poll: all that a dashboard shows of it.
 
     Attributes
     ----------
     phase : str
         What it does: one of `Phase`.
     wanted : str
-        What it was told to do, and does when an ask under way has ended: ``run``, ``pause`` or ``stop``.
+        What it does next, once a request under way has ended: ``run``, ``pause`` or ``stop``.
     update : Update
-        The last one; before the first ask, what a store remembers.
+        The last one; before the first request, what a store remembers.
     points : list of (float, int)
-        The course until now: seconds, and rows that had ended.
+        The course until now: seconds, and rows that were settled.
     changes : deque of (datetime, dict)
-        The latest rows that ended, the newest first.
+        The latest rows that were settled, the newest first.
     next_in : float or None
-        Seconds until the next ask, where one is waited for.
+        Seconds until the next request, while the poll waits for it.
     failure : Exception or None
         Why it ended before all had.
     """
@@ -75,7 +71,7 @@ class Progress:
 class Watch:
     """Polls in a thread, which lives only while there is something to wait for; a pause, a stop and the end let it go.
 
-    `changed` is called, from any thread, whenever there is something new to show.
+    `changed` is called, from any thread, whenever there is something new to show; the options are those of `Run`.
     """
 
     def __init__(
@@ -83,16 +79,13 @@ class Watch:
         source: Source,
         tasks: Any,
         *,
-        into: EnrichmentStore | None = None,
         schedule: Iterable[float | Ask] | None = None,
         deadline: Duration | None = None,
-        missing_after: Duration = "60s",
-        errors: Errors = "raise",
-        prefix: str = "",
         clock: Callable[[], float] = time.monotonic,
         changed: Callable[[], object] = lambda: None,
+        **options: Any,
     ):
-        self._make: Callable[[], Run] = lambda: Run(source, tasks, into, missing_after, errors, prefix, clock)
+        self._make: Callable[[], Run] = lambda: Run(source, tasks, clock=clock, **options)
         self._schedule, self._deadline, self._clock = schedule, deadline, clock
         self._changed = changed
         self._news = threading.Condition()
@@ -102,21 +95,21 @@ class Watch:
         _WATCHES.add(self)
 
     def _begin(self) -> None:
-        """Make a run; what is wrong with the arguments is told here."""
+        """Make a run; it raises what is wrong with the arguments."""
         run = self._make()
-        # the waiting is ours: what is left of it for the poll is nothing
+        # this object waits itself, so the poll must not
         self._updates: Generator[Update, Ask | None] = updates(
             run, self._schedule, self._deadline, lambda seconds: None
         )
-        #: what is asked instead of what the schedule would
-        self._ask: Ask | None = None
-        #: when the next ask is due, and before when the service wants none
+        #: what is requested next, instead of what the schedule says
+        self._instead: Ask | None = None
+        #: when the next request is due, and before when the service wants none
         self._due = self._earliest = -math.inf
         update = run.update(Outlook({}), None, None)
-        self.progress = Progress(update, points=[(0.0, update.ended)])
+        self.progress = Progress(update, points=[(0.0, update.settled)])
 
     def look(self) -> Progress:
-        """Give how it stands at one moment: what goes on meanwhile does not change it."""
+        """Give a copy of the progress, which later updates do not change."""
         with self._news:
             return replace(self.progress, points=self.progress.points.copy(), changes=self.progress.changes.copy())
 
@@ -132,18 +125,18 @@ class Watch:
             self._go(wanted="run")
 
     def ask_now(self) -> None:
-        """Ask without waiting, unless the service wants to be left alone; what is paused or stopped stays so afterwards."""
+        """Send a request without waiting, unless the service wants none yet; what is paused or stopped stays so afterwards."""
         with self._news:
             if self.progress.phase in ("ready", "waiting", "paused", "stopped"):
                 self._hurry = True
                 self._go()
 
     def pause(self) -> None:
-        """Ask no more until it is started again; an ask under way is ended first."""
+        """Send no more requests until it is started again; one under way is ended first."""
         self._go_slow("pause")
 
     def stop(self) -> None:
-        """Give up: as a pause, and who waits for the end waits no longer."""
+        """Pause, and let whoever waits for the end wait no longer."""
         self._go_slow("stop")
 
     def wait(self, timeout: float | None = None) -> Update | None:
@@ -168,7 +161,7 @@ class Watch:
         return self.progress.update
 
     def _go(self, wanted: Wish | None = None) -> None:
-        """See to it that a thread is at work, which takes note of what is wanted; the lock is held."""
+        """Make sure that a thread is at work; the caller holds the lock."""
         self.progress.wanted = wanted or self.progress.wanted
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True, name="enrichstatus-poll")
@@ -180,7 +173,7 @@ class Watch:
             if self.progress.phase in ("done", "deadline", "failed"):
                 return
             self.progress.wanted, self._hurry = wanted, False
-            if self._thread is None:  # nobody there to take note of it
+            if self._thread is None:  # no thread is there that would change the phase
                 self.progress.phase = _IDLE[wanted]
             self._news.notify_all()
         self._changed()
@@ -188,16 +181,16 @@ class Watch:
     def _interrupted(self, how: str) -> PollInterrupted:
         update = self.progress.update
         return PollInterrupted(
-            f"The poll was {how}; {update.ended:,} of {update.total:,} tasks had ended. .update has the last state; start() "
+            f"The poll was {how}; {update.settled:,} of {update.total:,} tasks were settled. .update has the last state; start() "
             "goes on.",
             update,
         )
 
     def _work(self) -> None:
-        """Wait and ask, until there is no more to wait for."""
+        """Wait and send requests, until nothing is left to wait for."""
         try:
             while self._due_now():
-                self._take(self._updates.send(self._ask))
+                self._take(self._updates.send(self._instead))
         except StopIteration:
             self._leave("done")
         except PollDeadline as late:
@@ -206,12 +199,12 @@ class Watch:
             self._leave("failed", error)
 
     def _due_now(self) -> bool:
-        """Wait until it is time to ask; tells whether it still is to be asked, and lets the thread go where not."""
+        """Wait until the next request is due; gives False, and lets the thread go, where none is to be sent any more."""
         while True:
             with self._news:
                 progress = self.progress
                 if progress.wanted != "run" and not self._hurry and not progress.update.done:
-                    # in one breath: who starts it again finds either a thread that stays or none
+                    # under one lock: whoever starts it again finds either a thread that stays or none
                     self._thread = None
                     progress.phase, progress.next_in = _IDLE[progress.wanted], None
                     self._news.notify_all()
@@ -219,8 +212,8 @@ class Watch:
                     break
                 left = (self._earliest if self._hurry else self._due) - self._clock()
                 if left <= 0:
-                    # a person asks for all, which a schedule may not; the first ask is for all anyhow
-                    self._ask = Ask(0.0) if self._hurry and progress.update.requests else None
+                    # a person wants all tasks requested, not the schedule's share; the first request is for all anyway
+                    self._instead = Ask(0.0) if self._hurry and progress.update.requests else None
                     self._hurry = False
                     due = True
                     progress.phase, progress.next_in = "asking", None
@@ -230,14 +223,14 @@ class Watch:
             with self._news:
                 self._news.wait(min(_TICK, left))
         self._changed()
-        return due  # not what the phase is by now: another thread may be at work
+        return due  # and not the phase, which another thread may have changed
 
     def _take(self, update: Update) -> None:
         now = self._clock()
         with self._news:
             progress = self.progress
             progress.update = update
-            progress.points.append((update.elapsed, update.ended))
+            progress.points.append((update.elapsed, update.settled))
             if len(progress.points) > _POINTS:  # every other one is enough for a picture
                 del progress.points[1:-1:2]
             for row in _latest(update):
@@ -255,9 +248,9 @@ class Watch:
         self._changed()
 
     def stay(self) -> None:
-        """End in a forked child what goes on in its parent: threads are not inherited, and locks as they happen to be."""
+        """End the poll in a forked child: its thread goes on in the parent, and the inherited lock may be held."""
         self._news, self._thread = threading.Condition(), None
-        self._changed = lambda: None  # who is shown it sees the parent's
+        self._changed = lambda: None  # the parent draws
         if self.progress.phase in ("asking", "waiting"):
             self.progress.phase, self.progress.wanted, self.progress.next_in = "failed", "pause", None
             self.progress.failure = EnrichStatusError(
@@ -278,13 +271,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def _latest(update: Update) -> list[dict[str, Any]]:
-    """Give a few of the rows that have ended, as a person knows them."""
-    which = np.flatnonzero(update.state.changed)[-_CHANGES:]
+    """Give a few of the rows that were settled, as a person knows them."""
+    which = np.flatnonzero(update.news)[-_CHANGES:]
     if not len(which):
         return []
-    mask = np.zeros(len(update.state.changed), dtype=bool)
+    mask = np.zeros(len(update.news), dtype=bool)
     mask[which] = True
-    rows: Any = update.state.rows(mask)
+    rows: Any = update.rows(mask)
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(_arrow(rows).to_pandas())
     found: Any = frame.tail(_CHANGES).to_dict("records")
     return list(found)

@@ -1,4 +1,4 @@
-"""A progress bar over the updates of a poll, which goes on telling the time between two of them."""
+"""A progress bar over the updates of a poll, whose clock goes on between two of them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _LEAD = len("100%|") + 8 + len("| ")
 #: Columns at the end of the line that stay free: a terminal echoes ^C there.
 _FREE = 3
 #: Which of the parts there must be room for first.
-_ENDED, _NEXT, _ERROR, _LATEST, _STATUS, _COST, _PENDING, _ELAPSED = range(8)
+_SETTLED, _NEXT, _ERROR, _LATEST, _STATUS, _COST, _PENDING, _ELAPSED = range(8)
 
 
 def follow(updates: Iterable[Update], *, shown: bool | None) -> Iterator[Update]:
-    """Draw a bar of the tasks that have ended, and give the updates on; unless `shown` says, in a notebook or at a terminal."""
+    """Draw a bar of the tasks that are settled, and give the updates on; unless `shown` says, in a notebook or at a terminal."""
     if not (watched() if shown is None else shown):
         yield from updates
         return
@@ -40,14 +40,14 @@ def follow(updates: Iterable[Update], *, shown: bool | None) -> Iterator[Update]
 
 
 class _Bar:
-    """A bar on stderr or in a notebook; a thread of its own draws it anew while the poll waits, or asks."""
+    """A bar on stderr or in a notebook; a thread of its own redraws it between two updates."""
 
     def __init__(self) -> None:
         self._update: Update | None = None
         self._since = time.monotonic()
         self._trouble: str | None = None
         self._lock, self._over = threading.Lock(), threading.Event()
-        # how many tasks there are is told by the first update
+        # the first update says how many tasks there are
         self._drawn: Any = new_bar(total=None, bar_format="{desc}", desc="polling")
         self._thread = threading.Thread(target=self._tick, daemon=True, name="enrichstatus-bar")
         self._thread.start()
@@ -73,7 +73,7 @@ class _Bar:
         self._drawn.close()
 
     def _tick(self) -> None:
-        # a terminal that is gone is no reason for a traceback
+        # where the terminal is gone, no traceback is shown
         with suppress(OSError, ValueError):
             while not self._over.wait(_TICK):
                 self._draw()
@@ -87,23 +87,23 @@ class _Bar:
                 text = "nothing was answered" if self._over.is_set() else f"polling, {duration(int(passed))}"
             else:
                 room = math.inf if columns is None else columns - _FREE - _LEAD
-                text = told(update, None if self._over.is_set() else passed, room)
+                text = status_line(update, None if self._over.is_set() else passed, room)
                 # rounded down: 100 % is all
-                share = 100 * update.ended // update.total if update.total else 100
-                self._drawn.n = update.ended
+                share = 100 * update.settled // update.total if update.total else 100
+                self._drawn.n = update.settled
                 self._drawn.bar_format = f"{share:3d}%|{{bar}}| {{desc}}"
             self._drawn.set_description_str(text, refresh=False)
             self._drawn.refresh()
 
 
-def told(update: Update, passed: float | None = None, room: float = math.inf) -> str:
-    """Say in so much room how things stand, so many seconds after the update; without these, how they stood at the end."""
+def status_line(update: Update, passed: float | None = None, room: float = math.inf) -> str:
+    """Describe an update in `room` columns, `passed` seconds after it; without these it is the last one."""
     parts = _parts(update, passed, whole=room == math.inf)
     kept: set[int] = set()
     spare = 0
     for place in sorted(range(len(parts)), key=lambda place: parts[place][0]):
         rank, text = parts[place]
-        # the bar, and the other parts, must not come and go with the seconds that this one counts
+        # this part counts seconds: its room is fixed, or the others would come and go with it
         size = max(len(text), len("next in 59 s")) if rank == _NEXT else len(text)
         if room >= size:
             kept.add(place)
@@ -113,9 +113,9 @@ def told(update: Update, passed: float | None = None, room: float = math.inf) ->
 
 
 def _parts(update: Update, passed: float | None, *, whole: bool) -> list[tuple[int, str]]:
-    """Say all there is to say, in the order in which it is read, each with how much it matters."""
+    """Give all parts of the description in the order in which they are read, each with its rank."""
     counts = update.counts.drop(columns=["tasks", "ended", "with data"]).sum()
-    parts = [(_ENDED, f"{update.ended:,} of {update.total:,} ended")]
+    parts = [(_SETTLED, f"{update.settled:,} of {update.total:,} settled")]
     parts += [
         (_PENDING if name == "pending" else _STATUS, f"{count:,} {name}")
         for name, count in counts.items()

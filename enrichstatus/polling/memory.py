@@ -35,14 +35,12 @@ class Memory:
 
     def recall(self, tasks: pd.DataFrame) -> pd.DataFrame:
         """Give the tasks with what is recorded of them, and ``since``: when those without a record were first requested."""
-        question = asker(self._org, self._store._limits, None)
         # without the timeout rule: what is pending has not ended, however old it is
-        never = pa.nulls(len(question), question.schema.field("pendingSince").type)
-        question = question.set_column(question.schema.get_field_index("pendingSince"), "pendingSince", never)
+        question = asker(self._org, self._store._limits, None, evaluated=False)
         names = ("status", "dataFound", "id", "createdAt", "updatedAt")
         found = self._store._look_up(tasks, question, columns=names, how="left", errors="raise", prefix="")
         with self._store._cursor() as con:
-            con.register("asked", pa.Table.from_pandas(tasks, preserve_index=False))
+            con.register("wanted", pa.Table.from_pandas(tasks, preserve_index=False))
             since = to_pandas(con.sql(_SINCE_SQL, params={"org": self._org}))
         known: pd.DataFrame = found.assign(since=since["since"].array)
         return known
@@ -62,13 +60,13 @@ class Memory:
             self._store.load(answers.loc[found, list(COLUMNS)])
         if not found.all():
             with self._store._writing() as con:
-                con.register("asked", pa.Table.from_pandas(answers.loc[~found, list(KEY)], preserve_index=False))
+                con.register("wanted", pa.Table.from_pandas(answers.loc[~found, list(KEY)], preserve_index=False))
                 con.execute(_WAIT_SQL, {"org": self._org, "at": at.isoformat(), "over": missing_after})
 
     def history(self, tasks: pd.DataFrame) -> pa.Table:
         """How long the newest records took that are not these tasks': ``field``, ``seconds``, and whether their end was ``observed``."""
         with self._store._cursor() as con:
-            con.register("asked", pa.Table.from_pandas(tasks, preserve_index=False))
+            con.register("wanted", pa.Table.from_pandas(tasks, preserve_index=False))
             parts = [
                 con.sql(_HISTORY_SQL, params={"org": self._org, "field": field, "most": _HISTORY}).to_arrow_table()
                 for field in tasks["field"].unique()
@@ -91,20 +89,20 @@ create table if not exists enrichment_waits (
 
 _WAIT_SQL = """
 insert into enrichment_waits
-select $org, entityId::uuid, entityType::enrichment_entity_type, field::enrichment_field, $at::timestamptz from asked
+select $org, entityId::uuid, entityType::enrichment_entity_type, field::enrichment_field, $at::timestamptz from wanted
 on conflict do update set since = excluded.since
 where enrichment_waits.since <= excluded.since - to_seconds($over)
 """
 
 _SINCE_SQL = """
 select epoch(since) as since
-from asked
+from wanted
 left join enrichment_waits as waits
     on waits.orgId = $org
-    and waits.entityId = asked.entityId::uuid
-    and waits.entityType = asked.entityType::enrichment_entity_type
-    and waits.field = asked.field::enrichment_field
-order by asked.task
+    and waits.entityId = wanted.entityId::uuid
+    and waits.entityType = wanted.entityType::enrichment_entity_type
+    and waits.field = wanted.field::enrichment_field
+order by wanted.task
 """
 
 # A timeout shows that it took longer, not how long.
@@ -117,7 +115,7 @@ from enrichments
 where orgId = $org
     and field = $field::enrichment_field
     and updatedAt > createdAt
-    and not exists (from asked where asked.entityId::uuid = enrichments.entityId and asked.field = $field)
+    and not exists (from wanted where wanted.entityId::uuid = enrichments.entityId and wanted.field = $field)
 order by createdAt desc, id
 limit $most
 """

@@ -1,4 +1,4 @@
-"""Ask again until all have ended: update by update, in one call that blocks, or frame by frame as they end."""
+"""Poll until all tasks are settled: update by update, in one call that blocks, or frame by frame."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def poll(
     >>> update.frame["status"].item()
     'finished'
     """
-    run = Run(source, tasks, into, missing_after, errors, prefix, clock)
+    run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
     return updates(run, schedule, deadline, sleep)
 
 
@@ -125,7 +125,7 @@ def as_completed(
     Yields
     ------
     A frame like the tasks
-        Rows that have ended, with their status, each once. Those that a store remembers as ended come first.
+        Rows that were settled, with their status, each once. Those that a store remembers as ended come first.
 
     Examples
     --------
@@ -136,8 +136,8 @@ def as_completed(
     ...     print(leads["status"].tolist())
     ['finished']
     """
-    run = Run(source, tasks, into, missing_after, errors, prefix, clock)
-    return (update.changed for update in updates(run, schedule, deadline, sleep) if update.state.changed.any())
+    run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
+    return (update.changed for update in updates(run, schedule, deadline, sleep) if update.news.any())
 
 
 def wait(
@@ -186,7 +186,7 @@ def wait(
     from enrichstatus.polling.bar import follow
 
     parse_flags(progress=progress)
-    run = Run(source, tasks, into, missing_after, errors, prefix, clock)
+    run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
     last: Update | None = None
     try:
         for update in follow(updates(run, schedule, deadline, sleep), shown=progress):
@@ -203,7 +203,7 @@ def wait(
 
 
 def _interrupted(update: Update | None) -> PollInterrupted:
-    how = f"{update.ended:,} of {update.total:,} tasks had ended" if update else "nothing had been answered yet"
+    how = f"{update.settled:,} of {update.total:,} tasks were settled" if update else "nothing had been answered yet"
     return PollInterrupted(f"The poll was interrupted; {how}. .update has the last state; poll again to go on.", update)
 
 
@@ -216,7 +216,7 @@ def updates(
     return _updates(run, _steps(schedule), end, sleep)
 
 
-#: Seconds; less than this is no time, and may be less than a clock can add.
+#: Seconds: a shorter wait may be less than a clock can count.
 _MOMENT = 1e-6
 
 
@@ -232,7 +232,7 @@ def _updates(
     run.begin()
     try:
         while True:
-            error = run.ask(ask)
+            error = run.request(ask)
             now = run.now()
             outlook = run.tracker.outlook(now)
             earliest = now + _held(error)
@@ -257,7 +257,7 @@ def _updates(
                 learn(outlook)
             ask = _next(steps, delay)
             delay = ask.after
-            # a request that came to nothing is not repeated sooner each time, whatever the schedule
+            # after a request that failed the waits grow, whatever the schedule says
             due = max(now + (delay if error is None else max(delay, next(troubles))), earliest)
             if end is not None and due >= end:
                 # the last one, which is for all tasks
@@ -266,7 +266,7 @@ def _updates(
             ask = (yield update) or ask
             if (left := due - run.now()) > 0:
                 sleep(left)
-            while (left := min(earliest, due) - run.now()) > _MOMENT:  # the service asked for so much
+            while (left := min(earliest, due) - run.now()) > _MOMENT:  # the service wants no request before
                 sleep(left)
             if earliest > due:
                 raise _late(update, end or 0.0)
@@ -292,22 +292,22 @@ def _steps(schedule: Iterable[float | Ask] | None) -> Iterator[float | Ask]:
 
 
 def _next(steps: Iterator[float | Ask], last: float | None) -> Ask:
-    """Take the schedule's next step; one that has no more goes on with the last."""
+    """Give the schedule's next step; the last is repeated."""
     step = next(steps, Backoff().maximum if last is None else last)
     ask = step if isinstance(step, Ask) else Ask(step)
-    # a schedule of the user's own gives whatever it likes
+    # a user's own schedule may give anything
     return replace(ask, after=parse_number("schedule", ask.after, least=0, what="number of seconds"))
 
 
 def _held(error: Exception | None) -> float:
-    """Give the seconds that a source asks to be left alone for; nonsense is none."""
+    """Give the seconds for which a source wants no request; what is not a number of seconds is none."""
     seconds: object = getattr(error, "retry_after", None)
     return float(seconds) if isinstance(seconds, (int, float)) and 0 < seconds < float("inf") else 0.0
 
 
 def _late(update: Update, end: float) -> PollDeadline:
     return PollDeadline(
-        f"{update.total - update.ended:,} of {update.total:,} tasks have not ended within {end:g} s; .update has the last state. They "
+        f"{update.total - update.settled:,} of {update.total:,} tasks have not ended within {end:g} s; .update has the last state. They "
         f"are {update.unfinished}, not failed: poll again to go on.",
         update,
     )

@@ -32,8 +32,8 @@ from enrichstatus.lookup.arguments import (
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.lookup.query import Source, patience
 from enrichstatus.polling.schedules import Ask
-from enrichstatus.polling.tracker import Codes, Tracker
-from enrichstatus.polling.update import State, Update, requests_for
+from enrichstatus.polling.tracker import Tracker
+from enrichstatus.polling.update import Update, requests_for
 from enrichstatus.progress import progress_is_shown
 from enrichstatus.schema import COLUMNS, FIELDS
 from enrichstatus.survival import Outlook
@@ -55,11 +55,12 @@ class Run:
         self,
         source: Source,
         tasks: Any,
-        into: EnrichmentStore | None,
-        missing_after: Duration,
-        errors: Errors,
-        prefix: str,
-        clock: Callable[[], float],
+        *,
+        into: EnrichmentStore | None = None,
+        missing_after: Duration = "60s",
+        errors: Errors = "raise",
+        prefix: str = "",
+        clock: Callable[[], float] = time.monotonic,
     ):
         check_source(source)
         choice("errors", errors, ("raise", "coerce"))
@@ -68,7 +69,7 @@ class Run:
         self._source, self._clock = source, clock
         self._start, self._wall = clock(), datetime.now(UTC)
         self._requests = 0
-        self._asked = 0
+        self._requested = 0
         #: when it gives up, in seconds from its start
         self.end: float | None = None
         self.memory: Memory | None = None
@@ -81,7 +82,7 @@ class Run:
             missing_after=self._missing_after,
             wall=self._wall.timestamp(),
         )
-        self._before: Codes | None = None
+        self._before: Tracker | None = None
         if into is not None:
             from enrichstatus.polling.memory import Memory
 
@@ -99,11 +100,11 @@ class Run:
         """Seconds since the start."""
         return self._clock() - self._start
 
-    def ask(self, ask: Ask) -> Exception | None:
-        """Look up the unfinished tasks that `ask` names; gives what went wrong, if it may pass."""
+    def request(self, ask: Ask) -> Exception | None:
+        """Look up the unfinished tasks that `ask` names; gives the error if another request may not meet it."""
         chosen = self.tracker.pick(ask.fields, ask.samples)
         size = len(chosen) if self.memory is None else _KEPT_EVERY
-        self._asked = len(chosen)
+        self._requested = len(chosen)
         for at in range(0, len(chosen), max(size, 1)):
             if error := self._look_up(chosen.iloc[at : at + size]):
                 return error
@@ -134,7 +135,7 @@ class Run:
         return None
 
     def _take(self, answers: pd.DataFrame, sent: float, of: pd.DataFrame | None = None) -> None:
-        """Take in what was answered; a task `of` those looked up that is not among the answers has no record."""
+        """Note what was answered; a task `of` those looked up that is not among the answers has no record."""
         now = self.now()
         try:
             places = self.tracker.places_of(answers, COLUMNS if self.memory else ())
@@ -159,15 +160,15 @@ class Run:
         return None if there is None else there - self._wall.timestamp() - now
 
     def last(self) -> Update:
-        """Say how things stand at the end."""
+        """Give the last update."""
         return self.update(self.tracker.outlook(self.now()), None, None)
 
     def update(self, outlook: Outlook, error: Exception | None, next_in: float | None, *, held: float = 0.0) -> Update:
-        """Say how things stand."""
-        state = State.of(self.tracker, self._before)
-        self._before = state.status
-        done = not np.any(self.tracker.unfinished)
-        return Update(state, self._requests, self.now(), next_in, outlook, error, held, self._asked, done)
+        """Give an update of what is known now."""
+        known = self.tracker.copy()
+        news, self._before = known.settled_since(self._before), known
+        done = not np.any(known.unfinished)
+        return Update(known, news, self._requests, self.now(), next_in, outlook, error, held, self._requested, done)
 
 
 def _limits(source: Source) -> dict[str, timedelta]:

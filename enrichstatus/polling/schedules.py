@@ -14,7 +14,7 @@ from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.survival import Outlook, Prospect
 
-#: From this many batches on a sample tells nearly as much as all, for a fraction of the requests.
+#: From this many batches on a sample shows nearly as much as all, for a fraction of the requests.
 _MANY = 5
 #: Beyond the ages of which something is known, a sample is requested this often: by a share of the age, and not oftener than so many
 #: times the shortest wait.
@@ -110,11 +110,11 @@ class Backoff:
 
 
 class Adaptive:
-    """Ask when it is worth a request: when those that have ended meanwhile are expected to have waited long enough, all together.
+    """Request when it is worth it: when those that have ended meanwhile are expected to have waited long enough, all together.
 
     How long each field takes is learned from what has ended so far, and from the history in the store that a poll writes into. A task
     that is still pending counts with the time that it has been so. Until enough have ended, the waits are the backoff's, and of
-    long lists a sample is asked.
+    long lists a sample is requested.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class Adaptive:
         self._waits: dict[str, float] = {}
 
     def learn(self, outlook: Outlook) -> None:
-        """Take note of what can be expected now; the next wait is reckoned from it."""
+        """Compute the next wait from what can be expected now."""
         self._outlook = outlook
 
     def __iter__(self) -> Iterator[Ask]:
@@ -184,29 +184,31 @@ class Adaptive:
             if probe is not None:
                 samples[name] = probe
         after = max(min([*whole.values(), *samples.values()]), self._backoff.initial)
-        asked = tuple(name for name, wait in whole.items() if wait <= after * _TOGETHER)
-        probed = {name: BATCH_SIZE for name, wait in samples.items() if wait <= after * _TOGETHER and name not in asked}
-        for name in (*asked, *probed):
+        whole_fields = tuple(name for name, wait in whole.items() if wait <= after * _TOGETHER)
+        probed = {
+            name: BATCH_SIZE for name, wait in samples.items() if wait <= after * _TOGETHER and name not in whole_fields
+        }
+        for name in (*whole_fields, *probed):
             if name in self._steps:
                 self._waits[name] = next(self._steps[name])
-        return Ask(self._jitter.vary(after), asked, probed)
+        return Ask(self._jitter.vary(after), whole_fields, probed)
 
     def _due(self, name: str, prospect: Prospect) -> tuple[float | None, float | None]:
-        """Seconds until all of a field are worth asking, and until a sample is; None where that is for the other to tell."""
+        """Seconds until all of a field are worth a request, and until a sample is; None where it is not requested so."""
         requests = math.ceil(prospect.count / BATCH_SIZE)
-        asked, sampled = float(prospect.since.max()), float(prospect.since.min())
+        requested, sampled = float(prospect.since.max()), float(prospect.since.min())
         shortest, longest = self._backoff.initial, self._backoff.maximum
         if prospect.curve is None:
             if name not in self._steps:
                 self._steps[name] = iter(self._backoff)
                 self._waits[name] = next(self._steps[name])
             wait = max(self._waits[name] - sampled, 0.0)
-            # a sample learns; but nobody is left unasked for longer than the longest wait
-            return (max(longest - asked, wait), wait) if requests >= _MANY else (wait, None)
+            # a sample is enough to learn from; but no task waits longer than the longest wait
+            return (max(longest - requested, wait), wait) if requests >= _MANY else (wait, None)
         ahead = np.linspace(0, longest, 241)
         worth = np.flatnonzero(prospect.waiting(ahead) >= self.patience * requests)
         wait = float(ahead[worth[0]]) if len(worth) else longest
-        wait = max(min(wait, longest - asked), shortest)
+        wait = max(min(wait, longest - requested), shortest)
         oldest = float((prospect.age + prospect.since).max())
         if requests < _MANY or oldest + wait <= prospect.curve.end:
             return wait, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from datetime import timedelta
 from typing import Any
 
@@ -15,18 +16,18 @@ from enrichstatus import frames
 from enrichstatus.errors import EnrichStatusError
 from enrichstatus.lookup.arguments import parse_prefix
 from enrichstatus.lookup.clocks import ahead_of_ours
-from enrichstatus.lookup.query import refuse_taken
+from enrichstatus.lookup.query import refuse_clash
 from enrichstatus.lookup.tasks import DISTINCT_SQL, check, task_tables, to_pandas
 from enrichstatus.schema import KEY, STATUSES, listed
 from enrichstatus.survival import Numbers, Outlook, Prospect, learn
 
-#: The codes of the states that are no status of an ended record; those have the codes above, in the order of the vocabulary.
+#: The codes of the states that are not a status of an ended record; those have the codes above, in the order of the vocabulary.
 PENDING, UNANSWERED, NO_RECORD = 0, 1, 2
-#: Instants less than this apart are the same one: a service gives milliseconds, a store knows microseconds.
+#: Seconds: instants closer than this are the same one, as a service rounds to milliseconds and a store to microseconds.
 _INSTANT = 0.002
 #: What is pending for longer than the maximum processing time, by this share of it, has timed out, whether the service says so or not.
 _MARGIN = 0.1
-#: Ages are told apart by this share of the oldest, when tasks are put in groups.
+#: Tasks are put in groups by their ages, which are rounded to this share of the oldest.
 _GRAIN = 1 / 100
 
 Codes = npt.NDArray[np.int16]
@@ -53,7 +54,7 @@ class Tracker:
         self.frame = frames.read(tasks.copy(deep=False) if isinstance(tasks, pd.DataFrame) else tasks)
         parse_prefix(prefix)
         self.names = (prefix + "status", prefix + "dataFound")
-        refuse_taken(self.frame, self.names)
+        refuse_clash(self.frame, self.names)
         with task_tables(list(limits)) as con:
             check(con, self.frame, errors=errors)
             con.execute(_DISTINCT_SQL)
@@ -78,7 +79,7 @@ class Tracker:
         #: on our clock: when a request was first made for it, when the last was answered, when the last that was answered with that
         #: record was made, and since when none is answered; how long it took
         blank: Numbers = np.full((5, count), np.nan)
-        self._first, self._asked, self._sent, self._gone, self._took = blank
+        self._first, self._answered, self._sent, self._gone, self._took = blank
         #: within what bounds the service's clock is ahead, by the records that ended between two requests, and what its answers say
         self._least, self._most = np.full((2, count), np.nan)
         self._said: float | None = None
@@ -87,17 +88,31 @@ class Tracker:
         self._missing_after, self._wall = missing_after, wall
         self._history: pa.Table = None
 
+    def copy(self) -> Tracker:
+        """Give what is known now, for an update to show; later answers do not change it."""
+        known = copy(self)
+        for name in ("tasks", *(name for name in vars(self) if name.startswith("_"))):
+            delattr(known, name)  # or an update would keep and pickle what only the poll needs
+        known.vocabulary, known.status, known.found = self.vocabulary.copy(), self.status.copy(), self.found.copy()
+        return known
+
+    def settled_since(self, before: Tracker | None) -> npt.NDArray[np.bool_]:
+        """Say of each task whether it was settled since then, and at the end, of the bad rows, whether this is the first time."""
+        status = UNANSWERED if before is None else before.status
+        changed = (self.status > UNANSWERED) & (self.status != status)
+        return np.append(changed, before is None and bool(np.any(self.places < 0)))
+
     @property
     def unfinished(self) -> npt.NDArray[np.bool_]:
-        """Which tasks have not ended."""
+        """Which tasks are not settled."""
         return np.less_equal(self.status, UNANSWERED)
 
     def pick(self, fields: Sequence[str] | None, samples: Mapping[str, int]) -> pd.DataFrame:
         """Give the unfinished tasks of some fields (None: of all), and samples of others, with the place of each as ``task``."""
         open_ = self.unfinished
         wanted = np.isin(self.field, [self.fields.index(name) for name in fields or () if name in self.fields])
-        # those that no answer has come for are always among them: nobody knows when to look them up
-        unknown = np.isnan(self._asked)
+        # unanswered tasks are always included: nothing is known yet of when they may end
+        unknown = np.isnan(self._answered)
         chosen = np.flatnonzero(open_ if fields is None else open_ & (wanted | unknown))
         parts = [chosen]
         for name, size in samples.items():  # a few fields, not tasks
@@ -107,11 +122,11 @@ class Tracker:
         return self.tasks.iloc[np.unique(np.concatenate(parts))]
 
     def recall(self, known: pd.DataFrame, history: pa.Table) -> None:
-        """Take what a store remembers: what has ended is not looked up again, what is pending is."""
+        """Start with what a store remembers: what has ended is not looked up again, what is pending is."""
         self._history = history
         places = known["task"].to_numpy()
         first = known["since"].to_numpy(dtype=float, na_value=np.nan) - self._wall
-        # a wait that has run out since begins anew: what had no record then may have been bought by now
+        # a wait that is over begins again: what had no record then may have been bought since
         self._first[places] = np.where(first > -self._missing_after, np.minimum(first, 0), np.nan)
         self._made[places], self._id[places] = self._seconds(known, "createdAt"), _numbers(known)
         recorded = known["status"].notna().to_numpy()
@@ -119,7 +134,7 @@ class Tracker:
         self.absorb(known[recorded & (known["status"] != "pending").to_numpy()], 0.0, 0.0)
 
     def absorb(self, answers: pd.DataFrame, sent: float, now: float, *, ahead: float | None = None) -> None:
-        """Take in the answers that have come `now` to requests made at `sent`.
+        """Note the answers that have come `now` to requests made at `sent`.
 
         They are tasks with their place as ``task``, ``status``, ``dataFound`` and, where a source has them, the record's id and times.
         `ahead` is how many seconds the service's clock is ahead of ours, if the source knows.
@@ -129,7 +144,7 @@ class Tracker:
         found = _whole(answers["dataFound"]).cast(pa.bool_()).cast(pa.int8()).fill_null(-1).to_numpy()
         created, updated = (self._seconds(answers, name) for name in ("createdAt", "updatedAt"))
         ids = _numbers(answers)
-        # all of it has been read: from here on nothing can be wrong with it
+        # everything has been read: from here on nothing raises
         for name in answered.dictionary.to_pylist():  # a few words, not tasks
             if name not in self._codes:
                 self._codes[name] = len(self.vocabulary)
@@ -137,8 +152,8 @@ class Tracker:
         words = np.array([self._codes[name] for name in answered.dictionary.to_pylist()] or [0])
         recorded = answered.is_valid().to_numpy(zero_copy_only=False)
         made, before = self._made[places], self._sent[places]
-        # another record that is older than the newest that is known is no news: that one has not ended, whatever became of those
-        # before it. The same record is always news, however its service rounds or changes when it was made
+        # an answer with an older record than the newest one known changes nothing: the newest has not ended. An answer with the same
+        # record always counts, however the service rounds or changes its createdAt
         same = (ids == self._id[places]) & (ids != 0)
         news = recorded & (same | ~(created < made - _INSTANT))
         codes = np.where(news, words[answered.indices.fill_null(0).to_numpy()], PENDING)
@@ -149,10 +164,10 @@ class Tracker:
         self._made[places] = np.where(news & ~np.isnan(created), np.where(same, created, np.fmax(made, created)), made)
         self._id[places] = np.where(news & (ids != 0), ids, self._id[places])
         self._first[places] = first = np.fmin(self._first[places], now)
-        self._asked[places] = now
+        self._answered[places] = now
         self._sent[places] = np.where(news, sent, before)
         self._gone[places] = gone = np.where(recorded, np.nan, np.fmin(self._gone[places], now))
-        # the record that a store knows of may lag behind; one that the service has shown does not
+        # a store may know of a record that the service does not show yet; one that the service has shown counts at once
         waited = now - np.where(np.isnan(self._made[places]), first, np.where(np.isnan(before), np.nan, gone))
         codes[~recorded & (waited >= self._missing_after)] = NO_RECORD
         known = ~np.isnan(self._made[places])
@@ -169,7 +184,7 @@ class Tracker:
     def _begin(self, places: Places) -> Numbers:
         """Give when records were made, on our clock; if that cannot be, the time of our first request."""
         made = self._made[places] - (self._ahead() or 0.0)
-        begin: Numbers = np.where(made <= self._asked[places], made, self._first[places])
+        begin: Numbers = np.where(made <= self._answered[places], made, self._first[places])
         return begin
 
     def _latest_begin(self, places: Places) -> Numbers:
@@ -191,7 +206,7 @@ class Tracker:
             )
         places: Places = answers["task"].to_numpy(dtype=np.int64)
         if len(places) and not 0 <= places.min() <= places.max() < len(self.status):
-            raise EnrichStatusError("The source's lookup gave back tasks that it was not asked for.")
+            raise EnrichStatusError("The source's lookup gave back tasks that were not requested.")
         return places
 
     def _seconds(self, answers: pd.DataFrame, name: str) -> Numbers:
@@ -205,12 +220,12 @@ class Tracker:
     def outlook(self, now: float) -> Outlook:
         """Give what can be expected of the unfinished tasks, learned from all, and from what a store remembers of others."""
         curves = learn(self._evidence())
-        unfinished = self.unfinished & ~np.isnan(self._asked)
+        unfinished = self.unfinished & ~np.isnan(self._answered)
         prospects = {}
         for code, name in enumerate(self.fields):  # a few fields, not tasks
             places = np.flatnonzero(unfinished & (self.field == code))
             if len(places):
-                age, since = self._asked[places] - self._begin(places), now - self._asked[places]
+                age, since = self._answered[places] - self._begin(places), now - self._answered[places]
                 grain = max(float((age + since).max()) * _GRAIN, 1e-6)
                 groups = np.rint(np.stack([age, since]) / grain)
                 groups, tasks = np.unique(groups, axis=1, return_counts=True)
@@ -218,9 +233,9 @@ class Tracker:
         return Outlook(prospects)
 
     def _evidence(self) -> pa.Table:
-        known = np.flatnonzero(~np.isnan(self._took) | (self.unfinished & ~np.isnan(self._asked)))
+        known = np.flatnonzero(~np.isnan(self._took) | (self.unfinished & ~np.isnan(self._answered)))
         observed = ~np.isnan(self._took[known])
-        seconds = np.where(observed, self._took[known], self._asked[known] - self._begin(known))
+        seconds = np.where(observed, self._took[known], self._answered[known] - self._begin(known))
         names = pa.array(self.fields, pa.string())
         own = pa.table({"field": names.take(pa.array(self.field[known])), "seconds": seconds, "observed": observed})
         return own if self._history is None else pa.concat_tables([own, self._history])
@@ -228,7 +243,7 @@ class Tracker:
     def shift(self, seconds: float) -> None:
         """Count the times from so much later."""
         self._wall += seconds
-        for times in (self._made, self._first, self._asked):
+        for times in (self._made, self._first, self._answered):
             times -= seconds
 
 
@@ -241,7 +256,7 @@ def _numbers(answers: pd.DataFrame) -> npt.NDArray[np.uint64]:
 
 
 def _texts(values: pa.Array) -> pa.Array:
-    """Give texts as texts, of whatever Arrow type they are; what is no text, also where it could be written as one, is a TypeError."""
+    """Give texts as texts, of whatever Arrow type they are; what is not text, also where it could be written as one, is a TypeError."""
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     if not (
         pa.types.is_null(kind)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,86 +13,14 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.errors import PartialLookupError
-from enrichstatus.frames import Frame
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.outcomes import outcome
-from enrichstatus.polling.tracker import NO_RECORD, UNANSWERED, Codes, Places, Tracker
+from enrichstatus.polling.tracker import NO_RECORD, Tracker
 from enrichstatus.presentation import duration, many, of_unknown_status, plain
 from enrichstatus.survival import Outlook
 
-#: Columns of the counts that are no status.
+#: Columns of the counts that are not a status.
 _OURS = ("tasks", "ended", "with data")
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class State:
-    """The state of all tasks at one moment, by distinct task; what a poll does later does not change it.
-
-    `changed` says of each task whether it has ended since the update before, and at its end, of the bad rows, whether this is the first.
-    """
-
-    frame: Frame
-    names: Sequence[str]
-    places: Places
-    fields: Sequence[str]
-    field: Codes
-    vocabulary: Sequence[str]
-    status: Codes
-    found: npt.NDArray[np.int8]
-    changed: npt.NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, tracker: Tracker, before: Codes | None) -> State:
-        """Take a copy of what is known; `before` are the statuses of the last update, None where there is none."""
-        changed = (tracker.status > UNANSWERED) & (tracker.status != (UNANSWERED if before is None else before))
-        return cls(
-            tracker.frame,
-            tracker.names,
-            tracker.places,
-            tracker.fields,
-            tracker.field,
-            tuple(tracker.vocabulary),
-            tracker.status.copy(),
-            tracker.found.copy(),
-            np.append(changed, before is None and bool(np.any(tracker.places < 0))),
-        )
-
-    def rows(self, which: npt.NDArray[np.bool_] | None = None) -> Any:
-        """Give the caller's rows (of some tasks) with their status."""
-        frame, places = self.frame, self.places
-        if which is not None:
-            rows = np.flatnonzero(which[places])  # the place of a bad row, -1, is the last one
-            frame, places = frame.take(rows), places[rows]
-        # and here it is the one put on at the end
-        code, found = np.append(self.status, NO_RECORD)[places], np.append(self.found, -1)[places]
-        words = pa.array(self.vocabulary, pa.string())
-        status = words.take(pa.array(code, mask=code == NO_RECORD))
-        data = pa.array(found == 1, mask=found < 0)
-        return frame.assign(pa.table([status, data], names=list(self.names)))
-
-    def count(self) -> pd.DataFrame:
-        """Count rows by field and status."""
-        good = self.places[self.places >= 0]
-        size = len(self.vocabulary)
-        pairs = np.bincount(self.field[good] * size + self.status[good], minlength=len(self.fields) * size)
-        table = pd.DataFrame(
-            pairs.reshape(len(self.fields), size).astype(np.int64),
-            index=list(self.fields),
-            # a service may have any word for a status, one of ours too
-            columns=[
-                f"{name} (status)" if name in _OURS or name in self.vocabulary[:code] else name
-                for code, name in enumerate(self.vocabulary)
-            ],
-        )
-        table = table[[name for name in table.columns if name != "no record"] + ["no record"]]
-        # a record that failed has failed, whatever it says of data
-        whole = np.array([outcome(word, True).word == "data" for word in self.vocabulary])
-        with_data = (self.found[good] == 1) & whole[self.status[good]]
-        data = np.bincount(self.field[good], with_data, minlength=len(self.fields)).astype(np.int64)
-        table.insert(0, "tasks", table.sum(axis=1))
-        table.insert(1, "ended", table["tasks"] - table[["pending", "unanswered"]].sum(axis=1))
-        table["with data"] = data
-        return table
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -106,13 +33,14 @@ class Update:
         All tasks, with ``status`` and ``dataFound``: ``pending`` where they have not ended, ``unanswered`` where nobody has answered yet,
         null where there is no record.
     changed : a frame like the tasks
-        The rows that have ended since the last update; bad ones, which never began, are among the first.
+        The rows that were settled since the last update; bad ones are among the first.
     counts : pandas.DataFrame
         Rows by field: ``tasks``, ``ended``, ``pending``, ``unanswered``, a column for each other status, ``no record`` and ``with data``.
-    total, ended : int
-        Rows, and those of them that have ended: bad ones too, though they are in no count.
+    total, ended, settled : int
+        Rows; those that have ended, as everywhere: with a record that is not pending; and those that the poll waits for no longer,
+        which have ended, have no record after ``missing_after``, or are bad.
     unfinished : str
-        What the rows that have not ended are, in words: pending, or unanswered where nobody has answered.
+        What the rows that are not settled are, in words: pending, or unanswered where nobody has answered.
     requests : int
         Requests of 200 tasks made until now.
     unknown : dict
@@ -128,14 +56,17 @@ class Update:
     error : Exception or None
         Why this request was not answered, or not in full; the poll goes on.
     held : float
-        Seconds for which the source asked to be left alone; ``next_in`` is never less.
+        Seconds for which the source wants no request; ``next_in`` is never less.
     asked : int
         Distinct tasks looked up this time.
     done : bool
-        Whether all have ended.
+        Whether all are settled.
     """
 
-    state: State
+    #: a copy: what the poll learns later does not change it
+    tracker: Tracker
+    #: of each distinct task whether it was settled since the last update; the last one is for all bad rows
+    news: npt.NDArray[np.bool_]
     requests: int
     elapsed: float
     next_in: float | None
@@ -148,43 +79,83 @@ class Update:
     @cached_property
     def frame(self) -> Any:
         """All tasks as they are now."""
-        return self.state.rows()
+        return self.rows()
 
     @cached_property
     def changed(self) -> Any:
-        """The rows that have ended since the last update."""
-        return self.state.rows(self.state.changed)
+        """The rows that were settled since the last update."""
+        return self.rows(self.news)
+
+    @cached_property
+    def tally(self) -> npt.NDArray[np.int64]:
+        """Number of rows by field, by status, and by data: unknown, none, found; bad rows are left out."""
+        known = self.tracker
+        good = known.places[known.places >= 0]
+        shape = (len(known.fields), len(known.vocabulary), 3)
+        cells = np.ravel_multi_index((known.field[good], known.status[good], known.found[good] + 1), shape)
+        return np.bincount(cells, minlength=math.prod(shape)).reshape(shape)
 
     @cached_property
     def counts(self) -> pd.DataFrame:
         """Rows by field and status."""
-        return self.state.count()
+        known, tally = self.tracker, self.tally
+        table = pd.DataFrame(
+            tally.sum(axis=2),
+            index=known.fields,
+            # a service may have any word for a status, one of ours too
+            columns=[
+                f"{name} (status)" if name in _OURS or name in known.vocabulary[:code] else name
+                for code, name in enumerate(known.vocabulary)
+            ],
+        )
+        table = table[[name for name in table.columns if name != "no record"] + ["no record"]]
+        # a record that failed has failed, whatever it says of data
+        whole = np.array([outcome(word, True).word == "data" for word in known.vocabulary])
+        table.insert(0, "tasks", table.sum(axis=1))
+        table.insert(1, "ended", table["tasks"] - table[["pending", "unanswered", "no record"]].sum(axis=1))
+        table["with data"] = tally[:, whole, 2].sum(axis=1)
+        return table
+
+    def rows(self, which: npt.NDArray[np.bool_] | None = None) -> Any:
+        """Give the caller's rows with their status: all, or those of the tasks that a mask like `news` names."""
+        known = self.tracker
+        frame, places = known.frame, known.places
+        if which is not None:
+            rows = np.flatnonzero(which[places])  # a bad row's place is -1, the last one
+            frame, places = frame.take(rows), places[rows]
+        code, found = np.append(known.status, NO_RECORD)[places], np.append(known.found, -1)[places]
+        words = pa.array(known.vocabulary, pa.string())
+        status = words.take(pa.array(code, mask=code == NO_RECORD))
+        data = pa.array(found == 1, mask=found < 0)
+        return frame.assign(pa.table([status, data], names=list(known.names)))
 
     @property
     def total(self) -> int:
         """Number of rows."""
-        return len(self.state.places)
+        return len(self.tracker.places)
 
     @cached_property
     def ended(self) -> int:
-        """Number of rows that have ended, bad ones among them."""
+        """Number of rows that have ended."""
+        return int(self.counts["ended"].sum())
+
+    @cached_property
+    def settled(self) -> int:
+        """Number of rows that the poll waits for no longer."""
         return self.total - int(self.counts[["pending", "unanswered"]].to_numpy().sum())
 
     @cached_property
     def unknown(self) -> dict[str, int]:
         """Number of rows by status that is unknown; data with one is data all the same."""
-        state = self.state
-        good = state.places[state.places >= 0]
-        counts = np.bincount(state.status[good][state.found[good] < 0], minlength=len(state.vocabulary))
         return {
             word: int(count)
-            for word, count in zip(state.vocabulary, counts, strict=True)
+            for word, count in zip(self.tracker.vocabulary, self.tally[:, :, 0].sum(axis=0), strict=True)
             if count and outcome(word, None).word == "unknown"
         }
 
     @property
     def unfinished(self) -> str:
-        """What the tasks that have not ended are, in words: pending, or unanswered where nobody has answered."""
+        """What the tasks that are not settled are, in words: pending, or unanswered where nobody has answered."""
         pending, unanswered = self.counts[["pending", "unanswered"]].sum()
         return f"pending ({pending:,}) or unanswered ({unanswered:,})" if unanswered else "pending"
 
@@ -195,8 +166,8 @@ class Update:
             return 0  # no request has been made yet
         # its requests are at 0, 1, 3, 7, 15, 31 and 63 s, then every 60 s
         early = math.floor(math.log2(min(self.elapsed, 63) + 1))
-        asks = 1 + early + math.floor(max(self.elapsed - 63, 0) / 60)
-        return max(asks * requests_for(len(self.state.status)) - self.requests, 0)
+        lookups = 1 + early + math.floor(max(self.elapsed - 63, 0) / 60)
+        return max(lookups * requests_for(len(self.tracker.status)) - self.requests, 0)
 
     @cached_property
     def half_in(self) -> float | None:
@@ -213,8 +184,8 @@ class Update:
 
     def __str__(self) -> str:
         counts = self.counts.drop(columns=list(_OURS)).sum()
-        parts = [f"{self.ended:,} of {self.total:,} ended"]
-        bad = int((self.state.places < 0).sum())
+        parts = [f"{self.settled:,} of {self.total:,} settled"]
+        bad = int((self.tracker.places < 0).sum())
         shown = {name: count for name, count in counts.items() if name != "finished"} | {"bad": bad}
         parts += [", ".join(f"{count:,} {name}" for name, count in shown.items() if count)]
         if self.half_in is not None and not self.done:

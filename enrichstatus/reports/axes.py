@@ -1,4 +1,4 @@
-"""The axes that pictures are drawn on: as large as needed, readable on light and on dark, with text that is no formula."""
+"""The axes that pictures are drawn on: as large as needed, readable on light and on dark, with text that is not a formula."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def names_of(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[str]:
     return rows[list(by)].map(label).agg(" · ".join, axis=1).map(lambda name: short(name, _WIDEST)).map(unformatted)
 
 
-def told(by: Sequence[str]) -> str:
+def titled_by(by: Sequence[str]) -> str:
     """Name the groups in a title."""
     return f", by {' and '.join(_CALLED.get(name, name) for name in by)}" if by else ""
 

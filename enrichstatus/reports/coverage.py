@@ -72,7 +72,7 @@ def coverage(status: Any, by: By = "field", *, prefix: str = "", small: int = 30
     else:
         theirs = [found(frame.columns, name, what="names", argument="by") for name in names]
         columns = comparable(frame.arrow(theirs)).rename_columns(list(names))
-    segments = segment(columns, len(frame), taken=(*_COVERAGE, *LABELS))
+    segments = segment(columns, len(frame), reserved=(*_COVERAGE, *LABELS))
     size, place = len(LABELS), places(words, data)
     if words.null_count:  # no record, or a bad row
         place[unusable(frame) & words.is_null().to_numpy()] = list(LABELS).index(OUTCOMES["invalid"].label)

@@ -84,8 +84,8 @@ def diff(a: Any, b: Any, *, names: tuple[str, str] = ("a", "b")) -> Report:
 
 def _fields(both: Sequence[Frame]) -> list[str]:
     """Give the fields of the two lists: a store may have others than the contract's."""
-    asked = [frame.arrow(["field"]) for frame in both if "field" in frame.columns]
-    texts = {text for table in asked for text in comparable(table).column(0).unique().to_pylist()}
+    lists = [frame.arrow(["field"]) for frame in both if "field" in frame.columns]
+    texts = {text for table in lists for text in comparable(table).column(0).unique().to_pylist()}
     return sorted(
         {str(text) for text in texts if isinstance(text, str) and text and text == text.strip()} | set(FIELDS)
     )

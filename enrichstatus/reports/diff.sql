@@ -16,7 +16,7 @@ with joined as (
     full join b using (entityId, entityType, field)
 ),
 
-told as (
+worded as (
     select
         joined.*,
         case when position_a is null then 'not in ' || names.a else coalesce(status_a, 'no record') end as said_a,
@@ -28,21 +28,21 @@ told as (
 )
 
 select
-    told.entityId::varchar as entityId,
-    told.entityType::varchar as entityType,
-    told.field::varchar as field,
-    told.status_a,
-    told.status_b,
-    told.dataFound_a,
-    told.dataFound_b,
+    worded.entityId::varchar as entityId,
+    worded.entityType::varchar as entityType,
+    worded.field::varchar as field,
+    worded.status_a,
+    worded.status_b,
+    worded.dataFound_a,
+    worded.dataFound_b,
     -- where the status is the same it is the data that differ
     case
-        when told.said_a <> told.said_b then told.said_a || ' → ' || told.said_b
-        else told.said_a || ': ' || told.data_a || ' → ' || told.data_b
+        when worded.said_a <> worded.said_b then worded.said_a || ' → ' || worded.said_b
+        else worded.said_a || ': ' || worded.data_a || ' → ' || worded.data_b
     end as change
-from told
-where told.position_a is null
-    or told.position_b is null
-    or told.status_a is distinct from told.status_b
-    or told.dataFound_a is distinct from told.dataFound_b
-order by told.position_a nulls last, told.position_b nulls last
+from worded
+where worded.position_a is null
+    or worded.position_b is null
+    or worded.status_a is distinct from worded.status_b
+    or worded.dataFound_a is distinct from worded.dataFound_b
+order by worded.position_a nulls last, worded.position_b nulls last

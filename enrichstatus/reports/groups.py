@@ -79,9 +79,9 @@ def found(columns: Iterable[str], name: str, *, what: str, argument: str | None 
     return spelling
 
 
-def segment(columns: pa.Table, rows: int, *, taken: Collection[str]) -> Segments:
-    """Number so many rows by their values in all of the columns; `taken` are names that the report has columns for."""
-    if clash := [name for name in columns.column_names if name in taken]:
+def segment(columns: pa.Table, rows: int, *, reserved: Collection[str]) -> Segments:
+    """Number so many rows by their values in all of the columns; `reserved` are names that the report has columns for."""
+    if clash := [name for name in columns.column_names if name in reserved]:
         raise ValidationError(f"names {listed(clash)}, which the report has a column for; rename yours.", argument="by")
     code = np.zeros(rows, dtype=np.int64)
     for column in columns.columns:  # a few columns, not rows

@@ -28,7 +28,7 @@ from enrichstatus.reports.axes import (
     legend,
     name_groups,
     names_of,
-    told,
+    titled_by,
 )
 from enrichstatus.reports.axes import unformatted as plain
 
@@ -49,7 +49,7 @@ def _colour(label: str) -> str:
     return LABELS[label].dark if is_dark() else LABELS[label].light
 
 
-class Asked(NamedTuple):
+class Drawing(NamedTuple):
     """What is to be drawn, and how."""
 
     frame: pd.DataFrame
@@ -67,7 +67,7 @@ def draw(
     title, most, kind = options.pop("title", None), options.pop("most", None), options.pop("kind", "share")
     if most is not None:
         parse_number("most", most, least=1, whole=True, what="number of groups")
-    draws: dict[tuple[str, object], Callable[[Asked], Axes]] = {
+    draws: dict[tuple[str, object], Callable[[Drawing], Axes]] = {
         ("coverage", "share"): _coverage,
         ("coverage", "status"): _status,
         ("timing", "share"): _timing,
@@ -79,13 +79,13 @@ def draw(
             'plot() takes ax=, title=, most= and, of coverage, kind="share" or "status"; '
             f"not {', '.join(options) or f'kind={kind!r}'}."
         )
-    return draws[report, kind](Asked(frame.reset_index(drop=True), by, details, ax, title, most))
+    return draws[report, kind](Drawing(frame.reset_index(drop=True), by, details, ax, title, most))
 
 
-def _coverage(asked: Asked) -> Axes:
-    frame, by, details, ax, title, most = asked
+def _coverage(drawing: Drawing) -> Axes:
+    frame, by, details, ax, title, most = drawing
     rows, left = largest(frame, "tasks", most)
-    ax = axes_for(ax, len(rows), title or f"Share with data of the tasks that have ended{told(by)}", left)
+    ax = axes_for(ax, len(rows), title or f"Share with data of the tasks that have ended{titled_by(by)}", left)
     y, shares = np.arange(len(rows)), rows["share"].fillna(0).to_numpy()
     small = rows["small"].to_numpy(bool)
     bars = ax.barh(y, shares, color=_BLUE, height=0.66)
@@ -111,10 +111,10 @@ def _coverage(asked: Asked) -> Axes:
     return done(ax, "x")
 
 
-def _status(asked: Asked) -> Axes:
-    frame, by, details, ax, title, most = asked
+def _status(drawing: Drawing) -> Axes:
+    frame, by, details, ax, title, most = drawing
     rows, left = largest(frame, "tasks", most)
-    ax = axes_for(ax, len(rows), title or f"What became of the tasks{told(by)}", left, legend=2)
+    ax = axes_for(ax, len(rows), title or f"What became of the tasks{titled_by(by)}", left, legend=2)
     parts = details["outcomes"].reset_index(drop=True).loc[rows.index]
     shares = parts.div(rows["tasks"].clip(lower=1), axis=0)
     start = np.zeros(len(rows))
@@ -134,12 +134,12 @@ def _status(asked: Asked) -> Axes:
     return done(ax, "x")
 
 
-def _timing(asked: Asked) -> Axes:
-    frame, by, details, ax, title, most = asked
+def _timing(drawing: Drawing) -> Axes:
+    frame, by, details, ax, title, most = drawing
     order = sorted(range(len(details["rows"])), key=lambda at: -frame["records"][details["rows"][at]])
     shown = sorted(order[: min(most or len(_LINES), len(details["rows"]))])
     left = len(frame) - len(shown)
-    ax = axes_for(ax, 11, title or f"How long enrichments take{told(by)}", left)
+    ax = axes_for(ax, 11, title or f"How long enrichments take{titled_by(by)}", left)
     limits = {name: details["limits"][name] for name in details["fields"]}
     names = names_of(frame, by)
     longest = [details["longest"][at] for at in shown]
@@ -206,8 +206,8 @@ _UNITS = (
 )
 
 
-def _waste(asked: Asked) -> Axes:
-    frame, by, details, ax, title, most = asked
+def _waste(drawing: Drawing) -> Axes:
+    frame, by, details, ax, title, most = drawing
     period = by[0] if len(by) == 1 and by[0] in _DAYS else None
     # of time the latest, of anything else the largest
     rows, left = (
@@ -215,7 +215,7 @@ def _waste(asked: Asked) -> Axes:
     )
     which = "latest" if period else "largest"
     lines = 11 if period else len(rows)
-    ax = axes_for(ax, lines, title or f"What the {details['what']} brought{told(by)}", left, legend=1, which=which)
+    ax = axes_for(ax, lines, title or f"What the {details['what']} brought{titled_by(by)}", left, legend=1, which=which)
     spent = "credits spent" if details["what"] == "credits" else "purchases"
     parts = details["credits"].reset_index(drop=True).loc[rows.index]
     start = np.zeros(len(rows))
@@ -269,8 +269,8 @@ def _days(instants: pd.Series[pd.Timestamp]) -> Any:
 _DAYS = {"day": 1, "week": 7, "month": 30}
 
 
-def _diff(asked: Asked) -> Axes:
-    frame, _, details, ax, title, most = asked
+def _diff(drawing: Drawing) -> Axes:
+    frame, _, details, ax, title, most = drawing
     counts = frame["change"].value_counts().rename_axis("change").reset_index(name="tasks")
     counts = counts.sort_values(["tasks", "change"], ascending=[False, True], ignore_index=True)
     rows, left = largest(counts, "tasks", most)

@@ -16,7 +16,7 @@ select
     stated.outcome = 'pending' as pending,
     stated.outcome in ('timed_out_here', 'timed_out_there') as timedOut,
     (epoch_us(stated.updatedAt) - epoch_us(stated.createdAt)) / 1e6 as took,
-    -- of what is pending or has timed out it is known that it takes longer; clocks that disagree are taken for at once
+    -- of what is pending or has timed out it is known that it takes longer; where clocks disagree it took no time
     case
         when pending then greatest((epoch_us(stated.now) - epoch_us(stated.createdAt)) / 1e6, 0)
         when timedOut then stated.maximum

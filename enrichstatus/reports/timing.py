@@ -80,7 +80,7 @@ def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = Non
     """
     names, limits = parse_by(by), limits_of(store)
     table, segments = read_history(
-        store, names, ("field", "createdAt", "updatedAt", "status", "dataFound"), org_id, taken=_TIMING
+        store, names, ("field", "createdAt", "updatedAt", "status", "dataFound"), org_id, reserved=_TIMING
     )
     with duckdb.connect() as con:
         con.register("asker", timing_out(limits, now))
@@ -155,7 +155,7 @@ def read_history(
     needed: Sequence[str],
     org_id: str | None,
     *,
-    taken: Sequence[str],
+    reserved: Sequence[str],
     bought: bool = False,
 ) -> tuple[pa.Table, Segments]:
     """Read the records with the columns that are needed and the number of their segment."""
@@ -165,8 +165,8 @@ def read_history(
     table = store.records(tuple(columns), org_id=org_id)
     if bought and table["creditTransactionId"].null_count < table.num_rows:
         table = table.filter(pc.is_valid(table["creditTransactionId"]))
-    told = {name: _period(table["createdAt"], name) if name in _PERIODS else table[name] for name in names}
-    segments = segment(pa.table(told), len(table), taken=taken)
+    read = {name: _period(table["createdAt"], name) if name in _PERIODS else table[name] for name in names}
+    segments = segment(pa.table(read), len(table), reserved=reserved)
     return table.select(list(needed)).append_column("segment", pa.array(segments.code)), segments
 
 

@@ -68,7 +68,7 @@ def waste(
     Raises
     ------
     ValidationError
-        No organization, a price for an unknown field or that is no amount, or another argument that is unusable.
+        No organization, a price for an unknown field or that is not an amount, or another argument that is unusable.
     StoreError
         The store is closed, or its file cannot be read.
 
@@ -89,7 +89,7 @@ def waste(
     names, limits = parse_by(by), limits_of(store)
     prices = dict.fromkeys(limits, 1.0 if costs is None else 0.0) | parse_costs(costs, tuple(limits))
     needed = (*KEY, "id", "createdAt", "updatedAt", "status", "dataFound", "creditTransactionId")
-    table, segments = read_history(store, names, needed, org_id, taken=_WASTE, bought=True)
+    table, segments = read_history(store, names, needed, org_id, reserved=_WASTE, bought=True)
     unpaid = table.num_rows > 0 and table["creditTransactionId"].null_count == table.num_rows
     asker = timing_out(limits, now)
     with duckdb.connect() as con:

@@ -8,14 +8,13 @@ import os
 import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from enrichstatus.errors import EnrichStatusError, ServiceError, UnauthorizedError, ValidationError
 from enrichstatus.lookup.contract import PATH, TRIGGER_PATH
-from enrichstatus.server.request_batcher import Batcher
 from enrichstatus.server.tokens import digests, organization, read_tokens
 from enrichstatus.sources.store.open_files import identity
 from enrichstatus.sources.store.store import EnrichmentStore
@@ -37,8 +36,8 @@ from enrichstatus.server import openapi
 TokensFile: TypeAlias = str | os.PathLike[str]
 Tokens: TypeAlias = TokensFile | Mapping[str, str | None]
 Clock: TypeAlias = Callable[[], datetime]
-#: Gives what an organization and the body of its request are answered with.
-Ask: TypeAlias = Callable[[str, Any], Awaitable[Any]]
+#: Gives what an organization and the body of its request are answered with; bytes are ready JSON.
+Answerer: TypeAlias = Callable[[str, Any], Awaitable[Any]]
 NOTHING: Mapping[str, Any] = {}
 
 _LOG = logging.getLogger("enrichstatus.server")
@@ -50,7 +49,7 @@ _TOO_LONG = f"The body is longer than {MOST_BYTES:,} bytes."
 SLOWEST_BODY = 30.0
 #: Seconds between looks at whether the store's file or the tokens were replaced.
 WATCH = 0.5
-#: Seconds until a file that could not be taken up is tried again as it is.
+#: Seconds until a file that was refused is tried again unchanged.
 SECOND_LOOK = 60.0
 
 
@@ -85,7 +84,7 @@ def application(
     store: EnrichmentStore,
     tokens: Tokens,
     clock: Clock | None = None,
-    trigger: Ask | None = None,
+    trigger: Answerer | None = None,
     shown: Mapping[str, Callable[[str], Any]] = NOTHING,
 ) -> Starlette:
     """Make the application; that of a simulated service, and no other, has something to `trigger`, and pages `shown` to organizations."""
@@ -108,7 +107,7 @@ def application(
 
 
 class _Endpoint:
-    def __init__(self, store: EnrichmentStore, tokens: Tokens, clock: Clock | None, trigger: Ask | None) -> None:
+    def __init__(self, store: EnrichmentStore, tokens: Tokens, clock: Clock | None, trigger: Answerer | None) -> None:
         self._store = store
         self._clock = clock
         self._tokens_file = None if isinstance(tokens, Mapping) else tokens
@@ -117,14 +116,13 @@ class _Endpoint:
         self._types = openapi.types(store.fields)
         self._document = msgspec.json.encode(openapi.document(self._types, triggers=trigger is not None))
         self._trigger = trigger
-        self._batcher = Batcher(self._answer)
 
     async def query(self, request: Request) -> Response:
-        return await self._asked(request, None, "tasks", self._batcher.ask)
+        return await self._with_body(request, None, "tasks", self._query)
 
     async def trigger(self, request: Request) -> Response:
         assert self._trigger
-        return await self._asked(request, self._types.trigger, "personIds", self._trigger)
+        return await self._with_body(request, self._types.trigger, "personIds", self._trigger)
 
     def showing(self, give: Callable[[str], Any]) -> Callable[[Request], Awaitable[Response]]:
         async def show(request: Request) -> Response:
@@ -139,8 +137,8 @@ class _Endpoint:
             raise ValidationError("Organization ID is missing")
         return org_id
 
-    async def _asked(self, request: Request, kind: Any, member: str, ask: Ask) -> Response:
-        """Answer with what `ask` gives a body of this type, or checks itself; of its member the log has the length."""
+    async def _with_body(self, request: Request, kind: Any, member: str, answer: Answerer) -> Response:
+        """Answer with what `answer` gives a body of this type, or checks itself; of its member the log has the length."""
         note = request.scope["enrichstatus"]
         org_id = self._organization(request)
         try:
@@ -151,11 +149,11 @@ class _Endpoint:
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             if isinstance(error, EnrichStatusError):
                 raise
-            what = "breaks the contract" if isinstance(error, msgspec.ValidationError) else "is no JSON"
+            what = "breaks the contract" if isinstance(error, msgspec.ValidationError) else "is not JSON"
             raise ValidationError(f"The body {what}: {error}. GET /openapi.json describes it.") from None
         members = body.get(member) if isinstance(body, dict) else None
         note["tasks"] = len(members) if isinstance(members, list) else None
-        return _json(await ask(org_id, body))
+        return _json(await answer(org_id, body))
 
     async def openapi(self, request: Request) -> Response:
         return Response(self._document, media_type="application/json")
@@ -163,15 +161,19 @@ class _Endpoint:
     async def health(self, request: Request) -> Response:
         """Answer well only if the store does: a lookup that finds nothing."""
         try:
-            await self._batcher.ask(
+            await self._query(
                 "healthz", {"tasks": [{"entityId": str(uuid.UUID(int=0)), "field": self._store.fields[0]}]}
             )
         except EnrichStatusError:
             return _error(503, "UNAVAILABLE", "The store cannot be read.")
         return _json({"status": "ok"})
 
-    def _answer(self, org_id: str, bodies: Sequence[Any]) -> Sequence[Any]:
-        return self._store.query_many(bodies, org_id=org_id, now=self._clock() if self._clock else None)
+    async def _query(self, org_id: str, body: Any) -> Any:
+        now = self._clock() if self._clock else None
+        ready = self._store.query_at_once(body, org_id=org_id, now=now)
+        if ready is not None:
+            return ready
+        return await asyncio.to_thread(self._store.query, body, org_id=org_id, now=now)
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -182,11 +184,10 @@ class _Endpoint:
             watch.cancel()
             with suppress(asyncio.CancelledError):
                 await watch
-            self._batcher.close()
 
     async def _watch(self) -> None:
-        """Take up a store's file, or tokens, that were replaced; what cannot be used is logged once, and the old goes on."""
-        told = ""
+        """Load a store's file, or tokens, that were replaced; what cannot be used is logged once, and the old stays in use."""
+        logged = ""
         refused: tuple[int, ...] = ()
         again = 0.0
         while True:
@@ -194,18 +195,18 @@ class _Endpoint:
             try:
                 self._take_up_tokens()
                 stamp = identity(self._store.path)
-                # to read a large file only to refuse it is work, which the same one is not worth all the time
+                # reading a large file only to refuse it is work: the same one is tried again only after a while
                 if self._store.replaced() and (stamp != refused or time.monotonic() > again):
                     refused, again = stamp, time.monotonic() + SECOND_LOOK
                     await asyncio.to_thread(self._store.refresh)
                     refused = ()
                     _LOG.info(_line(event="reloaded", store=self._store.path))
                 if stamp != refused:
-                    told = ""
+                    logged = ""
             except Exception as error:
-                if told != str(error):
-                    told = str(error)
-                    _LOG.error(_line(event="not reloaded", error=told))
+                if logged != str(error):
+                    logged = str(error)
+                    _LOG.error(_line(event="not reloaded", error=logged))
 
     def _take_up_tokens(self) -> None:
         if self._tokens_file is None:
@@ -296,8 +297,8 @@ class _Logged:
         finally:
             if _LOG.isEnabledFor(logging.INFO):
                 spent = round((time.perf_counter() - start) * 1e3, 1)
-                asked = {"request": request_id, "method": scope["method"], "path": scope["path"]}
-                _LOG.info(_line(**asked, status=status, ms=spent, **note))
+                what = {"request": request_id, "method": scope["method"], "path": scope["path"]}
+                _LOG.info(_line(**what, status=status, ms=spent, **note))
 
 
 def _line(**members: Any) -> str:
@@ -306,7 +307,9 @@ def _line(**members: Any) -> str:
 
 
 def _json(content: Any) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
+    """Answer with JSON; bytes are that already."""
+    ready = content if isinstance(content, bytes) else msgspec.json.encode(content)
+    return Response(ready, media_type="application/json")
 
 
 def _error(status: int, code: str, message: str, headers: Any = None) -> Response:

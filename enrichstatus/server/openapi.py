@@ -83,24 +83,24 @@ def document(types: Types, *, triggers: bool = False) -> dict[str, Any]:
     )
     if not triggers:
         del schemas["Trigger"]
-    ask = {
+    query = {
         "operationId": "queryEnrichments",
         "summary": "The status of up to 200 enrichment tasks",
         "description": "One object for each distinct task that has a record, in the order of first appearance.",
-        **_asked(request, "The records there are.", answer, error),
+        **_with_body(request, "The records there are.", answer, error),
     }
     begin = {
         "operationId": "triggerEnrichments",
         "summary": f"Enrich a field of up to {TRIGGER_SIZE} persons",
         "description": "One object for each distinct person; what is pending or has finished is not bought again.",
-        **_asked(trigger, "The records, new ones among them.", answer, error),
+        **_with_body(trigger, "The records, new ones among them.", answer, error),
     }
     plain = {"type": "object"}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Batch enrichment status", "version": version("enrichstatus")},
         "paths": {
-            PATH: {"post": ask},
+            PATH: {"post": query},
             **({TRIGGER_PATH: {"post": begin}} if triggers else {}),
             "/healthz": {
                 "get": {
@@ -124,7 +124,7 @@ def document(types: Types, *, triggers: bool = False) -> dict[str, Any]:
     }
 
 
-def _asked(body: Any, told: str, answer: Any, error: Any) -> dict[str, Any]:
+def _with_body(body: Any, success: str, answer: Any, error: Any) -> dict[str, Any]:
     """Describe what is the same for every request with a body and a token."""
     refusals = {
         "400": "The body breaks the contract, or the token has no organization.",
@@ -135,7 +135,7 @@ def _asked(body: Any, told: str, answer: Any, error: Any) -> dict[str, Any]:
         "security": [{"bearer": []}],
         "requestBody": {"required": True, "content": _json(body)},
         "responses": {
-            "200": {"description": told, "content": _json(answer)},
+            "200": {"description": success, "content": _json(answer)},
             **{status: {"description": text, "content": _json(error)} for status, text in refusals.items()},
         },
     }

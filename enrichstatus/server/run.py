@@ -44,7 +44,7 @@ def serve(app: Any, *, host: str, port: int, ready: Callable[[str], None]) -> No
     Raises
     ------
     ValidationError
-        The host or the port is none.
+        The host or the port is unusable.
     EnrichStatusError
         The address cannot be listened on, or the application did not start.
     """
@@ -71,7 +71,7 @@ def _logging(server: _Server) -> Iterator[None]:
     """Log to stderr: the application's lines, and the words of the server and of the loop under it, as lines like these."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json())
-    handler.addFilter(lambda record: _is_told(record, server))
+    handler.addFilter(lambda record: _is_logged(record, server))
     loggers = [logging.getLogger(name) for name in (_OURS, "uvicorn.error", "asyncio")]
     before = [(log.level, log.propagate) for log in loggers]
     for log in loggers:
@@ -87,7 +87,7 @@ def _logging(server: _Server) -> Iterator[None]:
             log.propagate = propagate
 
 
-def _is_told(record: logging.LogRecord, server: _Server) -> bool:
+def _is_logged(record: logging.LogRecord, server: _Server) -> bool:
     """Leave out what the server says of requests that are cut off by a second Ctrl-C, and its advice to install websockets."""
     if record.name == _OURS:
         return True
@@ -147,7 +147,7 @@ class Background:
         while not started.wait(0.05):
             if not self._thread.is_alive():
                 raise EnrichStatusError(_NO_START)
-        # a thread that still ran would keep what it serves from being taken down in order
+        # a thread that still ran would keep what it serves from being closed in order
         atexit.register(self._stop_at_exit)
 
     def _run(self, listening: socket.socket) -> None:
@@ -198,7 +198,7 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """HTTP by h11, which bounds headers; what is none is refused in the contract's shape too."""
+    """HTTP by h11, which bounds headers; what is not HTTP is refused in the shape of the contract too."""
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be understood, and hang up."""
@@ -222,14 +222,16 @@ def _listen(host: str, port: int) -> tuple[socket.socket, str]:
     try:
         where = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
     except (OSError, UnicodeError) as error:
-        told = error.strerror if isinstance(error, OSError) else "no host can have this name"
-        raise ValidationError(f"The host {host!r} is no address: {told}. 127.0.0.1 is this machine alone.") from error
+        reason = error.strerror if isinstance(error, OSError) else "no host can have this name"
+        raise ValidationError(
+            f"The host {host!r} is not an address: {reason}. 127.0.0.1 is this machine alone."
+        ) from error
     try:
         listening = socket.create_server(where, family=family, backlog=1024)
     except OSError as error:
         if error.errno == errno.EADDRNOTAVAIL:
             raise ValidationError(
-                f"The host {host!r} is no address of this machine. 127.0.0.1 is this machine alone."
+                f"The host {host!r} is not an address of this machine. 127.0.0.1 is this machine alone."
             ) from error
         remedy = " Choose another --port." if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
         reason = os.strerror(error.errno) if error.errno else str(error)

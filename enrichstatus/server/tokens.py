@@ -32,10 +32,10 @@ def new_token(path: str | os.PathLike[str], org_id: str) -> str:
         added = entry.encode()
     except UnicodeEncodeError as error:
         raise ValidationError(
-            f"The organization {org_id!a} is no text: it has bytes that are no UTF-8. Name it in UTF-8."
+            f"The organization {org_id!a} is not text: it has bytes that are not UTF-8. Name it in UTF-8."
         ) from error
     if file.exists():
-        _check_addition(file, entry, {_digest(token): org_id})  # what would not be a tokens file is not written
+        _check_addition(file, entry, {_digest(token): org_id})  # before anything is written
     try:
         # for its owner alone; one write, so that a server that reads meanwhile sees all of it or nothing
         with open(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0) as handle:
@@ -59,14 +59,14 @@ def _read(name: str) -> str:
             f"The tokens file {name!r} cannot be read: {error.strerror}. Make one with: enrichstatus token new"
         ) from error
     except UnicodeError as error:
-        raise ValidationError(f"The tokens file {name!r} is no UTF-8: {error}") from error
+        raise ValidationError(f"The tokens file {name!r} is not UTF-8: {error}") from error
 
 
 def _parse(text: str, name: str) -> dict[str, str | None]:
     try:
         content = tomllib.loads(text)
-    except ValueError as error:  # it quotes at most a sign
-        raise ValidationError(f"The tokens file {name!r} is no TOML: {error}") from error
+    except ValueError as error:  # its message quotes one character at most
+        raise ValidationError(f"The tokens file {name!r} is not TOML: {error}") from error
     entries = content.get("token", [])
     if not isinstance(entries, list) or not all(map(_usable, entries)):
         raise ValidationError(

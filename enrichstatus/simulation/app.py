@@ -56,7 +56,7 @@ def create_simulated_app(
     Raises
     ------
     ValidationError
-        The tokens file cannot be read, or the rate or a fault is none.
+        The tokens file cannot be read, or the rate or a fault is unusable.
     ImportError
         The extra ``server`` is not installed.
 
@@ -119,7 +119,7 @@ class Faults:
     Raises
     ------
     ValidationError
-        The rate is none, or a kind, at the start or where one is set.
+        The rate or a kind is unusable, at the start or when it is set.
     """
 
     def __init__(self, app: App, *, rate: float, kinds: Sequence[str] = FAULTS, seed: int = 0, pause: float = 3.0):

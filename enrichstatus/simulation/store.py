@@ -209,9 +209,9 @@ class SimulatedStore(EnrichmentStore):
             self._advance()
         return super().lookup_to(tasks, output, now=self._now() if now is None else now, **options)
 
-    def query_many(self, bodies: Sequence[Any], *, org_id: str | None = None, now: Instant = None) -> list[Any]:
-        """Answer as any store does (see `EnrichmentStore.query_many`), at the instant of its own clock unless `now` is given."""
-        return super().query_many(bodies, org_id=org_id, now=self._now() if now is None else now)
+    def query(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> list[dict[str, Any]]:
+        """Answer as any store does (see `EnrichmentStore.query`), at the instant of its own clock unless `now` is given."""
+        return super().query(body, org_id=org_id, now=self._now() if now is None else now)
 
     def records(self, *columns: Any, **options: Any) -> pa.Table:
         """Give all records as they are at the instant of its own clock (see `EnrichmentStore.records`)."""

@@ -1,6 +1,6 @@
 """The endpoint beside one written by hand, and the client beside bare posts.
 
-Every server lives in a process of its own and all of them stay, but only one is asked at a time, in turn, so that a slow
+Every server lives in a process of its own and all of them stay, but only one is requested at a time, in turn, so that a slow
 minute of the machine falls on all alike. What asks lives in other processes, which in the timed runs send bodies encoded
 beforehand and only count the bytes that come back. Linux only: the processor time of a server is read in /proc.
 """
@@ -30,7 +30,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -133,11 +133,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked, drawn by seed, and what a store answers in process."""
+    """What is requested, drawn by seed, and what a store answers in process."""
 
     #: for the timed runs: 200 distinct tasks each, 5% of them another organization's and 5% nobody's
     timed: list[Any]
-    #: for the checked run: who asks (with a wrong token: nobody) for any number of tasks, some of them broken
+    #: for the checked run: who requests (with a wrong token: nobody) for any number of tasks, some of them broken
     mixed: list[tuple[str, Any]]
     #: for the client
     tasks: list[Task]
@@ -217,7 +217,7 @@ def _make_database(inputs: Inputs, path: Path) -> None:
 
 
 def _ask(inputs: Inputs) -> Asked:
-    """Draw what is asked and answer it in process; this takes a process of its own."""
+    """Draw what is requested and answer it in process; this takes a process of its own."""
     import duckdb
 
     import enrichstatus
@@ -482,14 +482,16 @@ def _serve(kind: str, path: str) -> None:
 def _canned(setting: dict[str, Any]) -> Any:
     from enrichstatus.server import create_app
 
+    full = json.dumps(setting["full"], ensure_ascii=False, separators=(",", ":")).encode()
+
     class Canned:
         """What the application asks of a store, with an answer made beforehand."""
 
         path = "canned"
         fields = ("emails", "phones", "summary")
 
-        def query_many(self, bodies: Sequence[Any], *, org_id: str | None = None, now: Any = None) -> list[Any]:
-            return [setting["full"]] * len(bodies)
+        def query_at_once(self, body: Any, *, org_id: str | None = None, now: Any = None) -> bytes:
+            return full
 
         def replaced(self) -> bool:
             return False

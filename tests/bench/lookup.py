@@ -1,7 +1,7 @@
 """The lookup, the load and the import, each beside what else one would do.
 
-Every contender lives in a process of its own, which holds its records and answers when it is asked. All of
-them stay, and are asked in turn, so that a slow minute of the machine falls on all alike. Nothing heavy is
+Every contender lives in a process of its own, which holds its records and answers when it is requested. All of
+them stay, and are requested in turn, so that a slow minute of the machine falls on all alike. Nothing heavy is
 imported at the top: a process starts with the peak memory of the one it comes from.
 """
 

@@ -117,7 +117,7 @@ def read(path: str) -> pd.DataFrame:
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("name", ["o.csv", "o.tsv", "o.parquet", "o.json", "o.ndjson"])
 def test_the_rows_are_written_in_the_format_of_the_ending(capsys: pytest.CaptureFixture[str], name: str):
-    """-o writes all rows with exactly the asked columns, whole or not at all; instants in text are the wire's."""
+    """-o writes all rows with exactly the requested columns, whole or not at all; instants in text are the wire's."""
     code, out, _ = run(capsys, *LOOKUP, "--columns", "status,createdAt", "-o", name)
     assert code == 0
     assert f"5 rows written to {name}" in out
@@ -233,7 +233,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("name", MISTAKES)
 def test_bad_input_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str], name: str):
-    """Every mistake is told in one line on stderr, with exit code 2, nothing on stdout and nothing written."""
+    """Every mistake is reported in one line on stderr, with exit code 2, nothing on stdout and nothing written."""
     arguments, message = MISTAKES[name]
     Path("latin.csv").write_bytes("lead_id,name\n7,Zoë\n".encode("latin-1"))
     code, out, err = run(capsys, *arguments)
@@ -245,7 +245,7 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.usefixtures("folder")
 def test_a_store_that_is_none_is_bad_input(capsys: pytest.CaptureFixture[str]):
-    """A missing store, a file that is none, and no file at all are told in one line; the file is left as it was."""
+    """A missing store, a file that is none, and no file at all are reported in one line; the file is left as it was."""
     before = Path("records.json").read_bytes()
     for store in ("nowhere.duckdb", "records.json", "", ":memory:", ":memory:x"):
         code, _, err = run(capsys, "lookup", "tasks.csv", "--store", store, "--org", "org_1")

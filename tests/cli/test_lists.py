@@ -230,7 +230,7 @@ def test_what_is_required_is_required_of_all_tasks(
 def test_bad_input_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str, folder: Path
 ):
-    """What cannot be meant is told in the words of the command line, and no file is left behind."""
+    """What cannot be meant is reported in the words of the command line, and no file is left behind."""
     before = sorted(folder.iterdir())
     code, _, err = run(capsys, *arguments)
     assert code == 2

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,11 @@ class Service(SimulatedStore):
         self.app = create_simulated_app(self, {TOKEN: ORG, "another": "org_2"}, faults=["500"])
         self.url = ""
 
-    def query_many(self, bodies: Sequence[Any], **options: Any) -> list[Any]:
+    def query(self, body: Any, **options: Any) -> list[Any]:
         self.seconds = self.course.pop(0) if self.course else self.seconds
-        answers = super().query_many(bodies, **options)
-        for answer in answers:
-            if isinstance(answer, list):
-                self.answered += [(one["entityId"], one["status"]) for one in answer]
-        return answers
+        answer = super().query(body, **options)
+        self.answered += [(one["entityId"], one["status"]) for one in answer]
+        return answer
 
     def forget(self) -> set[str]:
         """Give the entities that were told as ended, and begin a new list."""
@@ -131,7 +129,7 @@ def stop(polling: subprocess.Popen[str], number: int) -> tuple[int, str, str]:
 
 
 LINE = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [\d,]+ of 450 ended; ([\d,]+ [a-z ]+(, |; ))*(half of the rest in .*, 90 % in .*; )?"
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ [\d,]+ of 450 settled; ([\d,]+ [a-z ]+(, |; ))*(half of the rest in .*, 90 % in .*; )?"
     r"\d+ requests( \(\d+ saved\))?(; polls again in \d+ s)?"
 )
 
@@ -144,10 +142,10 @@ def test_a_log_has_one_line_a_tick(service: Service, capsys: pytest.CaptureFixtu
     assert len(err) == 2
     assert all(LINE.fullmatch(line) for line in err), err
     assert "polls again in 1 s" in err[0]
-    assert " 450 of 450 ended; " in err[1]
+    assert " 450 of 450 settled; " in err[1]
     lines = out.splitlines()
     assert re.fullmatch(
-        rf"450 of 450 tasks have ended, answered by {service.url} with \d requests .*in [\d.]+ s", lines[0]
+        rf"450 of 450 tasks are settled, answered by {service.url} with \d requests .*in [\d.]+ s", lines[0]
     )
     assert lines[2].split()[:2] == ["tasks", "with"]
     assert lines[3].split()[:2] == ["emails", "450"]
@@ -188,7 +186,7 @@ def test_the_deadline_is_exit_code_3_and_loses_nothing(service: Service, capsys:
         "Run the same command again to go on where it was"
     )
     assert all(LINE.fullmatch(line) for line in err[:-1])
-    assert out.startswith(f"{450 - left} of 450 tasks have ended, ")
+    assert out.startswith(f"{450 - left} of 450 tasks are settled, ")
     assert "450 rows written to o.csv" in out
     ended = service.forget()
     assert len(ended) == 450 - left
@@ -210,7 +208,7 @@ def test_a_deadline_without_a_store_says_what_would_remember(service: Service, c
 def test_a_poll_that_is_stopped_goes_on_where_it_was(
     service: Service, capsys: pytest.CaptureFixture[str], number: int, code: int
 ):
-    """After Ctrl-C, SIGTERM or ``kill -9`` nothing is half written, and no task that had ended is asked again."""
+    """After Ctrl-C, SIGTERM or ``kill -9`` nothing is half written, and no task that had ended is requested again."""
     service.seconds = 25.0
     with process(service, *STORE, "-o", "o.csv") as polling:
         ended = int(read_until(polling, "polls again in").split()[1])
@@ -218,7 +216,7 @@ def test_a_poll_that_is_stopped_goes_on_where_it_was(
     assert (got, out) == (code, "")
     if number != signal.SIGKILL:
         assert err == (
-            f"enrichstatus: interrupted: {ended} of 450 tasks had ended. What was answered is in s.duckdb: "
+            f"enrichstatus: interrupted: {ended} of 450 tasks were settled. What was answered is in s.duckdb: "
             "run the same command again to go on\n"
         )
     assert sorted(path.name for path in Path().iterdir() if path.suffix != ".wal") == [
@@ -245,22 +243,22 @@ def test_ctrl_c_without_a_store_says_that_nothing_remembers(service: Service):
         code, out, err = stop(polling, signal.SIGINT)
     assert (code, out) == (130, "")
     assert err == (
-        "enrichstatus: interrupted: 0 of 450 tasks had ended. Nothing remembers them; "
+        "enrichstatus: interrupted: 0 of 450 tasks were settled. Nothing remembers them; "
         "with --store FILE the same command goes on where it was\n"
     )
 
 
 def test_an_outage_is_a_part_of_the_line_and_heals(service: Service):
-    """The poll does not end at an outage: the log says why there was no answer and when it asks again, and then it goes on."""
+    """The poll does not end at an outage: the log says why there was no answer and when it polls again, and then it goes on."""
     service.seconds = LATE
     service.outage(on=True)
     with process(service) as polling:
         line = read_until(polling, "not answered")
         assert re.search(
-            r" 0 of 450 ended; .* requests.*; not answered: .*A simulated fault.*; polls again in \d s", line
+            r" 0 of 450 settled; .* requests.*; not answered: .*A simulated fault.*; polls again in \d s", line
         )
         service.outage(on=False)
-        assert LINE.fullmatch(read_until(polling, "450 of 450 ended").rstrip("\n"))
+        assert LINE.fullmatch(read_until(polling, "450 of 450 settled").rstrip("\n"))
         out, err = polling.communicate()
     assert (polling.returncode, err) == (0, "")
     assert TOKEN not in line + out
@@ -309,7 +307,7 @@ def terminal(columns: int) -> Iterator[tuple[int, Callable[[str], str]]]:
 
 
 def test_a_bar_at_a_terminal_is_not_torn_by_an_outage(service: Service):
-    """It tells ended of total, statuses, the ETA and the next ask; an outage is a line above it; at the end it stays, whole."""
+    """It shows settled of total, statuses, the ETA and the next request; an outage is a line above it; at the end it stays, whole."""
     service.seconds = 25.0
     with terminal(80) as (theirs, read), process(service, stderr=theirs) as polling:
         os.close(theirs)
@@ -321,21 +319,21 @@ def test_a_bar_at_a_terminal_is_not_torn_by_an_outage(service: Service):
         last = screen(read(r"100%.*\n$"), 80)
         out, _ = polling.communicate()
     assert polling.returncode == 0
-    assert re.search(r"^ \d\d%\|[█▏▎▍▌▋▊▉ ]{8,}\| \d+ of 450 ended, .*\d+ failed, .*next in 1 s", first), first
-    assert "450 of 450 tasks have ended" in out
+    assert re.search(r"^ \d\d%\|[█▏▎▍▌▋▊▉ ]{8,}\| \d+ of 450 settled, .*\d+ failed, .*next in 1 s", first), first
+    assert "450 of 450 tasks are settled" in out
     text = "\n".join(last)
     assert TOKEN not in text + out
     # each once: what was drawn before has been drawn over
     assert len(re.findall(r"%\|", text)) == 1, text
     assert re.search(r"\d\d:\d\d:\d\d not answered: ", text)
     assert re.fullmatch(r"\d\d:\d\d:\d\d answered again", last[-3]), text
-    assert re.match(r"100%\|█+\| 450 of 450 ended, \d+ timeout, .*\d+ requests", last[-2]), text
+    assert re.match(r"100%\|█+\| 450 of 450 settled, \d+ timeout, .*\d+ requests", last[-2]), text
     assert (last[-1], len(last[-2]) <= 77) == ("", True)
 
 
 @pytest.mark.parametrize("columns", [60, 80, 250])
 def test_a_bar_fits_the_terminal(service: Service, columns: int, capfd: pytest.CaptureFixture[str]):
-    """Whatever is told of the tasks, no drawing is wider than the line, and the wider it is the more is told."""
+    """Whatever is told of the tasks, no drawing is wider than the line, and the wider it is the more is reported."""
     service.seconds = 25.0
     tasks = pd.read_csv("tasks.csv")
     with terminal(columns) as (theirs, read), os.fdopen(theirs, "w") as stderr, pytest.MonkeyPatch.context() as patch:
@@ -366,7 +364,7 @@ def test_ctrl_c_at_a_terminal_leaves_the_bar_on_a_line_of_its_own(service: Servi
         last = screen(read(r"enrichstatus: interrupted.*\n"), 100)
         assert polling.wait() == 130
     assert re.search(
-        r"^ \d\d%\|.*\| \d+ of 450 ended, \d+ pending, \d+ failed, \d+ requests( \(\d+ saved\))?, \d+ s$", last[0]
+        r"^ \d\d%\|.*\| \d+ of 450 settled, \d+ pending, \d+ failed, \d+ requests( \(\d+ saved\))?, \d+ s$", last[0]
     ), last
     assert last[1].startswith("enrichstatus: interrupted: ")
 
@@ -380,7 +378,7 @@ def test_bad_tasks_can_be_given_no_status(service: Service, capsys: pytest.Captu
     assert "1 bad lead: row 1: lead_id 'x' is not a UUID" in err[0]
     assert "pass --errors coerce" in err[0]
     code, _, err = run(capsys, service, "bad.csv", *LEADS, "--errors", "coerce", "-o", "o.ndjson")
-    assert (code, " 3 of 3 ended" in err[0]) == (0, True)
+    assert (code, " 3 of 3 settled" in err[0]) == (0, True)
     rows = [json.loads(line) for line in Path("o.ndjson").read_text().splitlines()]
     assert [row["status"] is None for row in rows] == [False, True, False]
 
@@ -389,7 +387,7 @@ def test_what_has_no_record_is_waited_for(service: Service, capsys: pytest.Captu
     """After --missing-after it counts as having none."""
     pd.DataFrame([task(9_999)]).to_csv("new.csv", index=False)
     code, out, err = run(capsys, service, "new.csv", "--missing-after", "0.5s")
-    assert (code, "1 of 1 ended; 1 no record" in err[-1], "no record" in out) == (0, True, True)
+    assert (code, "1 of 1 settled; 1 no record" in err[-1], "no record" in out) == (0, True, True)
     assert "1 pending" in err[0]
 
 
@@ -451,7 +449,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
 def test_a_mistake_is_one_line_and_exit_code_2(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """What is wrong is said in the words of the command line, before anything is asked or made."""
+    """What is wrong is said in the words of the command line, before anything is requested or made."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ENRICHSTATUS_TOKEN", TOKEN)
     pd.DataFrame([task(0)]).to_csv("tasks.csv", index=False)
@@ -498,17 +496,17 @@ def test_the_signal_that_stops_it_means_what_it_meant(service: Service, capsys: 
 
 
 def test_the_bar_keeps_what_matters_most_where_there_is_little_room():
-    """The ended come first, then the next ask; the more room the more is told, and never more than there is."""
+    """The settled come first, then the next request; the more room the more is shown, and never more than there is."""
     seconds = [0.0]
     tasks = [task(n) for n in range(300)]
     service = SimulatedStore(tasks, seed=7, clock=lambda: seconds[0])
     seconds[0] = 25.0
     update = next(iter(es.poll(service, tasks)))
-    texts = [bars.told(update, 0.0, room) for room in range(160)]
+    texts = [bars.status_line(update, 0.0, room) for room in range(160)]
     assert all(len(text) <= room for room, text in enumerate(texts))
     assert [len(text.split(", ")) for text in texts] == sorted(len(text.split(", ")) for text in texts)
-    assert texts[19] == f"{update.ended} of 300 ended"
+    assert texts[19] == f"{update.settled} of 300 settled"
     assert texts[31].rstrip().endswith("next in 1 s")
     assert texts[-1].rstrip().endswith(", 2 requests, 0 s")
-    assert "polling" in bars.told(update, 100.0)
-    assert "ask" not in bars.told(update)
+    assert "polling" in bars.status_line(update, 100.0)
+    assert "ask" not in bars.status_line(update)

@@ -37,6 +37,7 @@ import pytest
 
 import enrichstatus as es
 from tests.support import misbehaving as bad
+from tests.support.cases import cases, crossed
 from tests.support.factory import NOW, task, uid
 from tests.support.misbehaving import Answer, Choose, Misbehaving, Request, Wire
 from tests.support.serving import PATH
@@ -160,19 +161,19 @@ def test_distinct_tasks_are_sent_in_full_batches(serve: Serve, client: MakeClien
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_tasks_make_five_hundred_full_batches(serve: Serve, client: MakeClient):
-    """100,000 distinct tasks are 500 requests of 200 tasks, no task twice, and each row gets its own answer."""
-    server = serve()
-    tasks = tasks_of(100_000)
+def test_many_tasks_make_full_batches(serve: Serve, client: MakeClient):
+    """20,000 distinct tasks (100,000 with all cases) are as many requests of 200 as that, no task twice, and each row gets its own answer."""
+    server, count = serve(), cases(20_000, 100_000)
+    tasks = tasks_of(count)
     answer = client(server, deadline="60s").lookup(tasks, columns=["status", "entityId"], prefix="r_", now=NOW)
-    assert server.sizes == [BATCH] * 500
-    assert len({one["entityId"] for request in server.requests for one in request.tasks}) == 100_000
+    assert server.sizes == [BATCH] * (count // BATCH)
+    assert len({one["entityId"] for request in server.requests for one in request.tasks}) == count
     assert answer["r_entityId"].tolist() == answer["entityId"].tolist()
     assert (answer["r_status"] == "finished").all()
 
 
 def test_a_hundred_thousand_duplicates_make_one_request_for_one_task(serve: Serve, client: MakeClient):
-    """The same task in 100,000 rows is asked once, and answered in every row."""
+    """The same task in 100,000 rows is requested once, and answered in every row."""
     server = serve()
     answer = client(server).lookup(pd.DataFrame([task(7)] * 100_000), now=NOW)
     assert server.sizes == [1]
@@ -181,7 +182,7 @@ def test_a_hundred_thousand_duplicates_make_one_request_for_one_task(serve: Serv
 
 
 def test_a_task_is_the_same_in_any_spelling_and_another_of_another_type_or_field(serve: Serve, client: MakeClient):
-    """Tasks are told apart by the UUID's value, the type and the field; they are asked in the order of their first row."""
+    """Tasks are told apart by the UUID's value, the type and the field; they are requested in the order of their first row."""
     server = serve()
     rows = [
         task(3) | {"entityType": "person"},
@@ -242,7 +243,7 @@ def test_up_to_so_many_workers_are_in_flight_at_once(serve: Serve, client: MakeC
 
 
 def test_bad_tasks_are_not_sent(serve: Serve, client: MakeClient):
-    """With ``coerce`` only the good tasks are asked; else nothing is, when one is bad, or when an option is."""
+    """With ``coerce`` only the good tasks are requested; else nothing is, when one is bad, or when an option is."""
     server = serve()
     rows = [task(0), {"entityId": "nonsense", "field": "emails"}, task(1, "fax")]
     with pytest.raises(es.ValidationError, match="2 bad tasks"):
@@ -584,9 +585,9 @@ BREACHES: dict[str, Answer] = {
 }
 
 
-@pytest.mark.parametrize("name", BREACHES)
+@pytest.mark.parametrize("name", [*BREACHES][:: cases(3, 1)])
 def test_an_answer_that_breaks_the_contract_is_a_service_error(serve: Serve, client: MakeClient, name: str):
-    """A whole answer that is no answer to what was asked is refused by both ways to ask, and at once: no repetition would mend it."""
+    """A whole answer that is no answer to what was requested is refused by both calls, and at once: no repetition would fix it."""
     server = serve(then=BREACHES[name])
     asking = client(server)
     for ask in (lambda: asking.query(body_of(3)), lambda: asking.lookup(tasks_of(3), now=NOW)):
@@ -679,7 +680,7 @@ def test_a_long_page_of_an_error_is_still_the_status(
 
 
 def test_a_page_of_a_proxy_is_told_in_a_few_plain_words(serve: Serve, client: MakeClient):
-    """The message of an answer that is no JSON has the status, says so, and quotes a short plain piece of the page at most."""
+    """The message of an answer that is not JSON has the status, says so, and quotes a short plain piece of the page at most."""
     for fault, status in ((bad_gateway, 502), (TRANSIENT["200 html"], 200), (bad.reply(403, PAGE), 403)):
         with pytest.raises(es.ServiceError) as caught:
             client(serve(then=fault), retries=0).lookup(tasks_of(1), now=NOW)
@@ -838,7 +839,7 @@ def test_an_answer_that_ended_is_not_said_to_be_late(serve: Serve, client: MakeC
 
 
 def test_a_handshake_that_is_not_answered_is_told(client: MakeClient):
-    """A server that says nothing where TLS begins is not said to have been asked."""
+    """A server that says nothing where TLS begins is not said to have got a request."""
     with bad.Silent() as server, pytest.raises(es.ServiceError, match=r"no TLS handshake within 0\.3 s"):
         client(f"https://{server.address}", timeout=(0.3, 5), retries=1).query(body_of(1))
 
@@ -958,7 +959,7 @@ def test_a_port_where_nobody_listens_is_a_service_error_that_names_the_host(clie
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(serve: Serve, client: MakeClient, tmp_path: Path):
-    """Without its authority a server gets no token; with it, by ``verify=``, it is asked."""
+    """Without its authority a server gets no token; with it, by ``verify=``, it gets requests."""
     tls, authority = bad.certified(tmp_path)
     server = serve(tls=tls)
     with pytest.raises(es.ServiceError, match=r"(?i)certificate") as caught:
@@ -1131,7 +1132,7 @@ def test_a_batch_that_kills_its_connection_does_not_stop_the_rest(serve: Serve, 
 
 @pytest.mark.parametrize("fault", [bad.reply(503), bad.reply(404), bad.half_the_body, bad.truncated])
 def test_a_service_that_answers_badly_is_asked_for_every_batch(serve: Serve, client: MakeClient, fault: Answer):
-    """A status, or half an answer, is no silence: every batch is asked, and repeated as it should be."""
+    """A status, or half an answer, is not silence: every batch is requested, and repeated as it should be."""
     server = serve(then=fault)
     with pytest.raises(es.ServiceError):
         client(server, workers=2, retries=0).lookup(tasks_of(10 * BATCH), now=NOW)
@@ -1170,11 +1171,10 @@ def as_pandas(frame: Any) -> pd.DataFrame:
     return frame.to_pandas() if isinstance(frame, pa.Table) else frame
 
 
-@pytest.mark.parametrize("how", ["left", "inner"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("how", "kind"), crossed(["left", "inner"], KINDS))
 def test_a_batch_of_five_that_fails_leaves_the_others_answers(serve: Serve, client: MakeClient, kind: str, how: Any):
     """The error has the answered rows with the answer's columns and the failed as they were: together all, each in order."""
-    numbers = [*range(1000), *range(0, 1000, 50)]  # the last twenty are asked twice
+    numbers = [*range(1000), *range(0, 1000, 50)]  # the last twenty are requested twice
     frame = pd.DataFrame([task(n) | {"note": f"n{n}"} for n in numbers])
     unknown = {uid(n) for n in range(3, 1000, 10)}  # the service has no record of these
     some = bad.altered(lambda records: [one for one in records if one["entityId"] not in unknown])
@@ -1290,7 +1290,7 @@ def test_a_401_in_the_middle_stops_the_rest(serve: Serve, client: MakeClient, wo
 
 
 def test_a_400_does_not_stop_the_rest(serve: Serve, client: MakeClient):
-    """A batch that the service refuses is its own trouble; the others are asked and answered."""
+    """A batch that the service refuses is its own trouble; the others are requested and answered."""
     server = serve(bad.failure(400, "VALIDATION_ERROR", "Not like this."))
     with pytest.raises(es.PartialLookupError, match="Not like this") as caught:
         client(server, workers=1).lookup(tasks_of(4 * BATCH), now=NOW)

@@ -18,7 +18,7 @@ import pytest
 import enrichstatus as es
 from enrichstatus.cli import main
 from enrichstatus.sources.client.config import Rate, parse_rate
-from enrichstatus.sources.client.retry import asked_for
+from enrichstatus.sources.client.retry import read_retry_after
 from tests.support import misbehaving as bad
 from tests.support.factory import NOW, task
 from tests.support.misbehaving import Answer, Misbehaving, Request
@@ -185,8 +185,8 @@ def http_date(seconds: float) -> str:
 def test_an_instant_is_reckoned_by_the_clock_that_told_it(ahead: float, name: str):
     """An instant is so long after the answer's ``Date``, however wrong the service's clock is; or after what is known of its clock."""
     headers = {"Date": http_date(ahead), name: http_date(ahead + 20)}
-    assert asked_for(headers, 429, None) == 20
-    assert asked_for({name: http_date(ahead + 20)}, 429, time.time() + ahead) == pytest.approx(20, abs=1.5)
+    assert read_retry_after(headers, 429, None) == 20
+    assert read_retry_after({name: http_date(ahead + 20)}, 429, time.time() + ahead) == pytest.approx(20, abs=1.5)
 
 
 @pytest.mark.parametrize(
@@ -194,21 +194,21 @@ def test_an_instant_is_reckoned_by_the_clock_that_told_it(ahead: float, name: st
 )
 def test_nonsense_asks_for_nothing(value: str):
     """What is neither seconds nor an instant to come is left aside, and the next header read."""
-    assert asked_for({"Retry-After": value}, 429, None) is None
-    assert asked_for({"Retry-After": value, "X-RateLimit-Reset": "7"}, 429, None) == 7
+    assert read_retry_after({"Retry-After": value}, 429, None) is None
+    assert read_retry_after({"Retry-After": value, "X-RateLimit-Reset": "7"}, 429, None) == 7
 
 
 @pytest.mark.parametrize("value", ["9" * 400, "999999", "Fri, 31 Dec 2099 23:59:59 GMT"])
 def test_no_service_is_left_alone_for_longer_than_an_hour(value: str):
     """What asks for more may be a mistake: after an hour it is tried again."""
-    assert asked_for({"Retry-After": value}, 503, None) == 3600
-    assert asked_for({"Retry-After": value}, 429, time.time()) == 3600
+    assert read_retry_after({"Retry-After": value}, 503, None) == 3600
+    assert read_retry_after({"Retry-After": value}, 429, time.time()) == 3600
 
 
 def test_the_reset_of_a_quota_is_not_that_of_an_outage():
     """Only a refusal for the quota is held until the quota's reset; a 503 is not."""
-    assert asked_for({"X-RateLimit-Reset": "30"}, 503, None) is None
-    assert asked_for({"X-RateLimit-Reset": "30"}, 429, None) == 30
+    assert read_retry_after({"X-RateLimit-Reset": "30"}, 503, None) is None
+    assert read_retry_after({"X-RateLimit-Reset": "30"}, 429, None) == 30
 
 
 def test_the_command_line_keeps_a_rate(

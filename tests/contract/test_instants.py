@@ -108,7 +108,7 @@ def expected(texts: dict[str, str | None]) -> list[pd.Timestamp | None]:
 def read(
     kind: str, records: list[dict[str, Any]], tmp_path: Path, request: pytest.FixtureRequest, **options: Any
 ) -> Any:
-    """Look up when records were created in a source of a kind; null is where that is no instant."""
+    """Look up when records were created in a source of a kind; null is where that is not an instant."""
     types = [(name, pa.bool_() if name == "dataFound" else pa.string()) for name in COLUMNS]
     table = pa.Table.from_pylist(records, pa.schema(types))
     options |= {"errors": "reject"}
@@ -176,7 +176,7 @@ EPOCHS["ms"]["-0.0001"] = "1969-12-31T23:59:59.999999"
 def test_numbers_are_instants_where_their_unit_is_declared(
     kind: str, unit: str, tmp_path: Path, request: pytest.FixtureRequest
 ):
-    """``epoch=`` says which numbers these are; what is no number is read as ever, and what no calendar holds is bad."""
+    """``epoch=`` says which numbers these are; what is not a number is read as ever, and what no calendar holds is bad."""
     texts = EPOCHS[unit] | {f"{T}Z": T, "nan": None, "inf": None, "1 000": None, "0x10": None, "true": None}
     records = [record(place, createdAt=text, updatedAt=None) for place, text in enumerate(texts)]
     assert read(kind, records, tmp_path, request, epoch=unit) == expected(texts)

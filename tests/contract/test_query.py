@@ -18,7 +18,7 @@ def test_the_answer_is_wire_objects_of_existing_records(store: es.EnrichmentStor
 
 
 def test_one_object_for_each_distinct_task_in_order_of_appearance(store: es.EnrichmentStore):
-    """A task asked twice, in whatever spelling, is answered once, where it first stood."""
+    """A task requested twice, in whatever spelling, is answered once, where it first stood."""
     store.load([record(n) for n in range(5)])
     tasks = [
         task(3),
@@ -55,7 +55,7 @@ def test_a_body_that_breaks_the_contract_is_a_validation_error(store: es.Enrichm
 
 
 def test_no_organization_is_the_contracts_error():
-    """Without an organization the message is exactly the contract's, before anything else is judged."""
+    """Without an organization the message is exactly the contract's, before anything else is evaluated."""
     with (
         es.EnrichmentStore() as store,
         pytest.raises(es.ValidationError, match=r"^Organization ID is missing$"),
@@ -64,7 +64,7 @@ def test_no_organization_is_the_contracts_error():
 
 
 def test_a_query_that_fails_tells_nothing_of_the_inside(store: es.EnrichmentStore):
-    """When the engine fails, the error is the contract's 500 and its text says nothing of files or SQL."""
+    """When DuckDB fails, the error is the contract's 500 and its text says nothing of files or SQL."""
     store.load([record(0)])
     with store._cursor() as con:
         con.execute("drop table enrichments")

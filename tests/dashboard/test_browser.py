@@ -61,7 +61,7 @@ def test_voila_shows_it_as_a_page(voila: Voila):
 
 
 def test_lab_runs_one_cell_and_the_kernel_can_be_interrupted_and_restarted(lab: Lab):
-    """A cell that does not end is interrupted; a restarted kernel knows nothing; an error in a cell or in it is told."""
+    """A cell that does not end is interrupted; a restarted kernel knows nothing; an error in a cell or in it is reported."""
     with lab.open(["import time\nmark = 1\nprint('asleep')\ntime.sleep(600)", "mark"]) as notebook:
         notebook.run_cell(0, wait=False)
         notebook.expect(".jp-OutputArea-output").to_have_text("asleep")
@@ -91,7 +91,7 @@ def test_what_a_page_asks_of_another_machine_is_refused_and_noted(chromium: Brow
 
 
 def test_what_is_missing_skips_a_test_but_fails_it_in_ci(monkeypatch: pytest.MonkeyPatch):
-    """Without Chromium or a package the test is skipped, which tells what to install; where CI says so it fails."""
+    """Without Chromium or a package the test is skipped, which says what to install; where CI says so it fails."""
     monkeypatch.delenv("ENRICHSTATUS_CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match=r'nosuch: pip install -e "\.\[browser\]"'):
         require("nosuch")

@@ -68,7 +68,7 @@ Make = Callable[..., es.Dashboard]
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    """Make a dashboard that asks again at once; it is stopped when the test has run."""
+    """Make a dashboard that polls again at once; it is stopped when the test has run."""
     made: list[es.Dashboard] = []
 
     def make(source: Any, tasks: Any, **options: Any) -> es.Dashboard:
@@ -105,7 +105,7 @@ def test_outside_of_a_notebook_it_is_a_line_an_update(make: Make, capsys: pytest
     assert frame["status"].tolist() == ["finished", "finished"]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("0 of 2 ended; 2 unanswered; 1 request; not answered: It is down.; polls again in")
+    assert lines[0].startswith("0 of 2 settled; 2 unanswered; 1 request; not answered: It is down.; polls again in")
     assert lines[1] == str(dashboard.update)
     assert repr(dashboard) == f"Dashboard(done: {dashboard.update})"
 
@@ -130,7 +130,7 @@ def test_a_stop_ends_the_wait_and_a_start_goes_on(make: Make):
     assert dashboard.phase == "ready"
     frame = dashboard.wait(0.3)
     assert set(frame["status"]) <= {"finished", "pending", "unanswered"}  # nobody may have answered yet
-    until(lambda: dashboard.update.ended == 1)
+    until(lambda: dashboard.update.settled == 1)
     assert dashboard.frame["status"].tolist() == ["finished", "pending"]
     dashboard.stop()
     with pytest.raises(PollInterrupted, match="1 of 2"):
@@ -151,7 +151,7 @@ def test_without_widgets_one_display_is_updated(make: Make, displayed: Displayed
     source = service({0: 0, 1: 5})
     dashboard = make(source, numbered(0, 1), show="html")
     dashboard._ipython_display_()
-    until(lambda: dashboard.update.ended == 1)
+    until(lambda: dashboard.update.settled == 1)
     source.clock.seconds += 5
     dashboard.wait()
     settled(dashboard, "done")
@@ -160,7 +160,7 @@ def test_without_widgets_one_display_is_updated(make: Make, displayed: Displayed
     assert "Ready" in text(handle.bundles[0]["text/html"])
     last = handle.bundles[-1]
     assert last["text/plain"] == str(dashboard.update)
-    assert text(last["text/html"]).startswith("Done: all have ended")
+    assert text(last["text/html"]).startswith("Done: all are settled")
     assert 'aria-valuenow="2"' in last["text/html"]
 
 
@@ -169,7 +169,7 @@ def test_what_is_shown_again_is_another_view_of_the_same(make: Make, displayed: 
     source = service({0: 0, 1: 5})
     dashboard = make(source, numbered(0, 1), show="html")
     dashboard._ipython_display_()
-    until(lambda: dashboard.update.ended == 1)
+    until(lambda: dashboard.update.settled == 1)
     dashboard.pause()
     settled(dashboard, "paused")
     dashboard._ipython_display_()
@@ -226,16 +226,16 @@ def test_the_buttons_do_what_they_say(make: Make):
         return [(button.description, not button.disabled) for button in (go, now, end)]
 
     assert buttons() == [("Start", True), ("Poll now", True), ("Stop", True)]
-    assert said().startswith("Ready 0 % · 0 of 2 ended · Start begins")
+    assert said().startswith("Ready 0 % · 0 of 2 settled · Start begins")
     go.click()
     until(lambda: dashboard.phase == "waiting" and "50 %" in said())
     until(lambda: buttons() == [("Pause", True), ("Poll now", True), ("Stop", True)])
-    assert said().startswith("Polling 50 % · 1 of 2 ended")
+    assert said().startswith("Polling 50 % · 1 of 2 settled")
     assert re.search(r"polls in (60|5\d) s", said())
     go.click()
     settled(dashboard, "paused")
     assert buttons() == [("Start", True), ("Poll now", True), ("Stop", True)]
-    assert said().startswith("Paused 50 % · 1 of 2 ended · Start goes on")
+    assert said().startswith("Paused 50 % · 1 of 2 settled · Start goes on")
     now.click()
     settled(dashboard, "paused")
     assert len(source.asks) == 2
@@ -250,7 +250,7 @@ def test_the_buttons_do_what_they_say(make: Make):
     settled(dashboard, "done")
     assert buttons() == [("Start", True), ("Poll now", False), ("Stop", False)]
     assert row.layout.display == "none"
-    assert said().startswith("Done: all have ended")
+    assert said().startswith("Done: all are settled")
 
 
 def test_an_outage_a_refusal_and_a_deadline_are_told_with_what_happens_next(make: Make):
@@ -298,7 +298,7 @@ def test_a_page_is_given_the_widgets_and_html_that_stays(make: Make, displayed: 
     [name] = re.findall(r'class="enrichstatus (es-\w+)-still"', last)
     assert f"body:has(.{name}) .{name}-still{{display:none}}" in last
     assert "<svg" not in last  # which a notebook that is not trusted would drop
-    assert len(re.findall(r'<img alt="1 of 1 had ended[^"]*" src="data:image/svg', last)) == 1
+    assert len(re.findall(r'<img alt="1 of 1 were settled[^"]*" src="data:image/svg', last)) == 1
 
 
 # --- what is drawn ------------------------------------------------------------------------------------------------------------
@@ -365,14 +365,14 @@ def test_the_bar_and_the_table_say_what_the_counts_say():
     widths = [float(width) for width in re.findall(r"width:([\d.]+)%", bar)]
     assert sum(widths) == pytest.approx(100, abs=0.01)
     assert widths == pytest.approx([100 * count / 80 for count in told.values()], abs=0.001)
-    assert f'aria-valuenow="{update.ended}"' in bar
+    assert f'aria-valuenow="{update.settled}"' in bar
     legend = {name.strip(): int(count) for name, count in re.findall(r"</i>([^<]+) <b>([\d,]+)</b>", bar)}
     assert legend == told
     table = re.sub("</?bdi>", "", drawing.table(update))
     rows = re.findall(r'<tr><th scope="row"[^>]*>(\w+)</th>(.*?)</tr>', table)
     heads = re.findall(r'<th scope="col"[^>]*>([^<]+)</th>', table)
     cells = {field: dict(zip(heads, re.findall(r"<td[^>]*>([^<]+)", row), strict=True)) for field, row in rows}
-    ended = {field: int(update.counts.loc[field, "ended"]) for field in ("emails", "phones")} | {"all": update.ended}
+    ended = {field: int(update.counts.loc[field, "ended"]) for field in ("emails", "phones")} | {"all": update.settled}
     for field, of in ended.items():
         assert cells[field].pop("with data, of ended") == share(int(cells[field]["with data"]) / of)
     cells = {field: {name: int(cell) for name, cell in row.items()} for field, row in cells.items()}
@@ -382,7 +382,7 @@ def test_the_bar_and_the_table_say_what_the_counts_say():
         assert cells[field]["tasks"] == own["tasks"] == sum(cells[field].values()) - cells[field]["tasks"]
         assert cells[field]["pending"] == own["pending"]
         assert cells[field]["with data"] + cells[field]["no data"] == own["finished"]
-    assert f"{update.ended} of 80 had ended" in html
+    assert f"{update.settled} of 80 were settled" in html
 
 
 def test_a_hundred_thousand_tasks_are_drawn_as_quickly_as_ten():
@@ -395,7 +395,7 @@ def test_a_hundred_thousand_tasks_are_drawn_as_quickly_as_ten():
     watch, _ = drawn(Service.of(Clock(), tasks, np.resize([0.0, 0.0, 900.0, 5.0], count)), tasks)
     progress = watch.progress
     progress.points = [(seconds, seconds * 100) for seconds in range(watching._POINTS)]
-    assert progress.update.ended == 50_000
+    assert progress.update.settled == 50_000
     for live in (True, False):
         took = []
         for _ in range(5):  # one of them may have to wait for a busy machine
@@ -430,7 +430,7 @@ def test_of_one_field_there_is_no_row_of_all():
 def test_a_status_that_nobody_knows_has_a_part_of_its_own():
     """A word of a later version of the service has ended, and is no failure."""
     watch, html = drawn(Anyone("verified"), numbered(0, 1, (2, "emails")))
-    assert watch.progress.update.ended == 3
+    assert watch.progress.update.settled == 3
     assert 'title="unknown status: 3"' in html
     assert "><bdi>unknown status</bdi></th>" in html
     assert "3 with an unknown status: &#x27;verified&#x27; (3). statuses= (--statuses) says what a word means" in html
@@ -443,7 +443,7 @@ def test_bad_rows_are_told_apart(make: Make):
     )
     watch, html = drawn(service({0: 0, 1: NEVER}), tasks, errors="coerce")
     update = watch.progress.update
-    assert (update.total, update.ended) == (4, 3)
+    assert (update.total, update.settled) == (4, 3)
     assert 'title="bad row: 2"' in html
     assert 'aria-valuenow="3"' in html
     dashboard = make(service({0: 0, 1: 0}), tasks, errors="coerce", show="lines")

@@ -122,7 +122,7 @@ def press(opened: Opened, button: str) -> None:
 
 
 def quiet(notebook: LabNotebook) -> int:
-    """Wait until there is nobody left who could ask; gives how often the service was asked."""
+    """Wait until there is nobody left who could send a request; gives how often the service gets a request."""
     until(lambda: notebook.execute("threads()") == "0")
     return int(notebook.execute("len(asked)"))
 
@@ -176,7 +176,7 @@ def test_in_lab_it_shows_pauses_bears_an_outage_and_stays_readable(
         shot(notebook, "dark")
 
         time.set(2000)
-        notebook.expect(STATUS).to_have_text("Done: all have ended")
+        notebook.expect(STATUS).to_have_text("Done: all are settled")
         readable(notebook)
         agrees(notebook)
         assert quiet(notebook) > asked
@@ -192,14 +192,14 @@ def test_in_lab_it_shows_pauses_bears_an_outage_and_stays_readable(
         page.reload()
         notebook.wait_idle()
         page.wait_for_selector("text=Error displaying widget", state="attached")
-        notebook.expect(STATUS).to_have_text("Done: all have ended")
+        notebook.expect(STATUS).to_have_text("Done: all are settled")
         remains(notebook)
         shot(notebook, "reopened")
         html = exported(lab.folder / notebook.name, tmp_path)
         saved = json.loads((lab.folder / notebook.name).read_text())
     saved["metadata"]["from"] = "elsewhere"  # no longer what was signed: it is not trusted, and its style is dropped
     with lab.open(saved) as notebook:
-        notebook.expect("text=Done: all have ended").to_be_visible()
+        notebook.expect("text=Done: all are settled").to_be_visible()
         notebook.expect("text=47 with data, 48 no data, 2 failed, 3 timeout").to_be_visible()
         notebook.expect("td:text-is('50'):visible").to_have_count(2)
         intact(notebook)
@@ -208,7 +208,7 @@ def test_in_lab_it_shows_pauses_bears_an_outage_and_stays_readable(
     with ExitStack() as stack:
         opened = Opened(empty_page(chromium, stack))
         opened.page.goto(html.as_uri())
-        opened.expect(STATUS).to_have_text("Done: all have ended")
+        opened.expect(STATUS).to_have_text("Done: all are settled")
         remains(opened)
         readable(opened)
         shot(opened, "exported")
@@ -292,7 +292,7 @@ def test_in_voila_the_same_cells_are_a_page_that_lives(voila: Voila, time: Time)
         page.expect(STATUS).to_have_text("Paused")
         press(page, "Start")
         time.set(2000)
-        page.expect(STATUS).to_have_text("Done: all have ended")
+        page.expect(STATUS).to_have_text("Done: all are settled")
         shot(page, "voila-done")
 
 
@@ -330,7 +330,7 @@ def test_two_in_one_kernel_an_interrupt_and_a_closed_page_leave_no_thread(lab: L
         notebook.wait_idle()
         error = output(notebook, 3, "error")
         assert error["ename"] == "PollInterrupted"
-        assert "of 50 tasks had ended" in error["evalue"]
+        assert "of 50 tasks were settled" in error["evalue"]
         notebook.expect(STATUS).to_have_text(["Stopped", "Stopped"])
         quiet(notebook)
 
@@ -358,7 +358,7 @@ def test_a_restart_leaves_no_thread_and_the_cells_run_again(lab: Lab, time: Time
         )
         notebook.run_all()
         time.set(2000)
-        notebook.expect(STATUS).to_have_text("Done: all have ended")
+        notebook.expect(STATUS).to_have_text("Done: all are settled")
         notebook.expect(BAR).to_have_count(1)
 
 

@@ -21,7 +21,7 @@ import pytest
 import enrichstatus as es
 from enrichstatus.cli import main
 from enrichstatus.server import Background, create_app
-from tests.support.cases import cases
+from tests.support.cases import cases, crossed
 from tests.support.factory import NOW, ORG, record, uid
 
 FEW = 5
@@ -124,15 +124,14 @@ def command(store: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     return run
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv", "ndjson"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("ending", "way"), crossed(["parquet", "csv", "ndjson"], WAYS))
 def test_the_callers_columns_come_back_as_they_were(
     tmp_path: Path, store: str, ending: str, way: str, command: Callable[..., int]
 ):
     """Random columns of every type go from file to file; a format that cannot hold one names it, and nothing is written."""
     dice = random.Random(f"{ending} {way}")
     source, out = tmp_path / "tasks.parquet", tmp_path / f"o.{ending}"
-    for _ in range(cases(3, 300)):
+    for _ in range(cases(2, 300)):
         kinds = dice.sample(list(MAKERS), 3)
         tasks = columns(dice, kinds)
         pq.write_table(tasks, source)
@@ -250,8 +249,7 @@ MEMBERS: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("way", [*WAYS, "lookup of leads"])
-@pytest.mark.parametrize("ending", [".json", ".ndjson"])
+@pytest.mark.parametrize(("way", "ending"), crossed([*WAYS, "lookup of leads"], [".json", ".ndjson"]))
 def test_what_json_keeps(tmp_path: Path, store: str, way: str, ending: str, command: Callable[..., int]):
     """Numbers, booleans, nested values and nulls of JSON come back as JSON as they were, from every command; a lead list's too."""
     own = [{name: values[n] for name, values in MEMBERS.items()} for n in range(3)]

@@ -329,7 +329,7 @@ def test_a_field_named_like_a_column_of_the_summary():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(cases(3, 20)))
+@pytest.mark.parametrize("seed", range(cases(1, 20)))
 def test_nothing_that_is_had_or_in_flight_is_bought(seed: int):
     """Through a random history of lists that overlap, triggering what the plan names buys no key that has data or is in flight."""
     bought, again, naive = history(seed)
@@ -385,7 +385,7 @@ def history(seed: int) -> tuple[int, int, int]:
     ids=str,
 )
 def test_a_bad_argument_is_refused_before_anything_is_asked(options: dict[str, Any], message: str):
-    """An argument that cannot be meant is refused with what was given and what would do, and the source is not asked."""
+    """An argument that cannot be meant is refused with what was given and what would do, and the source gets no request."""
     with pytest.raises(es.ValidationError, match=message.replace("(", r"\(")):
         es.plan(_Never(), [task(0)], **options)
 

@@ -61,7 +61,7 @@ def test_one_row_a_lead(known: es.EnrichmentStore):
 
 
 def test_what_explains_a_status_is_of_its_field(known: es.EnrichmentStore):
-    """`reason`, `age` and `expiresIn`, where a lookup was asked for them, are told by field."""
+    """`reason`, `age` and `expiresIn`, where they were looked up, are told by field."""
     for kind in (pd.DataFrame, pl.DataFrame):
         wide = es.spread(status(known, kind(leads(0, 1)), columns=["age", "reason", "dataFound", "status"]))
         assert list(wide["emails_reason"]) == ["data", "data"]
@@ -79,7 +79,7 @@ def test_spread_is_the_inverse_of_tasks_from_leads(known: es.EnrichmentStore):
 
 
 def test_leads_may_have_different_fields_and_any_order(known: es.EnrichmentStore):
-    """Tasks of any order are spread; a field that a lead was not asked for is null and keeps nobody waiting."""
+    """Tasks of any order are spread; a field that was not looked up for a lead is null and keeps nobody waiting."""
     tasks = pd.DataFrame(
         {
             "entityId": [uid(0), uid(1), uid(2), uid(1), uid(0)],
@@ -246,7 +246,7 @@ def test_a_list_that_ended_well_enough_passes():
     ],
 )
 def test_a_list_that_did_not_is_held_with_the_figures(words: Any, options: Any, message: str):
-    """What is not reached is told with its figures, all of it at once, and never rounded to what would do."""
+    """What is not reached is reported with its figures, all of it at once, and never rounded to what would do."""
     with pytest.raises(es.RequirementError) as caught:
         es.require(ended(*words), **options)
     assert message in str(caught.value)

@@ -224,7 +224,7 @@ def without_comments(text: str) -> list[str]:
 
 @pytest.mark.parametrize("dialect", TRANSPILED)
 def test_a_text_says_what_it_wants_and_what_it_was_tested_on(dialect: str):
-    """Its head keeps that of the file and tells whether it was run; the rules stand in it as comments."""
+    """Its head keeps that of the file and says whether it was run; the rules stand in it as comments."""
     text = es.lookup_sql(dialect)
     head = text[: text.index("WITH ")]
     assert head.startswith(LOOKUP_SQL[: LOOKUP_SQL.index("with ")])
@@ -255,7 +255,7 @@ def test_without_sqlglot_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(scope="module")
 def psql() -> Iterator[Callable[[str], str]]:
-    """A PostgreSQL of its own, reached by a socket in its folder; gives what runs statements and tells what they print."""
+    """A PostgreSQL of its own, reached by a socket in its folder; gives what runs statements and says what they print."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
     path = os.pathsep.join([*map(str, reversed(found)), os.environ["PATH"]])  # Debian's servers are not on the PATH
     if shutil.which("initdb", path=path) is None:

@@ -55,15 +55,15 @@ def idle(watch: Watch, phase: str) -> None:
 
 
 def test_it_asks_until_all_have_ended_and_lets_its_thread_go(clock: Clock):
-    """Nothing is asked before it is started; then by the schedule, until all have ended, and no thread is left."""
+    """Nothing is requested before it is started; then by the schedule, until all have ended, and no thread is left."""
     service = Service(clock, {0: 0, 1: 15})
     watch = Watch(service, numbered(0, 1), schedule=[10], clock=clock)
     assert (watch.progress.phase, watch.progress.wanted, threads()) == ("ready", "pause", [])
     before = watch.look()
-    assert (watch.progress.update.total, watch.progress.update.ended) == (2, 0)
+    assert (watch.progress.update.total, watch.progress.update.settled) == (2, 0)
     watch.start()
     until(lambda: watch.progress.phase == "waiting" and watch.progress.next_in == 10)
-    assert watch.progress.update.ended == 1
+    assert watch.progress.update.settled == 1
     clock.seconds += 10
     until(lambda: len(service.asks) == 2 and watch.progress.phase == "waiting")
     clock.seconds += 10
@@ -83,11 +83,11 @@ def test_it_asks_until_all_have_ended_and_lets_its_thread_go(clock: Clock):
 
 
 def test_a_pause_asks_nothing_and_lets_its_thread_go(clock: Clock):
-    """While it is paused nothing is asked however much time passes; then it goes on where it was."""
+    """While it is paused nothing is requested however much time passes; then it goes on where it was."""
     service = Service(clock, {0: 0, 1: 15})
     watch = Watch(service, numbered(0, 1), schedule=[10], clock=clock)
     watch.start()
-    until(lambda: watch.progress.update.ended == 1)
+    until(lambda: watch.progress.update.settled == 1)
     watch.pause()
     idle(watch, "paused")
     assert watch.progress.next_in is None
@@ -113,7 +113,7 @@ def test_an_ask_under_way_is_ended_before_a_pause(clock: Clock):
     assert len(threads()) == 1
     service.go.set()
     idle(watch, "paused")
-    assert watch.progress.update.ended == 1
+    assert watch.progress.update.settled == 1
 
 
 def test_paused_or_stopped_before_it_began_it_waits_for_the_start(clock: Clock):
@@ -124,7 +124,7 @@ def test_paused_or_stopped_before_it_began_it_waits_for_the_start(clock: Clock):
     assert (watch.progress.phase, threads()) == ("paused", [])
     watch.stop()
     assert (watch.progress.phase, threads()) == ("stopped", [])
-    with pytest.raises(PollInterrupted, match=r"The poll was stopped; 0 of 1 tasks had ended"):
+    with pytest.raises(PollInterrupted, match=r"The poll was stopped; 0 of 1 tasks were settled"):
         watch.wait()
     watch.start()
     idle(watch, "done")
@@ -158,7 +158,7 @@ def test_ask_now_asks_once_where_it_does_not_run(press: Callable[[Watch], None],
     clock.seconds += 100
     time.sleep(0.02)
     assert service.times() == [0]
-    assert watch.progress.update.ended == 1
+    assert watch.progress.update.settled == 1
 
 
 def test_ask_now_does_not_undercut_what_the_service_asked_for(clock: Clock):
@@ -221,13 +221,13 @@ def test_when_all_have_ended_it_is_done_even_if_it_was_paused(clock: Clock):
 
 
 def test_stopped_it_can_be_started_again(clock: Clock):
-    """Who waits for what is stopped is told, with what is known; a start goes on where it was."""
+    """Who waits for what is stopped learns that, with what is known; a start goes on where it was."""
     service = Service(clock, {0: 0, 1: 15})
     watch = Watch(service, numbered(0, 1), schedule=[10], clock=clock)
     watch.start()
-    until(lambda: watch.progress.update.ended == 1)
+    until(lambda: watch.progress.update.settled == 1)
     threading.Timer(0.02, watch.stop).start()
-    with pytest.raises(PollInterrupted, match="1 of 2 tasks had ended") as told:
+    with pytest.raises(PollInterrupted, match="1 of 2 tasks were settled") as told:
         watch.wait()
     assert told.value.update is watch.progress.update
     idle(watch, "stopped")
@@ -288,7 +288,7 @@ def test_wait_does_not_start_what_is_paused(clock: Clock):
 
 
 def test_the_deadline_ends_it_and_a_start_goes_on(clock: Clock):
-    """Who waits is told that the time is up; a start asks anew, with as much time as before."""
+    """Who waits learns that the time is up; a start asks anew, with as much time as before."""
     service = Service(clock, {0: 0, 1: 25})
     watch = Watch(service, numbered(0, 1), schedule=[10], deadline=15, clock=clock)
     watch.start()
@@ -297,7 +297,7 @@ def test_the_deadline_ends_it_and_a_start_goes_on(clock: Clock):
     until(lambda: watch.progress.next_in == 5)  # not later than the deadline
     clock.seconds += 5
     idle(watch, "deadline")
-    for _ in range(2):  # however often it is asked
+    for _ in range(2):  # however often it is requested
         with pytest.raises(PollDeadline, match="1 of 2 tasks have not ended within 15 s") as told:
             watch.wait()
         assert told.value.update is watch.progress.update
@@ -321,7 +321,7 @@ def test_what_asking_again_does_not_mend_ends_it(clock: Clock):
     idle(watch, "failed")
     with pytest.raises(ValidationError, match="refused") as told:
         watch.wait()
-    assert told.value.update.ended == 1  # type: ignore[attr-defined]  # nothing that is known is lost
+    assert told.value.update.settled == 1  # type: ignore[attr-defined]  # nothing that is known is lost
     assert watch.progress.failure is refused
     watch.ask_now()
     assert (watch.progress.phase, threads()) == ("failed", [])
@@ -339,7 +339,7 @@ def test_an_error_of_any_other_kind_ends_it_and_is_raised(clock: Clock):
 
 
 def test_an_outage_does_not_end_it(clock: Clock):
-    """What may pass is told in the update, and it asks again."""
+    """What may pass is reported in the update, and it polls again."""
     down = ServiceError("It is down.", 503)
     service = Service(clock, {0: 0, 1: 5}, troubles=[None, down])
     watch = Watch(service, numbered(0, 1), schedule=[10], clock=clock)
@@ -347,7 +347,7 @@ def test_an_outage_does_not_end_it(clock: Clock):
     until(lambda: watch.progress.next_in == 10)
     clock.seconds += 10
     until(lambda: watch.progress.update.error is down)
-    assert watch.progress.update.ended == 1
+    assert watch.progress.update.settled == 1
     clock.seconds += 100
     idle(watch, "done")
     assert watch.progress.update.error is None
@@ -358,7 +358,7 @@ def test_an_interrupt_of_who_waits_stops_it(clock: Clock, monkeypatch: pytest.Mo
     service = Service(clock, {0: 0, 1: 15})
     watch = Watch(service, numbered(0, 1), schedule=[10], clock=clock)
     watch.start()
-    until(lambda: watch.progress.update.ended == 1)
+    until(lambda: watch.progress.update.settled == 1)
     wait = watch._news.wait
 
     def interrupted(seconds: float) -> bool:
@@ -367,9 +367,9 @@ def test_an_interrupt_of_who_waits_stops_it(clock: Clock, monkeypatch: pytest.Mo
         return wait(seconds)
 
     monkeypatch.setattr(watch._news, "wait", interrupted)
-    with pytest.raises(PollInterrupted, match="The poll was interrupted; 1 of 2 tasks had ended") as told:
+    with pytest.raises(PollInterrupted, match="The poll was interrupted; 1 of 2 tasks were settled") as told:
         watch.wait()
-    assert told.value.update.ended == 1
+    assert told.value.update.settled == 1
     idle(watch, "stopped")
     clock.seconds += 20
     watch.start()
@@ -387,7 +387,7 @@ def test_arguments_and_tasks_are_checked_before_anything_starts(clock: Clock):
 
 
 def test_what_is_shown_is_told_whenever_it_changes(clock: Clock):
-    """Each phase and each update is told, in their order."""
+    """Each phase and each update is reported, in their order."""
     told: list[tuple[str, int]] = []
     service = Service(clock, {0: 0, 1: 15})
     watch = Watch(
@@ -395,7 +395,7 @@ def test_what_is_shown_is_told_whenever_it_changes(clock: Clock):
         numbered(0, 1),
         schedule=[10],
         clock=clock,
-        changed=lambda: told.append((watch.progress.phase, watch.progress.update.ended)),
+        changed=lambda: told.append((watch.progress.phase, watch.progress.update.settled)),
     )
     watch.start()
     until(lambda: ("waiting", 1) in told)
@@ -442,13 +442,13 @@ def test_two_that_remember_in_one_store_do_not_disturb_each_other(clock: Clock):
         )
         one.start()
         two.start()
-        until(lambda: one.progress.update.ended == two.progress.update.ended == 5)
+        until(lambda: one.progress.update.settled == two.progress.update.settled == 5)
         one.stop()
         until(lambda: one.progress.phase == "stopped" and len(threads()) == 1)
         clock.seconds += 20
         last = two.wait()
         assert last is not None
-        assert last.ended == 10
+        assert last.settled == 10
         assert one.progress.phase == "stopped"
         idle(two, "done")
         assert memory.lookup(numbered(*range(20)))["status"].value_counts().to_dict() == {"finished": 15, "pending": 5}
@@ -458,13 +458,13 @@ def test_two_that_remember_in_one_store_do_not_disturb_each_other(clock: Clock):
 
 
 def test_what_a_store_remembers_is_shown_before_anything_is_asked(clock: Clock):
-    """With all ended according to the store nothing is asked at all, whatever is pressed."""
+    """With all ended according to the store nothing is requested at all, whatever is pressed."""
     for press in (Watch.start, Watch.ask_now, Watch.wait):
         with es.EnrichmentStore(org_id=ORG) as memory:
             memory.load([record(0)])
             service = Service(clock, {0: 0})
             watch = Watch(service, numbered(0), into=memory, clock=clock)
-            assert (watch.progress.phase, watch.progress.update.ended) == ("ready", 1)
+            assert (watch.progress.phase, watch.progress.update.settled) == ("ready", 1)
             press(watch)
             idle(watch, "done")
             assert service.asks == []

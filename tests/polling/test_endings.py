@@ -180,7 +180,7 @@ def test_the_maximum_processing_time_is_the_sources(clock: Clock):
 
 @pytest.mark.parametrize("asked", [math.nan, math.inf, -math.inf, -5, "soon", None, [3]], ids=repr)
 def test_nonsense_in_what_a_source_asks_for_holds_nothing_up(clock: Clock, asked: Any):
-    """A source's ``retry_after`` that is no number of seconds to come is left aside."""
+    """A source's ``retry_after`` that is not a number of seconds to come is left aside."""
     error: Any = es.ServiceError("down", 503)
     error.retry_after = asked
     service = Service(clock, {0: 0}, troubles=[error])
@@ -201,7 +201,7 @@ def test_what_nobody_has_answered_is_unanswered(clock: Clock):
     assert statuses(update.frame) == ["unanswered"] * 2
     assert update.frame["dataFound"].isna().all()
     assert update.counts[["pending", "unanswered", "ended"]].sum().tolist() == [0, 2, 0]
-    assert update.ended == 0
+    assert update.settled == 0
     assert not update.done
     assert "2 unanswered" in str(update)
     assert "pending" not in str(update)

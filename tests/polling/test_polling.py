@@ -1,4 +1,4 @@
-"""Asking again until all have ended: whom, when, what is told, and what ends it early."""
+"""Polling until all are settled: what, when, what is reported, and what ends it early."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +38,17 @@ def clock() -> Clock:
     return Clock()
 
 
-# --- what is asked ------------------------------------------------------------------------------------------------------------
+# --- what is requested ------------------------------------------------------------------------------------------------------------
 
 
 def test_only_the_unfinished_are_asked_again(clock: Clock):
-    """All are asked at once, then those that have not ended; each until the ask at which it has, and then never more."""
+    """All are requested at once, then those that have not ended; each until the request at which it has, and then never again."""
     service = Service(clock, {0: 0, 1: 2, 2: 5, 3: 30})
     updates = polled(service, numbered(0, 1, 2, 3), clock, schedule=PLAIN)
     assert service.times() == [0, 1, 3, 7, 15, 31]
     assert service.counts() == [4, 3, 3, 2, 1, 1]
     assert [service.often()[uid(n), "emails"] for n in range(4)] == [1, 3, 4, 6]
-    assert [update.ended for update in updates] == [1, 1, 2, 3, 3, 4]
+    assert [update.settled for update in updates] == [1, 1, 2, 3, 3, 4]
     assert [update.asked for update in updates] == [4, 3, 3, 2, 1, 1]
     assert [update.done for update in updates] == [False] * 5 + [True]
 
@@ -64,14 +64,14 @@ def test_the_unfinished_are_packed_into_full_batches(clock: Clock):
 
 
 def test_a_task_that_comes_twice_is_asked_once(clock: Clock):
-    """Duplicates, in whatever spelling, are one task that is asked once, and each of their rows is told."""
+    """Duplicates, in whatever spelling, are one task that is requested once, and each of their rows is reported."""
     service = Service(clock, {0: 0, 1: 4})
     tasks = pd.DataFrame({"entityId": [uid(1), uid(0), uid(1).upper(), f"{{{uid(1)}}}"], "field": "emails"})
     updates = polled(service, tasks, clock, schedule=PLAIN)
     assert service.counts() == [2, 1, 1, 1]
     assert statuses(updates[0].frame) == ["pending", "finished", "pending", "pending"]
     assert updates[-1].changed.index.tolist() == [0, 2, 3]
-    assert (updates[0].total, updates[0].ended, updates[-1].ended) == (4, 1, 4)
+    assert (updates[0].total, updates[0].settled, updates[-1].settled) == (4, 1, 4)
 
 
 def test_tasks_of_all_types_and_fields_are_apart(clock: Clock):
@@ -80,7 +80,7 @@ def test_tasks_of_all_types_and_fields_are_apart(clock: Clock):
     with SimulatedStore(tasks, seed=1, clock=clock) as service:
         last = polled(service, tasks, clock)[-1]
         pd.testing.assert_frame_equal(last.frame, service.lookup(tasks))
-    assert last.state.status.size == 3
+    assert last.tracker.status.size == 3
 
 
 # --- what is told -------------------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def test_an_update_stays_as_it_was(clock: Clock):
         tasks.index = tasks.index + 10
         updates.append(update)
     assert [statuses(update.frame) for update in updates[2:]] == [["finished", "pending"], ["finished", "finished"]]
-    assert [update.ended for update in updates] == [1, 1, 1, 2]
+    assert [update.settled for update in updates] == [1, 1, 1, 2]
     assert updates[0].frame.columns.tolist() == ["entityId", "field", "status", "dataFound"]
     assert updates[0].frame.index.tolist() == [0, 1]
     assert updates[0] == updates[0]
@@ -227,24 +227,24 @@ def test_a_status_that_nobody_knows_has_ended(clock: Clock, word: str):
     service = Service(clock, {0: 3, 1: 3}, status={0: word})
     last = polled(service, numbered(0, 1), clock)[-1]
     assert statuses(last.frame) == [word, "finished"]
-    assert last.ended == 2
-    assert str(last).startswith(f"2 of 2 ended; 1 {word}")  # marked as a status where a column is called so
+    assert last.settled == 2
+    assert str(last).startswith(f"2 of 2 settled; 1 {word}")  # marked as a status where a column is called so
     assert last.counts.loc["emails"].tolist()[-3:] == [1, 0, last.frame["dataFound"].sum()]
 
 
 def test_the_text_says_how_it_stands(clock: Clock):
-    """An update's text has what has ended, what has not, the requests, and when it asks again; the last one no more than needed."""
+    """An update's text has what has ended, what has not, the requests, and when it polls again; the last one no more than needed."""
     service = Service(clock, dict.fromkeys(range(400), 0.0) | {400: 5, 401: 200}, status={400: "failed"})
     updates = polled(service, numbered(*range(402)), clock, schedule=PLAIN)
-    assert str(updates[0]) == "400 of 402 ended; 2 pending; 3 requests; polls again in 1 s"
-    assert str(updates[3]) == "401 of 402 ended; 1 pending, 1 failed; 6 requests (6 saved); polls again in 8 s"
+    assert str(updates[0]) == "400 of 402 settled; 2 pending; 3 requests; polls again in 1 s"
+    assert str(updates[3]) == "401 of 402 settled; 1 pending, 1 failed; 6 requests (6 saved); polls again in 8 s"
     assert repr(updates[3]) == f"Update({updates[3]})"
-    assert str(updates[-1]) == f"402 of 402 ended; 1 failed; 12 requests ({updates[-1].saved} saved)"
+    assert str(updates[-1]) == f"402 of 402 settled; 1 failed; 12 requests ({updates[-1].saved} saved)"
     assert len(repr(updates[0])) < 200
 
 
 def test_requests_and_the_ones_saved_are_counted(clock: Clock):
-    """Saved are the requests of a loop that asks for all tasks at 0, 1, 3, 7 … 63 s and then every 60 s, beyond ours."""
+    """Saved are the requests of a loop that looks up all tasks at 0, 1, 3, 7 … 63 s and then every 60 s, beyond ours."""
     service = Service(clock, {n: 0.0 if n < 900 else 1000.0 for n in range(1000)})
     updates = polled(service, numbered(*range(1000)), clock, schedule=PLAIN)
     loop = [0, 1, 3, 7, 15, 31, 63, *range(123, 2000, 60)]
@@ -268,25 +268,25 @@ def test_times_are_told_since_the_start(clock: Clock):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2][: cases(1, 2)])
 def test_the_estimates_are_plausible(clock: Clock, seed: int):
-    """Once a fifth has ended, half and 90 % of the rest end about when it was told; before anything has ended nothing is told."""
+    """Once a fifth has ended, half and 90 % of the rest end about when it was estimated; before anything has ended there is no estimate."""
     tasks = pd.DataFrame([task(n, field) for n in range(600) for field in ("emails", "summary")])
     with SimulatedStore(tasks, seed=seed, clock=clock) as service:
-        updates = polled(service, tasks, clock, schedule=[2] * 60 + [60])
+        updates = polled(service, tasks, clock, schedule=[4] * 30 + [60])
     assert (updates[0].half_in, updates[0].most_in) == (None, None)
-    ended = pd.Series([update.ended for update in updates], [update.elapsed for update in updates])
+    ended = pd.Series([update.settled for update in updates], [update.elapsed for update in updates])
     checked = 0
     for update in updates:
-        if 0.2 <= update.ended / update.total <= 0.8:
-            left = update.total - update.ended
+        if 0.2 <= update.settled / update.total <= 0.8:
+            left = update.total - update.settled
             for told, share in ((update.half_in, 0.5), (update.most_in, 0.9)):
-                truly = ended.index[np.argmax(ended >= update.ended + share * left)] - update.elapsed
+                truly = ended.index[np.argmax(ended >= update.settled + share * left)] - update.elapsed
                 if share == 0.5:
                     assert told is not None
                     assert told == pytest.approx(truly, rel=0.5, abs=4)
                     checked += 1
-                elif told is not None and update.ended / update.total > 0.6:
+                elif told is not None and update.settled / update.total > 0.6:
                     assert told <= truly * 8  # that some never end is not foreseen
     assert checked > 5
     assert updates[-1].half_in is None
@@ -296,14 +296,14 @@ def test_the_estimates_are_plausible(clock: Clock, seed: int):
 
 
 def test_a_task_without_a_record_is_waited_for(clock: Clock):
-    """It is pending, and asked, until `missing_after`; then it counts as having none, which is null, and is asked no more."""
+    """It is pending, and requested, until `missing_after`; then it counts as having none, which is null, and is requested no more."""
     service = Service(clock, {0: 90})
     updates = polled(service, numbered(0, 1), clock, schedule=[10], missing_after="25s")
     assert statuses(updates[0].frame) == statuses(updates[2].frame) == ["pending", "pending"]
     assert statuses(updates[3].frame) == ["pending", None]
     assert service.often()[uid(1), "emails"] == 4
     assert statuses(updates[-1].frame) == ["finished", None]
-    assert updates[3].counts.loc["emails", ["no record", "ended"]].tolist() == [1, 1]
+    assert updates[3].counts.loc["emails", ["no record", "ended"]].tolist() == [1, 0]
     assert updates[3].changed.index.tolist() == [1]
 
 
@@ -380,7 +380,7 @@ def _half(tasks: pd.DataFrame, answer: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_what_a_lookup_has_answered_in_part_is_kept(clock: Clock):
-    """Of a lookup that failed for some tasks the others are known, and not asked again; its Retry-After is obeyed."""
+    """Of a lookup that failed for some tasks the others are known, and not requested again; its Retry-After is obeyed."""
     service = Service(clock, dict.fromkeys(range(10), 0.0), troubles=[_half])
     updates = polled(service, numbered(*range(10)), clock, schedule=[0.1])
     assert statuses(updates[0].frame) == ["finished", "unanswered"] * 5
@@ -392,7 +392,7 @@ def test_what_a_lookup_has_answered_in_part_is_kept(clock: Clock):
 
 @pytest.mark.parametrize("schedule", [[0.1], es.Backoff(0.1, 1, 0.1), es.Adaptive(1), [20]], ids=str)
 def test_a_retry_after_is_never_undercut(clock: Clock, schedule: Any):
-    """Whatever the schedule, and also where a sleep is cut short, it does not ask before the service wants to be asked."""
+    """Whatever the schedule, and also where a sleep is cut short, it does not ask before the service wants a request."""
     busy = es.ServiceError("busy", 429, 12.5)
 
     def short(seconds: float) -> None:
@@ -426,7 +426,7 @@ def test_what_asking_again_does_not_mend_ends_it(clock: Clock, error: es.EnrichS
 
 
 def test_a_closed_client_is_no_outage(clock: Clock):
-    """What no waiting mends, such as a client that somebody has closed, ends the poll at once."""
+    """What no waiting fixes, such as a client that somebody has closed, ends the poll at once."""
     client = es.EnrichmentClient("https://example.test", token="token")
     client.close()
     with pytest.raises(es.EnrichStatusError, match="The client is closed"):
@@ -435,12 +435,12 @@ def test_a_closed_client_is_no_outage(clock: Clock):
 
 
 def test_a_bad_row_is_told_once(clock: Clock):
-    """A row that is no task is among the first that ended, is counted apart, and is never asked."""
+    """A bad row is among the first that are settled, is counted apart, and is never requested."""
     service = Service(clock, {0: 0, 1: 5})
     tasks = [task(0), {"entityId": "x", "field": "emails"}, task(1)]
     options: dict[str, Any] = {"errors": "coerce", "clock": clock, "sleep": clock.sleep}
     first, *_, last = es.poll(service, tasks, **options)
-    assert str(first).startswith("2 of 3 ended; 1 pending, 1 bad; ")
+    assert str(first).startswith("2 of 3 settled; 1 pending, 1 bad; ")
     assert last.counts["tasks"].sum() == 2
     frames = list(es.as_completed(Service(clock, {0: 0, 1: 5}), tasks, **options))
     assert [frame.index.tolist() for frame in frames] == [[0, 1], [2]]
@@ -524,7 +524,7 @@ def test_what_has_not_been_asked_yet_is_not_forgotten(clock: Clock):
 
 
 def test_at_the_deadline_the_unfinished_are_pending(clock: Clock):
-    """It asks a last time when the time is up, tells that, and raises with it; what has not ended is pending, not failed."""
+    """It requests a last time when the time is up, reports that, and raises with it; what has not ended is pending, not failed."""
     service = Service(clock, {0: 5, 1: 99, 2: 101})
     updates: list[es.Update] = []
     with pytest.raises(
@@ -575,7 +575,7 @@ def test_a_deadline_that_is_not_met_is_not_felt(clock: Clock):
 
 
 def test_an_outage_lasts_until_the_deadline(clock: Clock):
-    """A source that never answers is asked, seldom, until the time is up."""
+    """A source that never answers gets requests, seldom, until the time is up."""
     service = Service(clock, {0: 0}, troubles=[es.ServiceError("down")] * 999)
     with pytest.raises(es.PollDeadline) as caught:
         polled(service, numbered(0), clock, deadline="1h", schedule=[0.1])
@@ -592,7 +592,7 @@ def test_an_interrupt_hands_over_the_last_update(clock: Clock):
     def sleep(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(es.PollInterrupted, match="1 of 2 tasks had ended") as caught:
+    with pytest.raises(es.PollInterrupted, match="1 of 2 tasks were settled") as caught:
         list(es.poll(Service(clock, {0: 0, 1: 9}), numbered(0, 1), clock=clock, sleep=sleep))
     assert statuses(caught.value.update.frame) == ["finished", "pending"]
     assert isinstance(caught.value, KeyboardInterrupt)
@@ -656,12 +656,12 @@ def test_wait_shows_a_bar(clock: Clock, capsys: pytest.CaptureFixture[str]):
     service = Service(clock, ends, status={0: "failed"}, troubles=[None] * 5 + [down])
     es.wait(service, numbered(*ends), clock=clock, sleep=clock.sleep, schedule=[10], progress=True)
     shown = capsys.readouterr().err
-    assert "11 of 100 ended" in shown
+    assert "11 of 100 settled" in shown
     assert "89 pending, 1 failed" in shown
     assert "next in 10 s" in shown
     assert "90 % of the rest in" in shown
     assert "not answered: the service is down" in shown
-    assert "100 of 100 ended" in shown.splitlines()[-1].rpartition("\r")[2]
+    assert "100 of 100 settled" in shown.splitlines()[-1].rpartition("\r")[2]
     assert shown.endswith("\n")
 
 
@@ -680,25 +680,25 @@ def test_wait_interrupted_between_asks_has_the_update(clock: Clock, monkeypatch:
     """Also where Ctrl-C strikes while the bar is drawn."""
     import enrichstatus.polling.bar
 
-    def told(update: es.Update, *_: object) -> str:
+    def status_line(update: es.Update, *_: object) -> str:
         if update.elapsed > 2:
             raise KeyboardInterrupt
         return ""
 
-    monkeypatch.setattr(enrichstatus.polling.bar, "told", told)
+    monkeypatch.setattr(enrichstatus.polling.bar, "status_line", status_line)
     with pytest.raises(es.PollInterrupted) as caught:
         es.wait(Service(clock, {0: 9}), numbered(0), clock=clock, sleep=clock.sleep, progress=True)
-    assert caught.value.update.ended == 0
+    assert caught.value.update.settled == 0
 
 
 # --- as they complete ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", [es.Backoff(), es.Adaptive(), [2] * 20 + [40]], ids=str)
+@pytest.mark.parametrize("schedule", [es.Adaptive(), [2] * 10 + [40], es.Backoff()][: cases(2, 3)], ids=str)
 def test_each_task_completes_once(clock: Clock, schedule: Any):
     """Every frame has rows that have ended since the last, with all their columns and their index; together they are all, each once."""
-    tasks = pd.DataFrame([task(n, field) | {"lead": n} for n in range(500) for field in PROFILES])
+    tasks = pd.DataFrame([task(n, field) | {"lead": n} for n in range(100) for field in PROFILES])
     tasks.index = tasks.index[::-1] * 3
     with SimulatedStore(tasks, seed=4, clock=clock) as service:
         parts = list(es.as_completed(service, tasks, schedule=schedule, clock=clock, sleep=clock.sleep))
@@ -730,16 +730,16 @@ def test_as_completed_ends_as_a_poll_does(clock: Clock):
 @pytest.mark.parametrize("empty", [[], pd.DataFrame(columns=["entityId", "field"]), numbered().astype(str)])
 @pytest.mark.parametrize("schedule", [None, es.Adaptive()])
 def test_no_tasks_have_all_ended(clock: Clock, empty: Any, schedule: Any):
-    """One update, done, with an empty frame of the right types; nobody is asked."""
+    """One update, done, with an empty frame of the right types; nothing is requested."""
     service = Service(clock, {})
     [update] = polled(service, empty, clock, schedule=schedule)
     assert service.asks == []
-    assert (update.done, update.total, update.ended, update.requests, update.saved) == (True, 0, 0, 0, 0)
+    assert (update.done, update.total, update.settled, update.requests, update.saved) == (True, 0, 0, 0, 0)
     assert (str(update.frame["status"].dtype), str(update.frame["dataFound"].dtype)) == ("str", "boolean") or str(
         update.frame["status"].dtype
     ) == "string"
     assert update.counts.sum().sum() == 0
-    assert str(update) == "0 of 0 ended; 0 requests"
+    assert str(update) == "0 of 0 settled; 0 requests"
     assert len(es.wait(service, empty, clock=clock, sleep=clock.sleep)) == 0
     assert list(es.as_completed(service, empty, clock=clock, sleep=clock.sleep)) == []
 
@@ -753,8 +753,8 @@ def test_one_task(clock: Clock):
 
 @pytest.mark.slow
 def test_a_list_of_tens_of_thousands(clock: Clock):
-    """A list of 30,000 (with all cases, a hundred thousand) is polled to its end, with far fewer requests than it would take to ask all each time."""
-    count = cases(30_000, 100_000)
+    """A list of 20,000 (with all cases, a hundred thousand) is polled to its end, with far fewer requests than it would take to ask all each time."""
+    count = cases(20_000, 100_000)
     ids = np.array([f"00000000-0000-4000-8000-{n:012x}" for n in range(count)], dtype=object)
     tasks = pd.DataFrame({"entityId": ids, "field": np.where(np.arange(count) % 2, "emails", "phones")})
     ends = np.minimum(np.random.default_rng(1).lognormal(np.log(50), 0.8, count), 800)
@@ -762,7 +762,7 @@ def test_a_list_of_tens_of_thousands(clock: Clock):
     seen = np.full(count, np.nan)
     for update in es.poll(service, tasks, schedule=es.Adaptive(), clock=clock, sleep=clock.sleep):
         seen[update.changed.index] = update.elapsed
-    assert update.ended == count
+    assert update.settled == count
     assert update.requests == service.requests < 0.4 * (update.requests + update.saved)
     assert (seen >= ends).all()
     assert (seen - ends).mean() < 12
@@ -773,7 +773,7 @@ def test_a_list_of_tens_of_thousands(clock: Clock):
 
 
 def test_bad_tasks_are_refused_at_once(clock: Clock):
-    """When the poll is made, not when it is begun, all bad tasks are named and nothing is asked."""
+    """When the poll is made, not when it is begun, all bad tasks are named and nothing is requested."""
     service = Service(clock, {0: 0})
     for make in (es.poll, es.as_completed, es.wait):
         with pytest.raises(es.ValidationError, match="2 bad tasks") as caught:
@@ -787,17 +787,17 @@ def test_bad_tasks_are_refused_at_once(clock: Clock):
 
 
 def test_bad_tasks_can_be_left_out(clock: Clock):
-    """With errors="coerce" they have null, were never asked, and count as ended, for there is nothing to wait for."""
+    """With errors="coerce" they have null, were never requested, and count as settled, as there is nothing to wait for."""
     service = Service(clock, {0: 3})
     tasks = [task(0), {"entityId": "x", "field": "emails"}, task(1, "fax")]
     updates = polled(service, tasks, clock, errors="coerce", schedule=PLAIN)
     assert service.counts() == [1, 1, 1]
     assert statuses(updates[0].frame) == ["pending", None, None]
     assert statuses(updates[-1].frame) == ["finished", None, None]
-    assert (updates[0].ended, updates[0].total, updates[-1].ended) == (2, 3, 3)
+    assert (updates[0].settled, updates[0].total, updates[-1].settled) == (2, 3, 3)
     assert updates[-1].changed.index.tolist() == [0]
     [only] = polled(service, tasks[1:], clock, errors="coerce")
-    assert (only.done, only.ended, statuses(only.frame)) == (True, 2, [None, None])
+    assert (only.done, only.settled, only.ended, statuses(only.frame)) == (True, 2, 0, [None, None])
 
 
 @pytest.mark.parametrize(
@@ -859,12 +859,13 @@ def test_any_iterable_of_seconds_is_a_schedule(clock: Clock):
     ]
     for schedule, expected in schedules:
         service = Service(clock, {0: 200})
-        polled(service, numbered(0), clock, schedule=schedule)
+        run = es.poll(service, numbered(0), schedule=schedule, clock=clock, sleep=clock.sleep)
+        assert len(list(islice(run, 4))) == 4
         assert np.diff(service.times())[:3].tolist() == expected
 
 
 def test_no_wait_at_all_is_a_schedule(clock: Clock):
-    """A schedule of nothing but 0 asks again and again, as it says."""
+    """A schedule of nothing but 0 polls again and again, as it says."""
     service = Service(clock, {0: 1000})
     run = es.poll(service, numbered(0), schedule=[0], clock=clock, sleep=clock.sleep)
     assert [next(run).next_in for _ in range(5)] == [0] * 5
@@ -916,7 +917,7 @@ def test_the_client_below_draws_no_bar(clock: Clock, store: es.EnrichmentStore, 
     ):
         assert set(es.wait(client, numbered(*range(1000)), progress=True)["status"]) == {"finished"}
     shown = capsys.readouterr().err
-    assert "1,000 of 1,000 ended" in shown
+    assert "1,000 of 1,000 settled" in shown
     assert "batch" not in shown
 
 

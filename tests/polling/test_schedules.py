@@ -1,4 +1,4 @@
-"""When to ask again: the schedules, and how long enrichments take, which one of them learns."""
+"""When to poll again: the schedules, and how long enrichments take, which one of them learns."""
 
 from __future__ import annotations
 
@@ -317,7 +317,7 @@ def test_an_expectation_comes_true():
     """Of tasks that are really of the learned kind, as many end, and as long ago, as was expected."""
     curve = curve_of(*drawn(20_000))
     took = np.random.default_rng(9).lognormal(math.log(50), 0.8, 100_000)
-    took = took[took > 30]  # pending when they were asked at the age of 30
+    took = took[took > 30]  # pending when they were requested at the age of 30
     prospect = prospect_of([len(took)], [30], [0], curve)
     for seconds in (5.0, 30.0, 100.0):
         done = took <= 30 + seconds
@@ -360,7 +360,7 @@ def test_with_nothing_learned_it_is_the_backoff():
 
 
 def test_of_a_long_list_of_which_nothing_is_known_a_sample_is_asked():
-    """From a thousand tasks on, 200 are asked at the backoff's waits; but all when they have waited for as long as the longest."""
+    """From a thousand tasks on, 200 are requested at the backoff's waits; but all when they have waited for as long as the longest."""
     schedule = iter(es.Adaptive(jitter=0))
     assert step(schedule, emails=prospect_of([800], [0], [0], None)) == es.Ask(1, ("emails",))
     schedule = iter(es.Adaptive(jitter=0))
@@ -376,7 +376,7 @@ def test_of_a_long_list_of_which_nothing_is_known_a_sample_is_asked():
 
 
 def test_a_faster_field_is_asked_sooner():
-    """Of two fields, known from as many ends, the one that takes a fifth of the time is asked first, and alone; together sooner than either."""
+    """Of two fields, known from as many ends, the one that takes a fifth of the time is requested first, and alone; together sooner than either."""
     quick, slow = (curve_of(*drawn(2000, median=median)) for median in (20, 100))
     short, long = (
         step(iter(es.Adaptive(jitter=0)), emails=prospect_of([500], [5], [0], curve)) for curve in (quick, slow)

@@ -20,7 +20,7 @@ import pytest
 import requests
 
 import enrichstatus as es
-from enrichstatus.sources.store import point_lookup
+from enrichstatus.sources.store.snapshot import layout
 from tests.support.factory import ORG, record, task
 from tests.support.serving import PATH, write_tokens
 from tests.support.waiting import until
@@ -52,7 +52,7 @@ class Worker:
 
 @dataclass
 class Answer:
-    """When it was asked for and when it was there, and the version that it was of."""
+    """When it was requested and when it was there, and the version that it was of."""
 
     asked: float
     there: float
@@ -158,14 +158,14 @@ def test_two_workers_of_one_file_take_up_the_next_without_a_failed_request(tmp_p
 
 
 def check_never_back(seen: list[Answer]) -> None:
-    """What was asked for after an answer of some version was there is of that version, or of a later one."""
+    """What was requested after an answer of some version was there is of that version, or of a later one."""
     for version in {answer.version for answer in seen}:
         since = min(answer.there for answer in seen if answer.version == version)
         assert {answer.version for answer in seen if answer.asked > since and answer.version < version} == set()
 
 
 def test_a_store_that_takes_long_to_read_draws_no_bar_on_stdout():
-    """Nor where Python was told what to run by ``-m`` or ``-c``, which the engine takes for somebody at a terminal."""
+    """Nor where Python was told what to run by ``-m`` or ``-c``, which DuckDB takes for somebody at a terminal."""
     code = "import enrichstatus as es\nwith es.EnrichmentStore()._cursor() as con: print(con.execute(\"select current_setting('enable_progress_bar')\").fetchall())"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
     assert told == "[(False,)]\n"
@@ -176,14 +176,13 @@ def test_a_worker_that_is_killed_while_it_reads_leaves_no_copy_behind(tmp_path: 
     put(tmp_path, "v0")
     (scratch := tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    pieces, found = point_lookup._pieces, []
+    rows, found = layout._rows, []
 
-    def watched(batches: Any) -> Iterator[Any]:
-        for piece in pieces(batches):
-            yield piece
-            found.append(list(scratch.iterdir()))
+    def watched(*arguments: Any) -> Any:
+        found.append(list(scratch.iterdir()))
+        return rows(*arguments)
 
-    monkeypatch.setattr(point_lookup, "_pieces", watched)
+    monkeypatch.setattr(layout, "_rows", watched)
     with es.EnrichmentStore(tmp_path / "leads.duckdb", org_id=ORG, read_only=True, preload=True) as store:
         assert found == [[]]
         assert store.lookup([task(0)])["status"].tolist() == ["finished"]

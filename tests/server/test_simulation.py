@@ -63,7 +63,7 @@ def test_tasks_start_pending_and_end_as_their_fields_do():
         for field, (_, found) in PROFILES.items():
             finished = status[(status["field"] == field) & (status["status"] == "finished")]
             assert finished["dataFound"].mean() == pytest.approx(found, abs=0.04), field
-        # without one the rule judges by the service's clock
+        # without one the rule goes by the service's clock
         assert set(service.lookup(TASKS)["status"]) == {"finished", "failed", "timeout"}
 
 
@@ -371,7 +371,7 @@ def test_a_bad_trigger_triggers_nothing(arguments: Any, message: str):
 
 
 def test_a_record_that_is_newer_than_the_clock_is_followed_by_one_newer_still():
-    """A trigger's new record speaks, also where the failed one before it was loaded with a later instant."""
+    """A trigger's new record wins, also where the failed one before it was loaded with a later instant."""
     with SimulatedStore(clock=Clock()) as service:
         service.load([record(0, orgId="org_simulated", status="failed", createdAt="2999-01-01T00:00:00.0005Z")])
         [made] = service.trigger([uid(0)], "emails")
@@ -470,8 +470,8 @@ def test_a_client_waits_for_what_was_triggered():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "is no JSON"),
-        (b"[", "is no JSON"),
+        (b"", "is not JSON"),
+        (b"[", "is not JSON"),
         (b" " * (MOST_BYTES + 1), "longer than 1,048,576 bytes"),
         ([], "breaks the contract"),
         ({"field": "emails"}, "personIds"),

@@ -77,7 +77,7 @@ def set_conf(spark: SparkSession) -> Iterator[Callable[[str, str], None]]:
 
 
 def test_a_spark_frame_gives_one_with_the_callers_columns_unchanged(spark: SparkSession):
-    """Odd names, names that are alike, types and duplicate rows are as they were, and the asked columns follow."""
+    """Odd names, names that are alike, types and duplicate rows are as they were, and the requested columns follow."""
     values = f"'{uid(0).upper()}' as `entity_id`, 'emails' as field, 1 as `a.b`, array(2) as `a b`, 3 as x, 4 as x"
     odd = "5 as `Field`, 'p' as position, 7d as tasks, 8 as given0, '`' as ```q```, {} as rank"
     tasks = spark.sql(f"select {values}, {odd.format('1')} union all select {values}, {odd.format('1')}")

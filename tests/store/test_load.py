@@ -543,7 +543,7 @@ def test_statuses_of_the_contract_are_known_in_any_case(store: es.EnrichmentStor
 
 @pytest.mark.parametrize("space", [" ", "\t", "\n", "\u00a0", "\u3000", "\ufeff", " \r\n"])
 def test_outer_white_space_is_no_part_of_an_organization(space: str):
-    """Neither of the one that asks, nor of a record's, nor of load's org_id=."""
+    """Neither of the one that looks up, nor of a record's, nor of load's org_id=."""
     with es.EnrichmentStore(org_id=f"{space}{ORG}{space}") as store:
         store.load([record(0, orgId=f"{ORG}{space}"), record(1, orgId=f"{space}{ORG}")])
         store.load([{name: value for name, value in record(2).items() if name != "orgId"}], org_id=f"{ORG}{space}")

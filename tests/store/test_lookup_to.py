@@ -25,6 +25,7 @@ from enrichstatus import frames
 from enrichstatus.files import write as writing
 from enrichstatus.schema import PANDAS_TYPES
 from enrichstatus.sources.store import lookup_files as streaming
+from tests.support.cases import cases
 from tests.support.factory import NOW, ORG, record, task, uid
 
 ROOT = Path(__file__).parents[2]
@@ -420,8 +421,15 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
-@pytest.mark.parametrize("output", ["o.csv", "out/"])
+@pytest.mark.parametrize(
+    ("output", "stop"),
+    [
+        ("o.csv", signal.SIGKILL),
+        ("out/", signal.SIGINT),
+        ("o.csv", signal.SIGINT),
+        ("out/", signal.SIGKILL),
+    ][: cases(2, 4)],
+)
 def test_stopped_halfway_there_is_nothing_under_its_name(
     large: Path, tmp_path: Path, stop: signal.Signals, output: str
 ):
@@ -443,7 +451,8 @@ def test_stopped_halfway_there_is_nothing_under_its_name(
     process = begin(large, f"{tmp_path}/{output}")  # type: ignore[arg-type]
     told, errors = process.communicate(timeout=120)
     assert "600,000 tasks read, 600,000 rows written" in told, errors
-    assert len(read(target if target.is_file() else str(target / "*.parquet"))) == 600_000
+    rows = duckdb.read_csv(target) if target.is_file() else duckdb.read_parquet(str(target / "*.parquet"))
+    assert rows.count("*").fetchall() == [(600_000,)]
 
 
 @pytest.mark.slow
@@ -481,7 +490,7 @@ def full(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 def test_a_full_disk_is_told_and_nothing_is_left(large: Path, full: Path, tmp_path: Path):
     """Where the output finds no room, and where what exceeds the memory finds none, that is said, and what was begun is gone."""
-    for output in ("o.parquet", "o.csv", "out/"):
+    for output in ("out/", "o.csv", "o.parquet")[: cases(2, 3)]:  # a folder's parts are Parquet too
         _, errors = begin(large, f"{full}/{output}").communicate(timeout=60)  # type: ignore[arg-type]
         last = errors.strip().splitlines()[-1]
         assert "EnrichStatusError" in last, errors
@@ -501,10 +510,8 @@ def test_little_memory_is_enough(large: Path, tmp_path: Path):
     """With a bound far below what the records and answers take, the work is done all the same."""
     told, errors = begin(large, tmp_path / "o.parquet", "100MB").communicate(timeout=120)
     assert "600,000 rows written" in told, errors
-    assert json.loads(pd.Series(read(tmp_path / "o.parquet")["status"]).value_counts().to_json()) == {
-        "finished": 300_000,
-        "failed": 300_000,
-    }
+    found = duckdb.read_parquet(str(tmp_path / "o.parquet")).aggregate("status, count(*)", "status")
+    assert dict(found.fetchall()) == {"finished": 300_000, "failed": 300_000}
 
 
 def test_an_output_does_not_replace_what_was_loaded(tmp_path: Path):

@@ -40,7 +40,7 @@ def statuses(source: es.Source, *tasks: Any, **options: Any) -> list[Any]:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give a list that tells which files were chosen to be read for the question asked last."""
+    """Give a list that says which files were chosen to be read for the question asked last."""
     names: list[str] = []
     relation = scanning._relation
 
@@ -260,7 +260,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("bad", BAD)
 def test_a_bad_record_is_named_or_left_out(tmp_path: Path, bad: str):
-    """A bad record of the asking organization is an error that names it and its file, or is left out; another's is no business of ours."""
+    """A bad record of the organization of the request is an error that names it and its file, or is left out; another's is no business of ours."""
     members, message = BAD[bad]
     written(tmp_path / "r.parquet", record(0), record(1, **members))
     with es.EnrichmentStore.scan(tmp_path / "r.parquet", org_id=ORG) as source:
@@ -307,7 +307,7 @@ def test_no_records_are_no_error(tmp_path: Path):
 
 
 def test_a_file_that_goes_away_is_an_error_that_names_it(tmp_path: Path):
-    """What is removed or cut off while the source is open is told, not answered as no record."""
+    """What is removed or cut off while the source is open is reported, not answered as no record."""
     path = written(tmp_path / "r.parquet", *(record(n) for n in range(100)))
     with es.EnrichmentStore.scan(path, org_id=ORG) as source:
         path.write_bytes(path.read_bytes()[:-200])

@@ -82,7 +82,7 @@ def test_other_fields_can_be_allowed_when_a_store_is_made(tmp_path: Path):
     ids=str,
 )
 def test_an_unusable_setting_says_what_is_expected(options: dict[str, Any]):
-    """Settings are judged when the store is opened, and named in the error."""
+    """Settings are evaluated when the store is opened, and named in the error."""
     with pytest.raises(es.ValidationError, match=next(iter(options)) + "="):
         es.EnrichmentStore(**options)
 
@@ -115,7 +115,7 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["", ".", ":memory:x", "leads.csv", "leads.json"])
 def test_a_path_that_would_not_be_a_file_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Names that the engine reads as something else than its file, and then keeps nothing in, are refused."""
+    """Names that DuckDB reads as something else than its file, and then keeps nothing in, are refused."""
     monkeypatch.chdir(tmp_path)
     for content in (None, "", "lead_id\nx\n"):
         if content is not None and name.startswith("leads"):
@@ -151,7 +151,7 @@ def test_a_locked_file_says_who_holds_it(tmp_path: Path):
 
 
 def test_one_process_cannot_open_a_file_both_ways(tmp_path: Path):
-    """Opened to write and read-only at once within a process is a StoreLockedError too, not the engine's."""
+    """Opened to write and read-only at once within a process is a StoreLockedError too, not DuckDB's."""
     with (
         es.EnrichmentStore(tmp_path / "s.duckdb"),
         pytest.raises(es.StoreLockedError, match="open in this process already"),
@@ -181,7 +181,7 @@ def test_a_read_only_folder_says_so():
 
 
 def test_a_failed_load_leaves_the_store_as_it_was(store: es.EnrichmentStore, monkeypatch: pytest.MonkeyPatch):
-    """When the engine fails in the middle of the transaction, nothing of the load is there, and the next one works."""
+    """When DuckDB fails in the middle of the transaction, nothing of the load is there, and the next one works."""
     from enrichstatus.sources.store import load as loading
 
     store.load([record(0)])
@@ -281,8 +281,8 @@ def test_two_stores_on_one_file_in_one_process_load_at_once(tmp_path: Path):
 
 @pytest.mark.slow
 def test_threads_that_look_up_while_one_loads_see_before_or_after():
-    """32 threads looking up while one loads: each answer is that of one moment, never of half a load."""
-    versions = cases(6, 12)
+    """Eight threads (32 with all cases) that look up while one loads: each answer is that of one moment, never of half a load."""
+    versions, threads = cases(4, 12), cases(8, 32)
     tasks = pd.DataFrame([task(n) for n in range(150)])
     with es.EnrichmentStore(org_id=ORG) as store:
         store.load([record(n, status="v00") for n in range(150)])
@@ -294,8 +294,8 @@ def test_threads_that_look_up_while_one_loads_see_before_or_after():
                 seen.append(set(store.lookup(tasks, now=NOW)["status"]))
             return seen
 
-        with ThreadPoolExecutor(32) as pool:
-            looks = [pool.submit(look, n) for n in range(32)]
+        with ThreadPoolExecutor(threads) as pool:
+            looks = [pool.submit(look, n) for n in range(threads)]
             for version in range(1, versions):
                 store.load(
                     [
@@ -395,7 +395,7 @@ def test_a_call_can_name_another_organization(store: es.EnrichmentStore):
 
 
 def test_without_now_the_clock_judges(store: es.EnrichmentStore):
-    """Unless ``now=`` is given, the timeout rule is judged by the clock."""
+    """Unless ``now=`` is given, the timeout rule is evaluated by the clock."""
     just_now = datetime.now(UTC).isoformat()
     store.load(
         [record(n, status="pending", dataFound=None, createdAt=made) for n, made in enumerate(["2020-01-01", just_now])]

@@ -282,7 +282,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def lab_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A JupyterLab server that asks nothing of the network, and its folder."""
+    """A JupyterLab server that sends no request to the network, and its folder."""
     require("jupyterlab", "websocket")
     base = tmp_path_factory.mktemp("lab")
     with serving(base, "jupyterlab", *LAB_OPTIONS) as url:

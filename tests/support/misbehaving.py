@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback that misbehaves as it is told: plain sockets, and a thread for each connection."""
+"""A real HTTP server on the loopback that misbehaves as it is told to: plain sockets, and a thread for each connection."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TEMPLATE = record()
 
 @dataclass
 class Request:
-    """What the server was asked; `number` counts the server's requests from 0, `connection` its connections."""
+    """What was requested of the server; `number` counts the server's requests from 0, `connection` its connections."""
 
     number: int
     connection: int
@@ -97,7 +97,7 @@ Choose: TypeAlias = Callable[[Request], Answer]
 class Misbehaving:
     """The server, as a context manager: `choose` says for each request which answer it gets.
 
-    With `tls` it speaks TLS, and is `hesitant` for so many seconds before it shakes hands.
+    With `tls` it uses TLS, and is `hesitant` for so many seconds before it shakes hands.
     """
 
     host = "127.0.0.1"
@@ -365,7 +365,7 @@ def half_the_headers(wire: Wire, request: Request) -> bool:
 
 
 def half_the_body(wire: Wire, request: Request) -> bool:
-    """Close the connection in the middle of a body whose length was told."""
+    """Close the connection in the middle of a body whose length was reported."""
     whole = message(body=encoded([finished(task) for task in request.tasks]))
     wire.send(whole[: len(whole) - 150])
     return False

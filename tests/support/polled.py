@@ -50,7 +50,7 @@ class Service:
     """A source in which each task ends when it is told to: so many seconds after the service began.
 
     `ends` names the tasks that have a record, `appears` from when on they have it. What is in `troubles` is met ask by ask; all that
-    is asked is in `asks`: seconds since it began, and the keys.
+    is requested is in `asks`: seconds since it began, and the keys.
     """
 
     fields = ("emails", "phones", "summary")
@@ -107,7 +107,7 @@ class Service:
         words = np.where(ended, course["status"], "pending")
         origin = pd.Timestamp(self.created)
         created = pd.Series(origin, names) + pd.to_timedelta(course["appears"].clip(lower=0).fillna(0), unit="s")
-        # a timeout is told when it is asked for; nobody writes it
+        # a timeout is told when it is requested; nobody writes it
         wrote = ended & (words != "timeout")
         updated = created.where(~wrote, origin + pd.to_timedelta(course["ends"].where(wrote, 0), unit="s"))
         frame = pd.DataFrame(
@@ -131,15 +131,15 @@ class Service:
         return answer
 
     def times(self) -> list[float]:
-        """When it was asked."""
+        """When it was requested."""
         return [seconds for seconds, _ in self.asks]
 
     def counts(self) -> list[int]:
-        """For how many tasks it was asked each time."""
+        """For how many tasks it was requested each time."""
         return [len(keys) for _, keys in self.asks]
 
     def often(self) -> dict[tuple[str, str], int]:
-        """How often each task was asked."""
+        """How often each task was requested."""
         keys = pd.Series([key for _, each in self.asks for key in each], dtype=object)
         return keys.value_counts().to_dict()
 

@@ -26,7 +26,7 @@ def bodies(con: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def receive(con: duckdb.DuckDBPyConnection, answered: Mapping[int, pa.Table]) -> dict[int, str]:
-    """Put the answers (`schema.SCHEMA`) to batches into the table ``received``; gives an entity that a batch did not ask for."""
+    """Put the answers (`schema.SCHEMA`) to batches into the table ``received``; gives an entity that a batch did not name."""
     batches = [
         records.append_column("batch", pa.array(np.full(records.num_rows, place)))
         for place, records in answered.items()
@@ -38,7 +38,7 @@ def receive(con: duckdb.DuckDBPyConnection, answered: Mapping[int, pa.Table]) ->
 
 
 def unanswered(con: duckdb.DuckDBPyConnection) -> npt.NDArray[np.int64]:
-    """Tell the positions of the tasks whose batches are not among those of the relation ``reached``."""
+    """Give the positions of the tasks whose batches are not among those of the relation ``reached``."""
     positions: npt.NDArray[np.int64] = con.sql(_LOST_SQL).to_arrow_table()["position"].to_numpy()
     return positions
 
@@ -47,7 +47,6 @@ def unanswered(con: duckdb.DuckDBPyConnection) -> npt.NDArray[np.int64]:
 def progress(con: duckdb.DuckDBPyConnection, count: int, *, shown: bool | None) -> Iterator[Callable[[int], object]]:
     """Show how many tasks have been answered; gives what takes the place of each batch that was."""
     tasks: int = con.execute("select count(*) from keys").fetchall()[0][0]
-    # with few batches nobody needs a bar, unless it is wanted
     with Progress.drawn("enrichment status", shown=shown if count >= _MANY else bool(shown), tasks=tasks) as drawn:
         yield lambda place: drawn.add(min(wire.BATCH_SIZE, tasks - place * wire.BATCH_SIZE))
 

@@ -6,6 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
@@ -118,19 +119,7 @@ class EnrichmentClient:
         del token  # from here on nothing that shows the variables of a failed call can show it
         #: for a copy in another process, which has a token of its own
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "bearer")}
-        settings = parse_settings(
-            base_url,
-            workers=workers,
-            timeout=timeout,
-            deadline=deadline,
-            retries=retries,
-            backoff=backoff,
-            max_retry_after=max_retry_after,
-            rate=rate,
-            allow_http=allow_http,
-            verify=verify,
-            progress=progress,
-        )
+        settings = parse_settings(**self._arguments)
         self.base_url, self._settings, self._bearer, self._progress = settings.address, settings, bearer, progress
         self.fields, self._statuses = parse_fields(fields), parse_statuses(statuses)
         self._limits = parse_limits(max_processing_time, self.fields)
@@ -141,7 +130,7 @@ class EnrichmentClient:
 
     @property
     def max_processing_time(self) -> dict[str, timedelta]:
-        """By field, for how long a record may be pending before it is taken for a ``timeout``."""
+        """By field, for how long a record may be pending before it counts as ``timeout``."""
         return dict(self._limits)
 
     def service_time(self) -> float | None:
@@ -186,7 +175,7 @@ class EnrichmentClient:
             Ctrl-C; it has ``.result`` and ``.failed`` too.
         """
         transport = self._transport()
-        timing_out(self._limits, now)  # refuses what is no instant before anything is sent
+        timing_out(self._limits, now)  # refuses what is not an instant before anything is sent
         with task_tables(self.fields) as con:
             return look_up(
                 con,
@@ -281,15 +270,17 @@ class EnrichmentClient:
         """
         from enrichstatus.sources.client.trigger import trigger
 
-        progress = self._progress if progress is None else progress
-        options: dict[str, Any] = {
-            "quote": quote,
-            "dry_run": dry_run,
-            "missing_after": missing_after,
-            "now": now,
-            "progress": progress,
-        }
-        return trigger(self, plan, into=into, max_credits=max_credits, **options)
+        return trigger(
+            self,
+            plan,
+            into=into,
+            max_credits=max_credits,
+            quote=quote,
+            dry_run=dry_run,
+            missing_after=missing_after,
+            now=now,
+            progress=self._progress if progress is None else progress,
+        )
 
     def close(self) -> None:
         """Close the connections that are kept for the next call; calls that are under way in other threads still end."""
@@ -309,8 +300,8 @@ class EnrichmentClient:
         state = "closed" if self._closed else f"workers={self._settings.workers}"
         return f"EnrichmentClient({self.base_url!r}, {state})"
 
-    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], EnrichmentClient], tuple[dict[str, Any]]]:
-        return _again, (self._arguments,)
+    def __reduce__(self) -> tuple[Callable[[], EnrichmentClient], tuple[()]]:
+        return partial(EnrichmentClient, **self._arguments), ()  # with the token of the environment there
 
     def _transport(self) -> Transport:
         """Give this process's connections."""
@@ -332,7 +323,7 @@ class EnrichmentClient:
         outcome = self._request(con, transport, lambda content: replies.table(replies.parse(content), self._statuses))
         newest = con.execute("select epoch(max(greatest(createdAt, updatedAt))) from received").fetchall()[0][0]
         moment = transport.clock.instant(parse_instant(now), None if now is not None else newest)
-        limits = timing_out(self._limits, moment, judged=now is not None)
+        limits = timing_out(self._limits, moment, evaluated=now is not None)
         con.register("reached", pa.table({"batch": pa.array(outcome.answered, pa.int64())}))
         con.register("records", con.sql("select * exclude batch from received where batch in (from reached)"))
         con.register("limits", limits)
@@ -353,7 +344,7 @@ class EnrichmentClient:
             del outcome.answered[place]
             what = self._bearer.hide(entity)[:60]
             outcome.failed[place] = ServiceError(
-                f"The service answered with an enrichment of {what!r}, which its batch did not ask for.", 200
+                f"The service answered with an enrichment of {what!r}, which its batch did not name.", 200
             )
         return outcome
 
@@ -394,7 +385,3 @@ def _close(process: int, transport: Transport) -> None:
     """Close the connections of this process; those of the one that it was forked from, whose locks may be held, are left alone."""
     if process == os.getpid():
         transport.close()
-
-
-def _again(arguments: dict[str, Any]) -> EnrichmentClient:
-    return EnrichmentClient(**arguments)  # with the token of the environment there

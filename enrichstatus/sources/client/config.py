@@ -17,7 +17,7 @@ from enrichstatus.lookup.arguments import parse_duration, parse_flags, parse_num
 if TYPE_CHECKING:
     import requests
 
-#: A token shorter than this is no secret, and taken out of a text it would spoil it.
+#: A shorter token is not a secret, and hiding it would spoil other words of a text.
 _SECRET = 6
 #: Seconds for a call whose deadline is not given.
 _DEADLINE = 600.0
@@ -72,9 +72,9 @@ class Settings:
 
 
 class Bearer:
-    """Keeps the token to itself, and puts it on a request in a way that neither ``.netrc`` nor a redirect changes.
+    """Holds the token, and sets it on a request so that neither ``.netrc`` nor a redirect replaces it.
 
-    It is made of what was given before that is checked, so that no frame of an error holds a token.
+    It is made before the token is checked, so that no frame of an error holds the token.
     """
 
     def __init__(self, token: str | None):
@@ -122,8 +122,9 @@ def parse_settings(
     allow_http: bool,
     verify: str | os.PathLike[str] | bool | None,
     progress: bool | None = None,
+    **_: object,
 ) -> Settings:
-    """Check how requests are to be made."""
+    """Check how requests are made, of all arguments of a client."""
     parse_flags(allow_http=allow_http, progress=progress)
     address, loopback = parse_address(base_url, allow_http=allow_http)
     connect, read = timeout if isinstance(timeout, (tuple, list)) and len(timeout) == 2 else (timeout, timeout)

@@ -19,7 +19,7 @@ from enrichstatus.errors import ServiceError
 from enrichstatus.lookup.clocks import ServiceClock
 from enrichstatus.sources.client.config import Bearer, Request, Settings
 from enrichstatus.sources.client.responses import Unreadable, brief, error_of, scrubbed
-from enrichstatus.sources.client.retry import REPEATED, Passing, asked_for
+from enrichstatus.sources.client.retry import REPEATED, Passing, read_retry_after
 
 T = TypeVar("T")
 
@@ -30,9 +30,9 @@ _PIECE, _PAGE = 16_384, 65_536
 
 
 class Line:
-    """What is known of a lane's connection from outside, and how it is cut.
+    """A lane's connection as other threads see it, and how they cut it.
 
-    The connection holds nothing else of ours: urllib3 keeps it until the pool is collected, which would never be if it led there.
+    It refers to nothing else of ours: urllib3 keeps it until its pool is collected, and a reference back would keep the pool.
     """
 
     def __init__(self) -> None:
@@ -40,15 +40,15 @@ class Line:
         #: since when an answer is waited for, and whether it was cut off for that
         self.began: float | None = None
         self.late = False
-        #: whether any answer has begun to come, whatever it was; each post sets it back
+        #: whether any answer has begun to arrive since the post began
         self.heard = False
 
     def rest(self) -> None:
-        """Wait for nothing."""
+        """Note that no answer is waited for."""
         self.began, self.late = None, False
 
     def cut(self, *, older_than: float | None = None) -> None:
-        """Break off what is under way; or only an answer waited for longer than so many seconds, however steadily it trickles."""
+        """Break the connection off; with `older_than` only if the answer has taken longer, even if bytes still trickle in."""
         began, connected = self.began, self.socket
         if connected is None:
             return
@@ -89,7 +89,7 @@ class Lane:
                 data=None if body is None else body.encode(),
                 headers={} if body is None else {"Content-Type": "application/json"},
                 timeout=(self._settings.connect, self._settings.read),
-                verify=self._settings.verify,  # of the session, the environment's bundle would go before it
+                verify=self._settings.verify,  # given here, because the environment's bundle would override the session's
                 allow_redirects=False,
                 stream=True,
             )
@@ -111,15 +111,15 @@ class Lane:
             finally:
                 self.line.rest()
             failed = error_of(response, content, self._url, self._bearer.hide)
-        asked = asked_for(response.headers, status, clock.now())
+        retry_after = read_retry_after(response.headers, status, clock.now())
         if isinstance(failed, ServiceError):
-            failed.retry_after = asked
+            failed.retry_after = retry_after
         if status in REPEATED:
-            raise Passing(failed, status, asked)
+            raise Passing(failed, status, retry_after)
         raise failed
 
     def _content(self, response: requests.Response) -> bytes:
-        """Read an answer, but none without end: a small one can unpack to any length."""
+        """Read an answer up to a limit: a small one can unpack to any length."""
         content = bytearray()
         for piece in response.iter_content(_PIECE):
             content += piece
@@ -138,7 +138,7 @@ class Lane:
         inner = error.args[0] if isinstance(error, requests.RequestException) and error.args else error
         reason = getattr(inner, "reason", None) or inner
         timed_out = isinstance(reason, ReadTimeoutError)
-        # where it was us who waited no longer, what is seen looks like the other side's fault
+        # where we cut the connection, the error looks like a fault of the other side
         if self.line.late or (timed_out and self.line.began is not None):
             reason = f"no whole answer within {self._settings.read:g} s"
         elif timed_out:
@@ -146,24 +146,10 @@ class Lane:
         answered = f"answered {status}, but it is of no use" if status else "gave no usable answer"
         return ServiceError(f"{self._url} {answered}: {self._bearer.hide(brief(reason))}", status)
 
-    def start(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Begin to work on it, in a thread that does not keep the program from ending."""
-        self.free = False
-        self.thread = threading.Thread(target=work, args=arguments, daemon=True, name="enrichstatus-post")
-        self.thread.start()
-
-    def is_busy(self) -> bool:
-        """Tell whether it is still worked on."""
-        return self.thread.is_alive()
-
-    def close(self) -> None:
-        """Close its connection."""
-        self.session.close()
-
 
 class _Session(requests.Session):
     def get_redirect_target(self, response: requests.Response) -> None:
-        """Follow nothing, and read no target, which may be anything."""
+        """Follow no redirect, and do not parse its target, which may be malformed."""
 
 
 class _Adapter(HTTPAdapter):
@@ -186,7 +172,7 @@ class _Adapter(HTTPAdapter):
 
 
 def _pool(pool: type, connection: type, line: Line) -> type:
-    """Make pools whose connections show the line their socket, when they begin to wait, and that an answer comes."""
+    """Make a pool whose connections note in the line their socket, when they begin to wait, and when an answer begins."""
 
     def _new_conn(self: Any) -> socket.socket:
         # TLS takes the socket for its own: until it has shaken hands, a second handle is what it can be cut with

@@ -34,14 +34,14 @@ _TEXT = pa.schema(
 
 
 class Unreadable(EnrichStatusError):
-    """The answer is no complete JSON, as when a proxy or a cut connection had a hand in it; the message says what it is."""
+    """The answer is not complete JSON, as when a proxy or a cut connection had a hand in it; the message says what it is."""
 
 
 def parse(content: bytes) -> Any:
     """Read JSON."""
-    with suppress(ValueError, RecursionError):  # which hold the whole answer, and whatever is in it
+    with suppress(ValueError, RecursionError):  # not chained: these errors hold the whole answer
         return json.loads(content)
-    raise Unreadable(f"no JSON, but {_excerpt(content)!r}" if content.strip() else "nothing")
+    raise Unreadable(f"not JSON, but {_excerpt(content)!r}" if content.strip() else "nothing")
 
 
 def table(found: Any, statuses: Mapping[str, str]) -> pa.Table:
@@ -54,7 +54,7 @@ def table(found: Any, statuses: Mapping[str, str]) -> pa.Table:
     present = Counter(chain.from_iterable(found))
     if missing := [name for name in _REQUIRED if present[name] < len(found)]:
         raise ServiceError(f"The service answered with an enrichment that lacks {listed(missing)}.", 200)
-    with suppress(*_WRONG):  # which hold the value, and whatever is in it
+    with suppress(*_WRONG):  # not chained: these errors hold the value
         records = _cast(pa.Table.from_pylist(found, schema=_TEXT))
         if null := [name for name in _NEVER_NULL if records[name].null_count]:
             raise ServiceError(f"The service answered with an enrichment whose {listed(null)} is null.", 200)
@@ -113,7 +113,7 @@ def error_of(response: requests.Response, content: bytes, url: str, hide: Callab
 
 
 def _code_and_message(content: bytes) -> tuple[str, str]:
-    """Read code and message of ``{"error": {…}}``, of the same members at the top, or of no JSON at all."""
+    """Read code and message of ``{"error": {…}}``, of the same members at the top, or of a body that is not JSON."""
     try:
         body = parse(content)
     except Unreadable as error:
@@ -136,7 +136,7 @@ def _kind(value: Any) -> str:
 
 
 def brief(reason: object) -> str:
-    """Cut an error of the libraries below to what a person can use."""
+    """Shorten an error of requests or urllib3 to what a person can use."""
     arguments: Sequence[object] = getattr(reason, "args", ())
     if len(arguments) == 2 and isinstance(arguments[1], Exception):
         reason = f"{str(arguments[0]).rstrip('.')}: {arguments[1]}"
@@ -145,7 +145,7 @@ def brief(reason: object) -> str:
 
 
 def scrubbed(error: Exception) -> Exception:
-    """Take the token off an error of the libraries below: off the request that it carries, and the frames that it came through."""
+    """Remove the token from an error of requests or urllib3: from its request, and from the frames of its traceback."""
     request = getattr(error, "request", None)
     if request is not None:
         request.headers.pop("Authorization", None)

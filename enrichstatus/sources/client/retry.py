@@ -8,19 +8,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Protocol
 
 from enrichstatus.errors import EnrichStatusError, ServiceError
 from enrichstatus.lookup.clocks import seconds_of
-from enrichstatus.sources.client.config import Rate, Settings
+from enrichstatus.lookup.query import patience
+from enrichstatus.sources.client.config import Rate, Request, Settings
 
 #: Statuses that another attempt may not meet. The post only reads: to repeat it is safe.
 REPEATED = (429, 500, 502, 503, 504)
-#: No wait between two attempts is longer, unless the service asks for it.
+#: No wait between two attempts is longer, unless the service wants it.
 _LONGEST = 30.0
 #: A service that refuses for its quota, without a word on how long, gets no request sooner.
 _LEAST = 0.1
-#: No service is left alone for longer than an hour at a time, whatever it asks for: that may be a mistake of its clock.
+#: No wait is longer than an hour, whatever the service wants: its clock may be wrong.
 _HOUR = 3600.0
 #: Numbers from here on are instants, not durations: seconds, and milliseconds, since 1970.
 _EPOCH, _EPOCH_MS = 1e9, 1e11
@@ -28,32 +28,59 @@ _EPOCH, _EPOCH_MS = 1e9, 1e11
 _GLANCE = 0.05
 
 
-class Call(Protocol):
-    """The bounds of the call that a request is part of."""
+class OutOfTime(EnrichStatusError):
+    """The call is over: its time is up, or it was interrupted."""
+
+
+class Call:
+    """The bounds of one call, which all its workers keep."""
+
+    def __init__(self, until: float, workers: int, request: Request):
+        self._until = until
+        self.request = request
+        self._patience = patience.get()
+        self._workers = workers
+        self._heard = False
+        self._silent = 0
+        self.stopped = threading.Event()
+        #: whether every batch was answered or has failed
+        self.complete = False
+        #: whether its lanes were taken back: a worker that ends later closes its own
+        self.over = False
+
+    def nothing_answers(self, *, silent: bool) -> bool:
+        """Count a batch that has ended; says whether the others need not begin, as nothing answers, or nothing any more."""
+        self._silent = self._silent + 1 if silent else 0
+        self._heard = self._heard or not silent
+        return silent and (not self._heard or self._silent >= self._workers)
 
     def remaining(self) -> float:
-        """Seconds until its deadline."""
+        """Give the seconds until its deadline."""
+        return self._until - time.monotonic()
 
     def patience(self) -> float:
-        """Seconds until who called wants no more repetitions."""
+        """Give the seconds until the caller wants no more repetitions."""
+        return self._patience - time.monotonic()
 
     def sleep(self, seconds: float) -> None:
         """Wait, unless the call ends meanwhile."""
+        if self.stopped.wait(seconds):
+            raise OutOfTime
 
 
 class Passing(Exception):
     """A failure that another attempt may not meet: `failure` is what is raised if there is none."""
 
-    def __init__(self, failure: EnrichStatusError, status: int | None = None, asked: float | None = None):
+    def __init__(self, failure: EnrichStatusError, status: int | None = None, retry_after: float | None = None):
         super().__init__()
-        self.failure, self.status, self.asked = failure, status, asked
+        self.failure, self.status, self.retry_after = failure, status, retry_after
 
 
 class Attempts:
     """The attempts of one post.
 
-    A refusal for the quota (429) is none of the `retries`: it passes with time. Without `retries`, though, one that says when to come
-    back is for the caller, who waits himself, as a poll does.
+    A refusal for the quota (429) does not count as one of the `retries`: it ends with time. Without `retries`, though, one that says
+    when to come back is raised: the caller waits, as a poll does.
     """
 
     def __init__(self, settings: Settings):
@@ -63,7 +90,7 @@ class Attempts:
     def pause(self, trouble: Passing) -> float | None:
         """Count a failure; gives the seconds until the next attempt, None where there were enough."""
         settings, least = self._settings, self._settings.backoff
-        if trouble.status == 429 and (trouble.asked is None or settings.retries):
+        if trouble.status == 429 and (trouble.retry_after is None or settings.retries):
             self._refusals, least = self._refusals + 1, max(least, _LEAST)
             times = self._refusals
         else:
@@ -73,7 +100,11 @@ class Attempts:
                 return None
         # the first repetition waits too: one at once helps no service that is down
         wait = min(least * 2.0 ** min(times - 1, 60), _LONGEST) * random.uniform(0.5, 1)
-        return wait if trouble.asked is None else max(min(trouble.asked, settings.max_retry_after), min(wait, 1.0))
+        return (
+            wait
+            if trouble.retry_after is None
+            else max(min(trouble.retry_after, settings.max_retry_after), min(wait, 1.0))
+        )
 
 
 class Quota:
@@ -97,14 +128,14 @@ class Quota:
         while (wait := self._wait()) > 0:
             held = time.monotonic() < self._held
             if wait > (min(call.remaining(), call.patience()) if held else call.remaining()):
-                why = "the service asks to be left alone" if held else f"rate= allows no more than {self._rate}"
+                why = "the service wants none yet" if held else f"rate= allows no more than {self._rate}"
                 raise ServiceError(
                     f"The deadline leaves no time for another request: {why}.", 429 if held else None, wait
                 )
             call.sleep(wait)
 
     def end(self) -> None:
-        """Count a request that was answered, or was not: the service has met it by now, whenever that was."""
+        """Count a request from its end on: the service has counted it by then, answered or not."""
         if self._rate:
             with self._lock:
                 self._free.append(time.monotonic() + self._rate.seconds)
@@ -127,8 +158,8 @@ class Quota:
             return self._free[0] - now
 
 
-def asked_for(headers: Mapping[str, str], status: int, now: float | None) -> float | None:
-    """Read for how many seconds a service wants to be left alone; nonsense, and what is over, is None.
+def read_retry_after(headers: Mapping[str, str], status: int, now: float | None) -> float | None:
+    """Read for how many seconds a service wants no request; what is not understood, or over, is None.
 
     `now` is what is known of the instant by the service's clock, if anything is: its dates are its own clock's.
     """
@@ -143,7 +174,7 @@ def asked_for(headers: Mapping[str, str], status: int, now: float | None) -> flo
             instant = seconds_of(text)
         if instant is not None:
             waits = [instant - clock for clock in clocks]
-            # a clock that is wrong by years is not the one that the instant was told by
+            # the instant is not of a clock that is wrong by years
             wait = next((one for one in waits if 0 < one <= _HOUR), waits[0])
         if wait > 0:
             return min(wait, _HOUR)

@@ -1,4 +1,4 @@
-"""Posts to the remote service: a few at once, repeated where that helps, none forever, and the token shown to nobody else."""
+"""Requests to the remote service: several at once, repeated where that helps, within a deadline."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from enrichstatus.errors import EnrichStatusError, ServiceError, UnauthorizedError
+from enrichstatus.errors import ServiceError, UnauthorizedError
 from enrichstatus.lookup.clocks import ServiceClock
-from enrichstatus.lookup.query import patience
 from enrichstatus.sources.client.config import Bearer, Request, Settings
 from enrichstatus.sources.client.lane import Lane
-from enrichstatus.sources.client.retry import Attempts, Passing, Quota
+from enrichstatus.sources.client.retry import Attempts, Call, OutOfTime, Passing, Quota
 
 T = TypeVar("T")
 
-#: The contract's question.
+#: The contract's query.
 QUERY = Request()
 
 _log = logging.getLogger("enrichstatus.client")
@@ -50,7 +49,7 @@ class Transport:
         self._quota = Quota(settings.rate)
         self._idle: list[Lane] = []
         self._closed = False
-        # to be taken again by who has it: the collector, which may come at any time, closes too
+        # reentrant: the garbage collector may close this transport in any thread, also in one that holds the lock
         self._lock = threading.RLock()
 
     def post(
@@ -63,14 +62,18 @@ class Transport:
         """Post every body, some at once; `read` turns an answer into a result, `done` gets the place of each that is answered."""
         outcome: Outcome[T] = Outcome()
         time_left = self.settings.time_for(len(bodies))
-        call = _Call(time.monotonic() + time_left, self.settings.workers, request)
+        call = Call(time.monotonic() + time_left, self.settings.workers, request)
         ended: queue.SimpleQueue[int] = queue.SimpleQueue()
         todo = iter(enumerate(bodies))
         interrupted = False
         with self._lanes(min(self.settings.workers, len(bodies)), call) as lanes:
             try:
                 for lane in lanes:
-                    lane.start(self._work, lane, todo, read, outcome, ended, call)
+                    lane.free = False
+                    # a thread that does not keep the program from ending
+                    work = (lane, todo, read, outcome, ended, call)
+                    lane.thread = threading.Thread(target=self._work, args=work, daemon=True, name="enrichstatus-post")
+                    lane.thread.start()
                 for _ in bodies:
                     place = self._next(ended, lanes, call)
                     if place in outcome.answered:
@@ -79,7 +82,7 @@ class Transport:
                         break
                 else:
                     call.complete = True
-            except _OutOfTime:
+            except OutOfTime:
                 pass
             except KeyboardInterrupt:
                 interrupted = True
@@ -93,20 +96,16 @@ class Transport:
                 self._note(f"{len(rest)} batches are given up unanswered", refused)
         return outcome
 
-    def hide(self, text: str) -> str:
-        """Take the token out of a text that came from elsewhere."""
-        return self._bearer.hide(text)
-
     def close(self) -> None:
         """Close the connections that are open, and keep none from now on."""
         with self._lock:
             self._closed = True
             lanes, self._idle = self._idle, []
         for lane in lanes:
-            lane.close()
+            lane.session.close()
 
     @contextmanager
-    def _lanes(self, count: int, call: _Call) -> Iterator[list[Lane]]:
+    def _lanes(self, count: int, call: Call) -> Iterator[list[Lane]]:
         """Lend sessions; at the end nothing is under way on any of them, whatever has happened."""
         with self._lock:
             lanes = [self._idle.pop() for _ in range(min(count, len(self._idle)))]
@@ -116,13 +115,13 @@ class Transport:
         finally:
             call.stopped.set()
             patience = time.monotonic() + _PATIENCE
-            while (busy := [lane for lane in lanes if lane.is_busy()]) and time.monotonic() < patience:
+            while (busy := [lane for lane in lanes if lane.thread.is_alive()]) and time.monotonic() < patience:
                 for lane in () if call.complete else busy:
                     lane.line.cut()  # again and again: it may be about to connect
                 busy[0].thread.join(_GLANCE / 4)
             self._take_back(lanes, call)
 
-    def _take_back(self, lanes: Sequence[Lane], call: _Call) -> None:
+    def _take_back(self, lanes: Sequence[Lane], call: Call) -> None:
         """Keep lanes for the next call, as many as one needs; a worker that has not ended yet closes its own when it does."""
         with self._lock:
             call.over = True
@@ -130,16 +129,16 @@ class Transport:
             room = 0 if self._closed else self.settings.workers - len(self._idle)
             self._idle += free[:room]
         for lane in free[room:]:
-            lane.close()
+            lane.session.close()
 
-    def _next(self, ended: queue.SimpleQueue[int], lanes: Sequence[Lane], call: _Call) -> int:
+    def _next(self, ended: queue.SimpleQueue[int], lanes: Sequence[Lane], call: Call) -> int:
         while True:
             for lane in lanes:
                 lane.line.cut(older_than=self.settings.read)
             with suppress(queue.Empty):
                 return ended.get(timeout=max(0.0, min(_GLANCE, call.remaining())))
             if call.remaining() <= 0:
-                raise _OutOfTime
+                raise OutOfTime
 
     def _work(
         self,
@@ -148,7 +147,7 @@ class Transport:
         read: Callable[[bytes], T],
         outcome: Outcome[T],
         ended: queue.SimpleQueue[int],
-        call: _Call,
+        call: Call,
     ) -> None:
         try:
             while not call.stopped.is_set():
@@ -159,18 +158,22 @@ class Transport:
                 try:
                     result = self._answer(lane, body, read, call)
                     with self._lock:
-                        call.counts(silent=False)
+                        call.nothing_answers(silent=False)
                     # kept here and now, so that an interrupt of the caller's thread can lose none that came
                     outcome.answered[place] = result
                     ended.put(place)
-                except _OutOfTime:
+                except OutOfTime:
                     return
                 except Exception as error:
                     self._note(f"batch {place + 1} is given up", error)
                     if isinstance(error, UnauthorizedError):
                         call.stopped.set()  # the others would be refused alike
                     with self._lock:
-                        rest = [later for later, _ in todo] if call.counts(silent=_is_silence(error, lane)) else []
+                        rest = (
+                            [later for later, _ in todo]
+                            if call.nothing_answers(silent=_is_silence(error, lane))
+                            else []
+                        )
                     if rest:
                         self._note(
                             f"{len(rest)} batches more are given up before they began, for nothing answers", error
@@ -183,9 +186,9 @@ class Transport:
                 lane.free = True
                 late = call.over
             if late:
-                lane.close()
+                lane.session.close()
 
-    def _answer(self, lane: Lane, body: str | None, read: Callable[[bytes], T], call: _Call) -> T:
+    def _answer(self, lane: Lane, body: str | None, read: Callable[[bytes], T], call: Call) -> T:
         lane.line.heard = False
         attempts = Attempts(self.settings)
         while True:
@@ -197,15 +200,17 @@ class Transport:
             finally:
                 self._quota.end()
             pause = attempts.pause(passing)
-            if passing.status == 429 and passing.asked:
-                self._quota.hold(min(passing.asked, self.settings.max_retry_after))  # the others would be refused too
+            if passing.status == 429 and passing.retry_after:
+                self._quota.hold(
+                    min(passing.retry_after, self.settings.max_retry_after)
+                )  # the others would be refused too
             if pause is None or not call.request.repeated:
                 raise passing.failure from passing.__cause__
             if pause > min(call.remaining(), call.patience()):
                 raise ServiceError(
                     f"The deadline leaves no time for another attempt after the last: {passing.failure}",
                     passing.status,
-                    passing.asked,
+                    passing.retry_after,
                 ) from passing.__cause__
             call.sleep(pause)
 
@@ -214,42 +219,6 @@ class Transport:
         _log.info("%s: %s: %s", self.settings.url, what, self._bearer.hide(str(error)))
 
 
-class _OutOfTime(EnrichStatusError):
-    """The call is over: its time is up, or it was interrupted."""
-
-
 def _is_silence(error: Exception, lane: Lane) -> bool:
-    """Tell whether a batch failed for the reason that no answer came, neither to it nor to its repetitions."""
+    """Say whether a batch failed because no answer came, neither to it nor to its repetitions."""
     return isinstance(error, ServiceError) and error.http_status is None and not lane.line.heard
-
-
-class _Call:
-    """The bounds of one call, which all its workers keep."""
-
-    def __init__(self, until: float, workers: int, request: Request):
-        self._until = until
-        self.request = request
-        self._patience = patience.get()
-        self._workers = workers
-        self._heard = False
-        self._silent = 0
-        self.stopped = threading.Event()
-        self.complete = False
-        self.over = False
-
-    def counts(self, *, silent: bool) -> bool:
-        """Count a batch that has ended; says whether it is no use to begin with others, for nothing answers (any longer)."""
-        self._silent = self._silent + 1 if silent else 0
-        self._heard = self._heard or not silent
-        return silent and (not self._heard or self._silent >= self._workers)
-
-    def remaining(self) -> float:
-        return self._until - time.monotonic()
-
-    def patience(self) -> float:
-        return self._patience - time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, unless the call ends meanwhile."""
-        if self.stopped.wait(seconds):
-            raise _OutOfTime

@@ -235,9 +235,7 @@ class _Run:
         """Do something to its end, Ctrl-C or not: only a second one leaves it alone."""
         done: list[T] = []
         failed: list[BaseException] = []
-        over = (
-            threading.Event()
-        )  # to join a thread is no way: in Python 3.11 Ctrl-C makes it pass for one that has ended
+        over = threading.Event()  # Thread.join will not do: in Python 3.11 Ctrl-C makes it return early
 
         def run() -> None:
             try:

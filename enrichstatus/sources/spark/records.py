@@ -96,7 +96,7 @@ def records_of(
     casts = ", ".join(
         f"{expression} as cast{name[0].upper()}{name[1:]}" for name, expression in _casts(types, names, epoch)
     )
-    # Where keys could be null, Spark would see that they are not by computing them twice: '' is no key, and no null
+    # Where keys could be null, Spark would see that they are not by computing them twice: '' is neither a key nor null
     otherwise = "''" if reject else f"raise_error(concat('{BAD_RECORD}', problem, '. {_REMEDY}'))"
     text = f"""
         with arrived as (
@@ -108,23 +108,23 @@ def records_of(
             select arrived.*
             from arrived
             -- most are as they should be, or somebody else's of the same length: only the others are worth trimming
-            where arrived.orgId = :asked
+            where arrived.orgId = :org
                 or (
-                    (arrived.orgId is null or length(arrived.orgId) <> length(:asked) or arrived.orgId < '!')
-                    and coalesce(nullif(btrim(arrived.orgId, :spaces), ''), nullif(btrim(:own, :spaces), '')) = :asked
+                    (arrived.orgId is null or length(arrived.orgId) <> length(:org) or arrived.orgId < '!')
+                    and coalesce(nullif(btrim(arrived.orgId, :spaces), ''), nullif(btrim(:own, :spaces), '')) = :org
                 )
         ),
 
         cast_columns as (select own.*, {casts} from own),
 
-        judged as (select cast_columns.*, coalesce(clash, {_PROBLEM}) as problem from cast_columns)
+        checked as (select cast_columns.*, coalesce(clash, {_PROBLEM}) as problem from cast_columns)
 
         select
             coalesce(
                 castId,
                 regexp_replace(
                     md5(concat_ws(
-                        '|', :asked, castEntityType, castField, castEntityId, cast(unix_micros(castCreatedAt) as string)
+                        '|', :org, castEntityType, castField, castEntityId, cast(unix_micros(castCreatedAt) as string)
                     )),
                     :digits,
                     :dashed
@@ -139,14 +139,14 @@ def records_of(
             nullif(error, '') as error,
             castDataFound as dataFound,
             nullif(createdBy, '') as createdBy,
-            :asked as orgId,
+            :org as orgId,
             nullif(globalEnrichmentId, '') as globalEnrichmentId,
             nullif(creditTransactionId, '') as creditTransactionId
-        from judged
+        from checked
     """  # noqa: S608  of constants
     known = f"is not one of {listed(fields, limit=100)}"
     arguments = _arguments(fields) | {
-        "asked": org_id,
+        "org": org_id,
         "own": own or "",
         "noField": known,
         "words": list(statuses),

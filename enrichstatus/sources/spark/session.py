@@ -42,7 +42,7 @@ _STOPPED = "The Spark session was stopped; make a new one, read the records with
 
 
 def is_spark(data: object) -> TypeGuard[DataFrame]:
-    """Tell a Spark DataFrame, of Connect too, without importing what makes them."""
+    """Recognize a Spark DataFrame, of Connect too, without importing pyspark."""
     return any(f"{kind.__module__}.{kind.__name__}" in _DATAFRAMES for kind in type(data).__mro__)
 
 

@@ -25,8 +25,8 @@ from enrichstatus.lookup.arguments import (
     parse_options,
     parse_org,
 )
-from enrichstatus.lookup.contract import PREFIX, query_many
-from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of, refuse_taken
+from enrichstatus.lookup.contract import PREFIX, query
+from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of, refuse_clash
 from enrichstatus.lookup.tasks import COERCE, check, problems, task_names, task_tables
 from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, Epoch, listed, parse_statuses, record_names
 from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
@@ -110,7 +110,7 @@ class SparkEnrichmentStore:
         statuses: Mapping[str, str] | None = None,
     ):
         try:
-            import pyspark  # noqa: F401  asked for here, or a fault of our own would be taken for its absence
+            import pyspark  # noqa: F401  imported here, or a fault of our own would look like its absence
         except ImportError as error:
             raise ImportError('Spark needs the extra "spark": pip install "enrichstatus[spark]"') from error
         choice("errors", errors, ("raise", "reject"))
@@ -203,10 +203,7 @@ class SparkEnrichmentStore:
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         options: dict[str, Any] = {"columns": COLUMNS, "how": "inner", "errors": "raise", "prefix": PREFIX}
-        [answer] = query_many(lambda tasks: self._look_up(tasks, question, **options), [body])
-        if isinstance(answer, ValidationError):
-            raise answer
-        return answer
+        return query(lambda tasks: self._look_up(tasks, question, **options), body)
 
     def check_organization(self, *, new: bool = False) -> bool:
         """Say whether there is any record; all of them other organizations' is an error, unless ours is meant to be a `new` one."""
@@ -243,17 +240,17 @@ class SparkEnrichmentStore:
     ) -> DataFrame:
         names = parse_options(columns, how, errors, prefix)
         check_session(self._spark, tasks, "tasks")
-        refuse_taken(_Named(tasks.columns), [prefix + name for name in names])
+        refuse_clash(_Named(tasks.columns), [prefix + name for name in names])
         given, numbers = numbered(tasks)
         keys = {ours: numbers[theirs] for ours, theirs in task_names(tasks.columns).items()}
         keyed = with_keys(self._spark, given, keys, self.fields)
         if errors == "raise":
             self._check(keyed, keys)
-        # what is asked of all alike is no part of what is distinct: Spark would have to shuffle once more for the join
+        # a part that all tasks share is left out of the distinct ones: with it Spark would shuffle once more for the join
         parts = [name for name in KEY if name in keys]
-        asked = keyed.where("position is not null").select(*parts).distinct().selectExpr(*as_tasks(parts))
+        distinct = keyed.where("position is not null").select(*parts).distinct().selectExpr(*as_tasks(parts))
         known = {name: f"answer{place}" for place, name in enumerate(names)}
-        answer = self._query(asked, question).selectExpr(
+        answer = self._query(distinct, question).selectExpr(
             "position", *(f"{name} as {ours}" for name, ours in known.items())
         )
         # why a task has no record is known here alone; where it has one, the query said
@@ -290,7 +287,7 @@ class SparkEnrichmentStore:
         )
 
     def _query(self, tasks: DataFrame, question: pa.Table) -> DataFrame:
-        """Ask THE query of the organization's records."""
+        """Run the query over the records of the organization."""
         records = self._records_of(question["orgId"][0].as_py())
         return self._spark.sql(_QUERY, tasks=tasks, records=records, asker=self._spark.createDataFrame(question))
 

@@ -16,7 +16,7 @@ from enrichstatus.files.write import first_line
 from enrichstatus.lookup.tasks import create_vocabularies
 from enrichstatus.schema import COLUMNS, FIELDS, listed
 from enrichstatus.sources.store.open_files import MEMORY, OpenFile, identity, open_file, opening
-from enrichstatus.sources.store.point_lookup import Snapshot
+from enrichstatus.sources.store.snapshot.snapshot import Snapshot
 
 _TABLES_SQL = Path(__file__).with_name("database.sql").read_text(encoding="utf-8")
 
@@ -61,12 +61,18 @@ class Database:
                 raise
         try:
             with file.cursor() as con:
-                snapshot = Snapshot(con) if self._preload else None
+                snapshot = Snapshot(con, fields) if self._preload else None
                 if whole and not self._preload:
                     con.execute("select bit_xor(hash(enrichments)) from enrichments").fetchall()
-        except (duckdb.Error, OSError) as error:
+        except duckdb.Error as error:
             self._leave(file)
             raise StoreError(f"{self.path!r} cannot be read: {first_line(error)}") from error
+        except OSError as error:
+            self._leave(file)
+            raise StoreError(
+                f"The snapshot of {self.path!r} cannot be written to the temporary folder: {error.strerror}. Give it another one with "
+                "room for some 300 bytes a record (TMPDIR), or open the store without preload=True."
+            ) from error
         except BaseException:
             self._leave(file)
             raise

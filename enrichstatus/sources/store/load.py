@@ -64,7 +64,7 @@ class LoadReport:
     updated : int
         Records that replaced an older version of themselves.
     unchanged : int
-        Rows that told nothing new: stored already, or superseded by a newer version.
+        Rows with nothing new: stored already, or superseded by a newer version.
     rejected : int
         Bad rows, which were not loaded (``errors="reject"``).
     unknown : dict
@@ -172,7 +172,7 @@ def _arrived(
             return pick(con.sql("select null as nothing where false"), {}, objects=True)
         names = record_names(frame.columns, columns)
         used = list(dict.fromkeys(chain.from_iterable(names.values())))
-        # DuckDB does not tell names apart that differ in case alone
+        # DuckDB does not distinguish names that differ in case alone
         places = {name: f"column {place}" for place, name in enumerate(used)}
         con.register("arrived", frame.arrow(used).rename_columns(list(places.values())))
         return pick(con.table("arrived"), names, places, objects=frame.objects)

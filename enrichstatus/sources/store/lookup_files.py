@@ -18,8 +18,8 @@ from enrichstatus.files import read as files
 from enrichstatus.files.write import Output, as_text
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.arguments import How
-from enrichstatus.lookup.query import LOOKUP_SQL, places, refuse_taken, taken
-from enrichstatus.lookup.requirements import judge
+from enrichstatus.lookup.query import LOOKUP_SQL, gather, places, refuse_clash
+from enrichstatus.lookup.requirements import check_shares
 from enrichstatus.lookup.tasks import bad_tasks, cast_tasks, keys_of, naming_leads, task_names, tasks_from_leads
 from enrichstatus.presentation import many
 from enrichstatus.progress import Progress
@@ -60,9 +60,9 @@ class LookupReport:
 
     def __str__(self) -> str:
         by_status = self.counts.groupby(self.counts["status"].fillna("no record"))["tasks"].sum()
-        told = ", ".join(f"{count:,} {status}" for status, count in by_status.items())
+        counts = ", ".join(f"{count:,} {status}" for status, count in by_status.items())
         where = self.files[0] if len(self.files) == 1 else f"{len(self.files)} files, from {self.files[0]} on"
-        return f"{many(self.tasks, 'task')} read, {many(self.rows, 'row')} written to {where}: {told or 'none'}"
+        return f"{many(self.tasks, 'task')} read, {many(self.rows, 'row')} written to {where}: {counts or 'none'}"
 
 
 class Leads(NamedTuple):
@@ -140,15 +140,15 @@ def look_up_files(
     # the tasks are read by another cursor, while this one looks up or is read
     with con.cursor() as beside:
         start = next(tasks.pieces(beside))
-        refuse_taken(start, added)
+        refuse_clash(start, added)
         output.check(start.assign(pa.table({})).schema)
         count = _check(con, beside, tasks, errors)
         progress.reached(10)
-        asked = [*names, *(name for name in ("status", "dataFound") if name not in names)]
-        explained = "reason" in asked and how == "left"
+        wanted = [*names, *(name for name in ("status", "dataFound") if name not in names)]
+        explained = "reason" in wanted and how == "left"
         with progress.following(con, 10, 70):
             register()
-            con.register("found", con.sql(LOOKUP_SQL).select("position", *asked))
+            con.register("found", con.sql(LOOKUP_SQL).select("position", *wanted))
             con.execute(_EXPLAINED_SQL if explained else _ORDERED_SQL)
         answered()
         until = _until(con.table("answer").to_arrow_reader(PIECE))
@@ -163,10 +163,10 @@ def look_up_files(
                 if how == "inner":
                     found = np.flatnonzero(place >= 0)
                     frame, place, fields = frame.take(found), place[found], fields.take(pa.array(found))
-                ordered = taken(table, asked, place)
+                ordered = gather(table, wanted, place)
                 if explained:
                     reason = pc.fill_null(ordered["reason"], "invalid")
-                    ordered = ordered.set_column(asked.index("reason"), "reason", reason)
+                    ordered = ordered.set_column(wanted.index("reason"), "reason", reason)
                 result = frame.assign(ordered.select(names).rename_columns(added))
                 write(result)
                 tally.add(fields, ordered)
@@ -185,7 +185,7 @@ def look_up_files(
                     {"status": pa.nulls(1, pa.string()), "dataFound": pa.nulls(1, pa.bool_()), "tasks": [count - rows]}
                 )
                 try:
-                    judge(pa.concat_tables([counts.select(left_out.column_names), left_out]), **require)
+                    check_shares(pa.concat_tables([counts.select(left_out.column_names), left_out]), **require)
                 except RequirementError as error:
                     error.report = report
                     raise

@@ -1,4 +1,4 @@
-"""Records where they lie: a Parquet data set that is asked like a store, of which nothing is copied."""
+"""Records where they lie: a Parquet data set that answers like a store; nothing is copied."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class _File(NamedTuple):
         )
         pairs = [part.split("=", 1) for part in Path(path).parts[:-1] if "=" in part]
         values = {name: unquote(value) for name, value in pairs if value != NULL}
-        # where folders disagree each record is refused, whoever asks
+        # where folders disagree each record is refused, for every organization
         whose = {parse_org(value) for name, value in values.items() if renames.get(name) == "orgId"} - {""}
         day = next(filter(None, map(_day, values.items())), None)
         return cls(path, names, whose.pop() if len(whose) == 1 else None, day)
@@ -164,7 +164,7 @@ class Scan(Embedded):
         return any(identity(path) != seen for path, seen in self._question.files.items())
 
     def replaced(self) -> bool:
-        """Tell that no other file is taken up: each question reads those that lie there."""
+        """Give False: each lookup reads the files that lie there."""
         return False
 
     def _read_files(self) -> Sequence[str]:
@@ -299,7 +299,7 @@ def _check(
             folded = Counter(map(str.casefold, members))
             if alike := [name for name in members if folded[name.casefold()] > 1]:
                 raise ValidationError(
-                    f"DuckDB cannot tell {listed(alike)} apart; rename or drop one, or load the file."
+                    f"DuckDB cannot distinguish {listed(alike)}; rename or drop one, or load the file."
                 )
         except ValidationError as error:
             raise ValidationError(f"{path!r} does not fit: {error}") from error

@@ -46,8 +46,8 @@ class EnrichmentStore(Embedded):
         answers from the file that it opened until `refresh` takes up one that replaced it.
 
     preload : bool
-        For a server: copy the records of a file opened read-only to the temporary folder (some 240 bytes each; ten million take 10 s),
-        laid out so that few tasks find theirs faster.
+        For a server: copy the newest record of each key of a file opened read-only to the temporary folder (some 270 bytes each; ten
+        million take 10 s), laid out to be found without DuckDB: 200 tasks in 1 ms.
 
     Raises
     ------
@@ -176,7 +176,7 @@ class EnrichmentStore(Embedded):
         return report
 
     def leases(self, *, org_id: str | None = None) -> pa.Table:
-        """Give what `EnrichmentClient.trigger` has requested into this store, and of which it is not known yet what became.
+        """Give what `EnrichmentClient.trigger` has requested into this store, and whose outcome is not known yet.
 
         Returns
         -------
@@ -264,7 +264,7 @@ class EnrichmentStore(Embedded):
         )
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
-        return answer(con, question, count, names, self._snapshot)
+        return answer(con, question, count, names)
 
     def _read_files(self) -> Sequence[str]:
         return [self._name, *self._loaded]
