@@ -156,13 +156,25 @@ def piece(given: files.Files, table: pa.Table, restore: Callable[[pa.Table], Any
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
-    """Make a frame of a file's rows; whole numbers stay whole beside nulls."""
+    """Make a frame of a file's rows; whole numbers stay whole beside nulls, and what pandas has no type for stays Arrow's."""
     table = as_text(table)
-    frame: pd.DataFrame = table.to_pandas(types_mapper=PANDAS_TYPES.get)
+    try:
+        frame: pd.DataFrame = table.to_pandas(types_mapper=PANDAS_TYPES.get)
+    except (pa.ArrowException, ValueError, OverflowError):  # nanoseconds of a day, a year beyond 9999
+        columns = [_series(column) for column in table.columns]
+        frame = pd.concat(columns, axis=1).set_axis(table.column_names, axis=1)
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_integer(column.type) and column.null_count:
             frame[name] = column.to_pandas(types_mapper=_WHOLE.get)
     return frame
+
+
+def _series(column: pa.ChunkedArray) -> pd.Series[Any]:
+    try:
+        series: pd.Series[Any] = column.to_pandas(types_mapper=PANDAS_TYPES.get)
+        return series
+    except (pa.ArrowException, ValueError, OverflowError):
+        return pd.Series(pd.array(column, dtype=pd.ArrowDtype(column.type)))
 
 
 _WHOLE = {

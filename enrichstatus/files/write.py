@@ -146,7 +146,7 @@ def check_writable(schema: pa.Schema, path: PathLike, *, bom: bool = False) -> N
             one = pa.schema([field])
             with pieces(io.BytesIO(), ending, one) as put:
                 put(one.empty_table())
-        except (pa.ArrowException, duckdb.Error, TypeError):
+        except (pa.ArrowException, duckdb.Error, TypeError, OSError):
             lost = True
         if twice or lost:
             raise ValidationError(
@@ -221,9 +221,12 @@ def _objects(con: duckdb.DuckDBPyConnection, table: pa.Table, line_end: str) -> 
         (duckdb.ConstantExpression(name), duckdb.ColumnExpression(str(n))) for n, name in enumerate(table.column_names)
     ]
     row = duckdb.FunctionExpression("json_object", *(part for member in members for part in member)).cast("VARCHAR")
-    return numbered.select(
-        duckdb.FunctionExpression("concat", row, duckdb.ConstantExpression(line_end))
-    ).to_arrow_table()
+    try:
+        return numbered.select(
+            duckdb.FunctionExpression("concat", row, duckdb.ConstantExpression(line_end))
+        ).to_arrow_table()
+    except duckdb.Error as error:
+        raise pa.ArrowInvalid(first_line(error)) from error
 
 
 def as_text(table: pa.Table) -> pa.Table:
@@ -251,9 +254,12 @@ def _for_pandas(schema: pa.Schema) -> pa.Schema:
 def _plain(table: pa.Table, *, bom: bool = False) -> pa.Table:
     """Turn what text has no type for into text: instants as on the wire, times without a zone without one, UUIDs; for Excel, formulas."""
     columns = []
-    for column in table.columns:
-        if pa.types.is_timestamp(column.type):
-            column = _instants(column)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_timestamp(kind):
+            column = _instants(column.cast(kind))
+            if pc.any(pc.starts_with(column, "<value")).as_py():  # what Arrow writes
+                raise pa.ArrowInvalid(f"the column {name!r} holds an instant beyond what text can say")
         elif isinstance(column.type, pa.UuidType):
             with duckdb.connect() as con:
                 uuids = con.from_arrow(pa.table({"uuid": column}))

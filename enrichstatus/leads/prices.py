@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.frames import Frame, Rows
-from enrichstatus.lookup.arguments import column_named, parse_number
+from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.schema import listed
 
 Numbers = npt.NDArray[np.float64]
@@ -61,7 +61,10 @@ def priorities(frame: Frame, name: str | None) -> Numbers | None:
     """Read the column of a priority; what has none comes last."""
     if name is None:
         return None
-    column_named("priority", name, frame.columns, "the tasks")
+    if sum(isinstance(column, type(name)) and column == name for column in frame.columns) != 1:
+        raise ValidationError(
+            f"names a column of the tasks, which are {listed(frame.columns)}; not {quoted(name)}.", argument="priority"
+        )
     column = frame.arrow([name]).column(0)
     try:
         return column.cast(pa.float64()).fill_null(-math.inf).to_numpy()  # type: ignore[no-any-return]

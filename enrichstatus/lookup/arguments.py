@@ -98,13 +98,12 @@ def parse_flags(*, progress: object = None, **flags: object) -> None:
 def column_named(argument: str, name: Any, columns: Sequence[Any], whose: str) -> None:
     """Refuse the name of a column that is not there, or that two have."""
     count = [column for column in columns if isinstance(column, type(name))].count(name)
-    if count != 1:
+    if not count:
         raise ValidationError(
-            f"names the column {quoted(name)}, but {whose} have {listed(columns)}."
-            if not count
-            else f"names the column {quoted(name)}, of which there are two; rename or drop one.",
-            argument=argument,
+            f"names the column {quoted(name)}, but {whose} have {listed(columns)}.", argument=argument
         )
+    if count > 1:
+        raise ValidationError(f"There are two columns named {quoted(name)}; rename or drop one.")
 
 
 def parse_epoch(epoch: Epoch | None) -> Epoch | None:

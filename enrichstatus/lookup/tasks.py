@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus import frames
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.frames import Frame, Kind, ListOrPath, Named
-from enrichstatus.lookup.arguments import choice, column_named, parse_fields
+from enrichstatus.lookup.arguments import column_named, parse_fields
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, columns_listed, find, listed
 
 KEYS_SQL = Path(__file__).with_name("keys.sql").read_text(encoding="utf-8")
@@ -95,7 +95,8 @@ def tasks_from_leads(
     1  Ada  phones
     """
     names = parse_fields(fields)
-    choice("entity_type", entity_type, ENTITY_TYPES)
+    if not isinstance(entity_type, str) or entity_type not in ENTITY_TYPES:
+        raise ValidationError(f"is one of {listed(ENTITY_TYPES)}, not {quoted(entity_type)}.", argument="entity_type")
     frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline)
     column_named("entity_id", entity_id, frame.columns, "the leads")
     if clashes := clashing(frame, [name for name in KEY if name != entity_id]):

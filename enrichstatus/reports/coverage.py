@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus import frames
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.frames import Frame
-from enrichstatus.lookup.arguments import parse_number, parse_prefix
+from enrichstatus.lookup.arguments import is_text, parse_number
 from enrichstatus.lookup.tasks import unusable
 from enrichstatus.outcomes import ENDED, LABELS, OUTCOMES, places
 from enrichstatus.presentation import share
@@ -102,7 +102,10 @@ def _is_nothing(frame: Frame) -> bool:
 
 def answers(frame: Frame, prefix: str, who: str = "coverage()") -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """Read ``status`` and ``dataFound`` of a frame."""
-    parse_prefix(prefix)
+    if not is_text(prefix):
+        raise ValidationError(
+            f"takes the text that the lookup put before its columns, not {quoted(prefix)}.", argument="prefix"
+        )
     if _is_nothing(frame):
         return pa.chunked_array([], pa.string()), pa.chunked_array([], pa.bool_())
     try:
