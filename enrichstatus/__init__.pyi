@@ -35,6 +35,7 @@ from enrichstatus.polling.schedules import Backoff as Backoff
 from enrichstatus.polling.update import Update as Update
 from enrichstatus.reports.coverage import coverage as coverage
 from enrichstatus.reports.diff import diff as diff
+from enrichstatus.reports.reconcile import reconcile as reconcile
 from enrichstatus.reports.report import Report as Report
 from enrichstatus.reports.timing import timing as timing
 from enrichstatus.reports.waste import waste as waste

@@ -1,6 +1,6 @@
 """Frames in, frames of the same kind out: pandas, polars, narwhals, Arrow, DuckDB relations, lists of dicts and paths.
 
-Of a frame no more is asked than its columns, some of them as Arrow, some of its rows, and itself with columns added.
+Of a frame no more is used than its columns, some of them as Arrow, some of its rows, and itself with columns added.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def snake(name: str) -> str:
 
 
 def fold(name: object) -> str:
-    """Reduce a column's name to what tells it apart: without outer white space, byte order mark, case and snake_case."""
+    """Reduce a column's name to what identifies it: without outer white space, byte order mark, case and snake_case."""
     return re.sub(r"^[\s\ufeff]+|[\s\ufeff]+$|(?<=[^_])_(?=[^_])", "", str(name)).casefold()
 
 
@@ -95,8 +95,8 @@ def record_names(found: Sequence[Any], renames: Mapping[str, str | None] | None 
     """Find the columns of a record, ``{ours: [theirs, …]}``: all that fold to one name or were renamed to it.
 
     `renames` is ``{theirs: ours}``, where None says that a column is something else. What looks like another name of the organization
-    is found under `STRAY`, where there is an organization too; where there is none, it would make the records the asking
-    organization's, and is refused.
+    is found under `STRAY`, where there is an organization too; where there is none, the records would count as the caller's, and it
+    is refused.
     """
     renames = _parse_renames(found, renames)
     free = [name for name in found if name not in renames]

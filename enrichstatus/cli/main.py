@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; an error is one line on stderr.
 
     Exit code 0, 2 for bad input, 3 where a poll's deadline came, 4 where a list does not
-    reach what is required, 130 after Ctrl-C, 143 after SIGTERM, 1 for what failed otherwise.
+    reach what is required, 5 where a bill and the records differ, 130 after Ctrl-C, 143 after SIGTERM, 1 for what failed otherwise.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # where the terminal cannot show a letter of a name or a bar
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for kind in (EntityWarning, OrganizationWarning, StatusWarning):
                 warnings.simplefilter("always", kind)
             warnings.showwarning = _warn
-            options.run(options, _say)
+            code: int | None = options.run(options, _say)
         sys.stdout.flush()
     except ValidationError as error:
         return _complain(_spelled(error, spelling(options)), _BAD_INPUT)
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         code = _TERMINATED if isinstance(error, poll.Terminated) else _INTERRUPTED
         return _complain(str(error) or "interrupted; nothing was written", code)
-    return 0
+    return code or 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         prog="enrichstatus",
         description="The status of lead enrichment, for a whole list at once.",
         epilog="Exit codes: 0 done; 1 failed; 2 bad input; 3 the deadline of poll came while tasks were pending; "
-        "4 a list does not reach what lookup requires of it; 130 Ctrl-C; 143 stopped by SIGTERM.",
+        "4 a list does not reach what lookup requires of it; 5 reconcile found a difference; 130 Ctrl-C; 143 stopped by SIGTERM.",
     )
     whole.add_argument(
         "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"

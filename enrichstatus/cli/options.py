@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 
 
 def add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace, Callable[[str], None]], None], **texts: Any
+    commands: Any, name: str, run: Callable[[argparse.Namespace, Callable[[str], None]], int | None], **texts: Any
 ) -> Any:
-    """Declare a command that `run` runs. An option's ``dest`` is the name of the Python argument that it becomes."""
+    """Declare a command that `run` runs. An option's ``dest`` is the name of the Python argument that it becomes.
+
+    What `run` returns is the exit code; None is 0.
+    """
     command = commands.add_parser(name, **texts)
     command.set_defaults(run=run, declared=command)
     return command
@@ -201,13 +204,20 @@ def numbers(given: Sequence[str] | None, option: str) -> dict[str, float]:
     return read
 
 
-def times(given: Sequence[str] | None) -> Any:
-    """Read --max-processing-time, a time for all fields or one for each of some."""
+def times(given: Sequence[str] | None, option: str) -> Any:
+    """Read a time for all fields, or ``phones=30d,emails=90d``, one for each of some; an option may be repeated."""
+    parts = [part.strip() for text in given or () for part in text.split(",")]
+    if any("=" in part for part in parts):
+        return dict(pair(part, option) for part in parts)
+    return given[-1] if given else None
+
+
+def limits(options: argparse.Namespace) -> Any:
+    """Read --max-processing-time."""
     from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME
 
-    if given and any("=" in text for text in given):
-        return dict(pair(text, "--max-processing-time") for text in given)
-    return given[-1] if given else MAX_PROCESSING_TIME
+    given = times(options.max_processing_time, "--max-processing-time")
+    return MAX_PROCESSING_TIME if given is None else given
 
 
 def instant(options: argparse.Namespace) -> datetime | None:
@@ -256,20 +266,20 @@ def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | Enrichm
     from enrichstatus.files import read as files
     from enrichstatus.sources.store.store import EnrichmentStore
 
-    limits = times(options.max_processing_time)
+    maximum = limits(options)
     if options.base_url is not None:
-        return service(options, max_processing_time=limits)
+        return service(options, max_processing_time=maximum)
     if options.records and all(files.format_of(path) == "parquet" for path in files.expand(options.records)):
         return EnrichmentStore.scan(
             options.records,
             org_id=options.org_id,
-            max_processing_time=limits,
+            max_processing_time=maximum,
             statuses=statuses(options),
             epoch=options.epoch,
         )
     stored = options.store is not None
     path = store_file(options.store) if stored else ":memory:"
-    store = opened(path, org_id=options.org_id, max_processing_time=limits, read_only=stored)
+    store = opened(path, org_id=options.org_id, max_processing_time=maximum, read_only=stored)
     try:
         if options.records:
             how = reading(options) | {"skip": 0}
@@ -330,9 +340,9 @@ def check_outputs(options: argparse.Namespace, **outputs: Sequence[str]) -> None
         refuse_stray(options, ["bom"], "-o FILE.csv")
     outputs = {name: endings for name, endings in outputs.items() if getattr(options, name) is not None}
     known: dict[str, str] = {}
-    for name in spelled.keys() & {"tasks", "records", "store", "into"} if outputs else ():
+    for name in spelled.keys() & {"tasks", "bill", "records", "store", "into"} if outputs else ():
         given = getattr(options, name)
-        paths = files.expand(given) if given and name in ("tasks", "records") else filter(None, [given])
+        paths = files.expand(given) if given and name in ("tasks", "bill", "records") else filter(None, [given])
         known |= dict.fromkeys(paths, spelled[name])
     for name, endings in outputs.items():
         path = getattr(options, name)

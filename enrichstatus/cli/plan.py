@@ -18,6 +18,7 @@ from enrichstatus.cli.options import (
     check_outputs,
     check_source,
     instant,
+    limits,
     names,
     numbers,
     open_source,
@@ -97,7 +98,12 @@ def _add_choice(command: Any) -> None:
     command.add_argument(
         "--retry", metavar="STATUS,…", help="what is bought again: timeout,failed (default), one of them, or none"
     )
-    command.add_argument("--stale-after", metavar="TIME", help="what finished longer ago is bought again, e.g. 90d")
+    command.add_argument(
+        "--stale-after",
+        action="append",
+        metavar="[FIELD=]TIME,…",
+        help="what finished longer ago is bought again, e.g. 90d, or phones=30d,emails=90d",
+    )
     command.add_argument(
         "--new-organization",
         action="store_true",
@@ -117,7 +123,7 @@ def _choice(options: argparse.Namespace) -> dict[str, Any]:
         "budget": options.budget,
         "priority": options.priority,
         "retry": () if retry == ("none",) else retry,
-        "stale_after": options.stale_after,
+        "stale_after": times(options.stale_after, "--stale-after"),
         "new_organization": options.new_organization,
     }
 
@@ -155,9 +161,8 @@ def trigger(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     from enrichstatus.leads import planning
 
     check_leads(options)
-    limits = times(options.max_processing_time)
     with (
-        opened(store_file(options.into), org_id=options.org_id, max_processing_time=limits) as store,
+        opened(store_file(options.into), org_id=options.org_id, max_processing_time=limits(options)) as store,
         service(options) as client,
     ):
         with read_tasks(options, store.fields) as tasks:

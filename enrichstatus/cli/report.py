@@ -1,4 +1,4 @@
-"""The command ``enrichstatus report``: what came of a list, as one self-contained page that opens anywhere."""
+"""The commands ``enrichstatus report`` and ``reconcile``: what came of a list, and whether the bill is right."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from enrichstatus.cli.options import (
     NOW,
+    READING,
     TASKS,
     add_command,
     add_options,
@@ -19,7 +20,9 @@ from enrichstatus.cli.options import (
     names,
     numbers,
     open_source,
+    pair,
     read_tasks,
+    reading,
 )
 from enrichstatus.errors import EnrichStatusError
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from enrichstatus.reports.report import Report
+
+#: The exit code where a bill and the records differ.
+_DIFFERS = 5
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -61,6 +67,11 @@ def add(commands: Any) -> None:
     add_source(command)
     command.add_argument("--by", metavar="COLUMN,…", help="columns of the list; each gets a table of its own")
     command.add_argument(
+        "--found",
+        metavar="COLUMN",
+        help="a column of the list, true or false: its share is shown beside the share with data, e.g. email_verified",
+    )
+    command.add_argument(
         "--costs",
         action="append",
         metavar="FIELD=CREDITS,…",
@@ -69,6 +80,49 @@ def add(commands: Any) -> None:
     command.add_argument("--title", default="Enrichment of a lead list", help="the page's title")
     add_options(command, *NOW, note="; with --url it needs --now")
     command.add_argument("-o", "--output", required=True, metavar="FILE", help="the page: .html")
+    checking = add_command(
+        commands,
+        "reconcile",
+        reconcile,
+        help="compare a bill with the records: charged twice, without a record, for no data",
+        description="Compare a billing export with the records by creditTransactionId: what was charged and recorded, without a record, "
+        "without a charge, twice, for no data, or refunded. Exit code 5 where something was charged twice or without a record, or "
+        "recorded without a charge.",
+    )
+    checking.add_argument(
+        "bill",
+        metavar="BILL",
+        help="a line for each charge: creditTransactionId, credits, and createdAt, field, orgId if it has them",
+    )
+    add_options(checking, *READING, note="BILL")
+    source = checking.add_mutually_exclusive_group(required=True)
+    source.add_argument("--store", metavar="FILE", help="the store with the records; it is only read")
+    source.add_argument("--records", nargs="+", metavar="PATH", help="record files, without a store")
+    checking.add_argument("--org", dest="org_id", metavar="ORG", help="the organization whose bill it is")
+    add_options(checking, "--epoch", note="with --records: ")
+    add_options(checking, "--statuses", note="; with --records")
+    checking.add_argument(
+        "--column",
+        dest="columns",
+        action="append",
+        default=[],
+        metavar="THEIRS=OURS",
+        help="a column of the bill that has another name, e.g. amount=credits; can be repeated",
+    )
+    checking.add_argument("--by", metavar="NAME,…", help="day, week, month, field, createdBy … (default: week,field)")
+    checking.add_argument("--since", metavar="INSTANT", help="the bill's period begins (default: with its first line)")
+    checking.add_argument("--until", metavar="INSTANT", help="the bill's period ends (default: with its last line)")
+    checking.add_argument(
+        "--decimal", choices=[".", ","], default=".", help="what stands before the decimals of an amount (default: .)"
+    )
+    add_options(checking, *NOW)
+    checking.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="a page (.html), or a row for each purchase (.csv .tsv .parquet .json .ndjson)",
+    )
+    checking.set_defaults(base_url=None, allow_http=None, rate=None, entity_id=None, fields=None, entity_type=None)
 
 
 def report(options: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -94,6 +148,43 @@ def report(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     say(f"\n{len(html) / 1e6:.1f} MB written to {options.output}: open it in a browser")
 
 
+def reconcile(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Compare a bill with the records; `say` gets the table. Exit code 5 where they differ."""
+    import pyarrow as pa
+
+    from enrichstatus.files import write as writing
+    from enrichstatus.reports.reconcile import reconcile as compare
+
+    check_source(options)
+    check_outputs(options, output=[*writing.ENDINGS, ".html"])
+    by: dict[str, Any] = {"by": names(options.by)} if options.by else {}
+    how: dict[str, Any] = {name: getattr(options, name) for name in ("since", "until", "decimal")}
+    columns = dict(pair(text, "--column") for text in options.columns)
+    with open_source(options) as source:
+        found: Any = compare(
+            source,  # type: ignore[arg-type]  # of records: --url is no option here
+            options.bill,
+            columns=columns,
+            now=instant(options),
+            **by,
+            **how,
+            **reading(options),
+        )
+    if options.output and options.output.endswith(".html"):
+        text = f"The bill {options.bill} beside the records of {options.org_id}."
+        try:
+            html = _page("Bill and records", text, [_Section("What was charged", found.headline, found)])
+        except ImportError as error:
+            raise EnrichStatusError(str(error)) from error
+        writing.write_text(html, options.output)
+    elif options.output:
+        writing.write(pa.Table.from_pandas(found.details["purchases"], preserve_index=False), options.output)
+    say(str(found))
+    if options.output:
+        say(f"\nwritten to {options.output}")
+    return _DIFFERS if found.details["wrong"] else 0
+
+
 def _of_list(options: argparse.Namespace, status: pd.DataFrame) -> list[_Section]:
     from enrichstatus.reports.coverage import coverage
 
@@ -103,8 +194,10 @@ def _of_list(options: argparse.Namespace, status: pd.DataFrame) -> list[_Section
     )
     drawn = ({"kind": "status"}, {"kind": "share"})
     columns = names(options.by) if options.by else ()
-    others = [_Section(f"By {name}", text, coverage(status, [name, "field"]), drawn) for name in columns]
-    return [_Section("By field", text, coverage(status, "field"), drawn), *others]
+    others = [
+        _Section(f"By {name}", text, coverage(status, [name, "field"], found=options.found), drawn) for name in columns
+    ]
+    return [_Section("By field", text, coverage(status, "field", found=options.found), drawn), *others]
 
 
 def _of_history(source: Any, costs: dict[str, float] | None, now: Any) -> list[_Section]:

@@ -11,12 +11,12 @@ from enrichstatus.cli.options import (
     add_command,
     add_options,
     fields,
+    limits,
     names,
     opened,
     reading,
     refuse_stray,
     store_file,
-    times,
 )
 from enrichstatus.errors import EnrichStatusError, ValidationError
 
@@ -111,9 +111,9 @@ def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
                 ready=ready(_what(options, simulated)),
             )
     else:
-        limits, alone = times(options.max_processing_time), not options.writable
+        maximum, alone = limits(options), not options.writable
         path = store_file(options.store)
-        with opened(path, max_processing_time=limits, read_only=alone, preload=alone) as store:
+        with opened(path, max_processing_time=maximum, read_only=alone, preload=alone) as store:
             app = server.create_app(store, options.tokens)
             serving.serve(app, host=options.host, port=options.port, ready=ready(options.store))
 

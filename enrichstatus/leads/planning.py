@@ -5,21 +5,21 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus import frames
 from enrichstatus.errors import EntityWarning, ValidationError
 from enrichstatus.frames import Kind, ListOrPath
-from enrichstatus.leads.plan import ACTIONS, Codes, Plan
+from enrichstatus.leads.plan import ACTIONS, BOUGHT, Codes, Plan
 from enrichstatus.leads.prices import over_budget, parse_budget, parse_costs, prices_of, priorities, unpriced_in
+from enrichstatus.leads.reasons import LEFT, OVER, STALE, WORDS, words_of
 from enrichstatus.lookup.arguments import (
     Instant,
     check_source,
@@ -29,26 +29,13 @@ from enrichstatus.lookup.arguments import (
     parse_prefix,
 )
 from enrichstatus.lookup.query import Source, refuse_clash
-from enrichstatus.lookup.tasks import DISTINCT_SQL, check, problems, task_tables
+from enrichstatus.lookup.tasks import check, problems, task_tables
 from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.presentation import of_unknown_status
-from enrichstatus.schema import ENTITY_TYPES, FIELDS, NO_LEASES, listed
+from enrichstatus.schema import ENTITY_TYPES, FIELDS, NO_LEASES, SCHEMA, listed
 from enrichstatus.sources.store.duckdb_source import Embedded
 
 _HAVE, _NO_DATA, _IN_FLIGHT, _UNKNOWN, _RETRY, _TRIGGER, _OVER_BUDGET, _DUPLICATE, _INVALID = range(len(ACTIONS))
-#: For each outcome why a task is bought or not, with the day of the record's making or of its end.
-_WHY = {
-    "data": "data found on {ended}",
-    "no_data": "finished without data on {ended}",
-    "failed": "failed on {ended}",
-    "timed_out_here": "bought on {made}, still pending after its time",
-    "timed_out_there": "bought on {made}, timed out",
-    "unknown": "ended on {ended} with a status that is unknown",
-    "pending": "bought on {made}, still pending",
-    "unanswered": "not answered",
-    "no_record": "never bought",
-    "invalid": "no task",
-}
 _LEFT_ALONE = {
     "data": _HAVE,
     "pending": _IN_FLIGHT,
@@ -61,17 +48,25 @@ _ACTIONS = {
     word: (_RETRY if outcome.ended else _TRIGGER) if outcome.bought else _LEFT_ALONE.get(word, _NO_DATA)
     for word, outcome in OUTCOMES.items()
 }
-_WORDS = tuple(OUTCOMES)
-_CODES = {name: code for code, name in enumerate(_WORDS)}
+
+
+def _among(names: Sequence[str], some: Collection[str]) -> npt.NDArray[np.bool_]:
+    """Say of each code whether it is that of one of some names."""
+    return np.array([name in some for name in names])
+
+
+_ACTION: Codes = np.array([_ACTIONS[word] for word in WORDS])
+_BUYING, _FINISHED = _among(ACTIONS, BOUGHT), _among(WORDS, ("data", "no_data"))
+_CODES = {name: code for code, name in enumerate(WORDS)}
 #: Of what timed out here the record is still pending.
 _OPEN = _CODES["timed_out_here"]
 _RETRIED = {"timeout": ("timed_out_here", "timed_out_there"), "failed": ("failed",)}
-#: What is added to the reason.
-_REMARKS = ("", ", which is stale", ", and retry= leaves that alone", ", but beyond the budget")
-_STALE, _LEFT, _OVER = range(1, len(_REMARKS))
-_ADDED = ("action", "reason", "cost")
+_ADDED, _EXPIRES = ("action", "reason", "cost"), "expiresOn"
+#: What a plan looks up.
+_COLUMNS = ("reason", "status", "createdAt", "updatedAt")
+_INSTANT = SCHEMA.field("createdAt").type
 
-Instants = npt.NDArray[np.datetime64]
+Time = str | float | timedelta
 
 
 def plan(
@@ -83,7 +78,8 @@ def plan(
     client: Any = None,
     priority: str | None = None,
     retry: Sequence[str] | str = ("timeout", "failed"),
-    stale_after: str | float | timedelta | None = None,
+    stale_after: Time | Mapping[str, Time] | None = None,
+    into: Any = None,
     now: Instant = None,
     prefix: str = "",
     new_organization: bool = False,
@@ -104,13 +100,16 @@ def plan(
         Credits that may be spent: so many, or what the service says that are left. The tasks are bought by `priority` as far as they
         can be paid; the others are ``over_budget``.
     client : EnrichmentClient, optional
-        Whom ``budget="balance"`` asks for the balance; the source unless given.
+        The service whose balance ``budget="balance"`` means; the source unless given.
     priority : str, optional
         A column of numbers: the greatest are bought first, those without one last. Unless given, the first in the list are.
     retry : sequence of str
         Which of ``timeout`` and ``failed`` are bought again; the others are as good as ``no_data``.
-    stale_after : str, timedelta or seconds, optional
-        What finished longer ago than this is bought again. A service may answer with the record that it has.
+    stale_after : str, timedelta or seconds, or a mapping of these, optional
+        What finished longer ago than this is bought again, in all fields or in those of a mapping, ``{"phones": "30 days"}``; adds the
+        column ``expiresOn``. A service may answer with the record that it has.
+    into : EnrichmentStore, optional
+        The store that is triggered into, where the source is another one: what is leased there is ``in_flight``.
     now : datetime or str, optional
         The instant at which the timeout rule, and what is stale, are evaluated; the clock's unless given.
     prefix : str
@@ -123,7 +122,8 @@ def plan(
     -------
     Plan
         Its ``.frame`` is the tasks with ``action`` (``have``, ``no_data``, ``in_flight``, ``unknown``, ``retry``, ``trigger``,
-        ``over_budget``, ``duplicate`` of a task further up, ``invalid``), ``reason`` in words, and ``cost`` in credits.
+        ``over_budget``, ``duplicate`` of a task further up, ``invalid``), ``reason`` in words, and ``cost`` in credits; with
+        `stale_after` also ``expiresOn``, when what has finished is bought again, null where it never is.
 
     Raises
     ------
@@ -151,74 +151,121 @@ def plan(
     """
     check_source(source)
     moment = parse_instant(now)
-    stale = None if stale_after is None else moment - parse_duration(stale_after, "stale_after")
     fields: Sequence[str] = getattr(source, "fields", FIELDS)
+    fresh = _parse_fresh(stale_after, fields, moment)
     prices = parse_costs(costs, fields, types=ENTITY_TYPES)
     balance = (
         _balance(source if client is None else client) if isinstance(budget, str) and budget == "balance" else None
     )
     most = balance if balance is not None or budget is None else parse_budget(budget)
     retried = _parse_retry(retry)
+    leases = _leases(source if into is None else into, "source" if into is None else "into")
     frame = frames.read(tasks)
-    parse_prefix(prefix)
-    refuse_clash(frame, [prefix + name for name in _ADDED], "plan_")
+    names = [parse_prefix(prefix) + name for name in (_ADDED if stale_after is None else (*_ADDED, _EXPIRES))]
+    refuse_clash(frame, names, "plan_")
     value = priorities(frame, priority)
     with task_tables(fields) as con:
         keys = check(con, frame, errors="coerce")
-        used = {name for (name,) in con.execute("select distinct field::varchar from tasks").fetchall()}
         if most is not None and (unpriced := unpriced_in(con, prices)):
             raise ValidationError(
                 f"needs the price of {listed(unpriced)}, which the costs do not have.", argument="budget"
             )
         notes = _empty(source, new_organization) if len(frame) else []
-        asked = None if now is None else moment  # a service uses its own clock, unless `now` is given
+        instant = None if now is None else moment  # a service uses its own clock, unless `now` is given
         # before the records: when an answer comes, they replace the lease
-        con.register("leases", leases() if callable(leases := getattr(source, "leases", None)) else NO_LEASES)
-        con.execute(_LEASED_SQL)
-        columns = ("reason", "status", "createdAt", "updatedAt")
-        found = source.lookup(keys, columns=columns, errors="coerce", now=asked)
-        reason: Codes = pc.index_in(found["reason"], pa.array(_WORDS)).to_numpy()
-        _warn_of_entities(source, reason, used)
+        leased = _leased(con, leases)
+        found = source.lookup(keys, columns=_COLUMNS, errors="coerce", now=instant)
+        reason: Codes = pc.index_in(found["reason"], pa.array(WORDS)).to_numpy()
+        _warn_of_entities(source, reason, con)
         made, ended = (found[name].to_numpy() for name in ("createdAt", "updatedAt"))
         ended = np.where(np.isnat(ended), made, ended)
 
-        action = np.array(list(_ACTIONS.values()))[reason]
+        action = _ACTION[reason]
         remark = np.zeros(len(frame), dtype=np.int64)
-        left = (action == _RETRY) & ~np.isin(reason, [_CODES[name] for name in retried])
-        action[left], remark[left] = _NO_DATA, _LEFT
-        if stale is not None:
-            old = np.isin(action, (_HAVE, _NO_DATA)) & (ended < np.datetime64(stale.replace(tzinfo=None), "us")) & ~left
-            action[old], remark[old] = _TRIGGER, _STALE
-        con.register("wanted", pa.table({"position": np.flatnonzero(np.isin(action, (_TRIGGER, _RETRY)))}))
-        twice = con.sql(_TWICE_SQL).to_arrow_table()
+        left = (action == _RETRY) & ~_among(WORDS, retried)[reason]
+        action[left], remark[left] = _NO_DATA, LEFT
+        expires = (
+            np.where(_FINISHED[reason], ended, np.datetime64("NaT")) + _lasting(keys, fresh) if fresh else ended[:0]
+        )
+        old = np.flatnonzero(expires < np.datetime64(moment.replace(tzinfo=None), "us"))
+        action[old], remark[old] = _TRIGGER, STALE
+        twice = _twice(con)
         action[twice["position"]] = _DUPLICATE
-        con.register("twice", twice)
-        leased = con.sql("from leased where position in (from wanted) and position not in (select position from twice)")
-        leased = leased.to_arrow_table()
+        leased = leased.filter(pa.array(_BUYING[action[leased["position"]]]))
         action[leased["position"]] = _IN_FLIGHT
-        mistaken = _mistaken(source, con, keys, np.flatnonzero((action == _TRIGGER) & (remark == 0)), reason, asked)
+        mistaken = _mistaken(source, con, keys, np.flatnonzero((action == _TRIGGER) & (remark == 0)), reason, instant)
         action[mistaken["position"]] = _INVALID
-        told = [twice, leased, mistaken]
+        remarks = [twice, leased, mistaken]
         if np.any(reason == _CODES["invalid"]):
             con.register("problems", problems(con))
-            told.append(con.sql(_BAD_SQL).to_arrow_table())
-    told = pa.concat_tables(told).sort_by("position")
-    cost = np.where(np.isin(action, (_TRIGGER, _RETRY)), prices_of(keys, prices), 0.0)
+            remarks.append(con.sql(_BAD_SQL).to_arrow_table())
+    cost = np.where(_BUYING[action], prices_of(keys, prices), 0.0)
     if most is not None:
-        over = over_budget(np.flatnonzero(np.isin(action, (_TRIGGER, _RETRY))), cost, most, value)
-        action[over], remark[over], cost[over] = _OVER_BUDGET, _OVER, 0.0
-    words = _words(reason, made, ended, remark)
-    if len(told):
+        over = over_budget(np.flatnonzero(_BUYING[action]), cost, most, value)
+        action[over], remark[over], cost[over] = _OVER_BUDGET, OVER, 0.0
+    words = words_of(reason, made, ended, remark)
+    if len(own := pa.concat_tables(remarks).sort_by("position")):
         mask = np.zeros(len(frame), dtype=bool)
-        mask[told["position"]] = True
-        words = pc.replace_with_mask(words, mask, told["words"].combine_chunks())
+        mask[own["position"]] = True
+        words = pc.replace_with_mask(words, mask, own["words"].combine_chunks())
     added = [pa.DictionaryArray.from_arrays(action, ACTIONS).cast(pa.string()), words, pa.array(cost)]
-    whole = frame.assign(pa.table(added, names=[prefix + name for name in _ADDED]))
+    if stale_after is not None:
+        added.append(pa.array(expires if fresh else np.full(len(frame), np.datetime64("NaT", "us"))).cast(_INSTANT))
+    whole = frame.assign(pa.table(added, names=names))
     strange = Counter(found["status"].filter(pa.array(action == _UNKNOWN)).to_pylist())
     notes += [of_unknown_status(strange)] if strange else []
     seen = pa.table({"createdAt": found["createdAt"], "updatedAt": found["updatedAt"], "pending": reason == _OPEN})
     whose = getattr(source, "org_id", None)
     return Plan(whole, keys, action, cost, fields, prices=prices, seen=seen, balance=balance, org_id=whose, notes=notes)
+
+
+def _parse_fresh(value: object, fields: Sequence[str], moment: datetime) -> dict[str, timedelta]:
+    """Read for how long what has finished is fresh, by field: one time for all, or a mapping for some; without the others."""
+    if not isinstance(value, Mapping):
+        value = {} if value is None else dict.fromkeys(fields, value)
+    if unknown := [name for name in value if name not in fields]:
+        raise ValidationError(
+            f"names the field {listed(unknown)}; the fields are {listed(fields)}.", argument="stale_after"
+        )
+    fresh = {name: parse_duration(time, "stale_after") for name, time in value.items()}
+    # what is fresh since before the first year is always so
+    return {name: time for name, time in fresh.items() if time < moment - datetime.min.replace(tzinfo=UTC)}
+
+
+def _lasting(keys: pa.Table, fresh: Mapping[str, timedelta]) -> npt.NDArray[np.timedelta64]:
+    """Give for how long the answer to each task is fresh; not a time where it always is."""
+    places = pc.index_in(keys["field"].cast(pa.string()), pa.array(fresh, pa.string())).fill_null(len(fresh))
+    times: npt.NDArray[np.timedelta64] = np.array([*fresh.values(), "NaT"], "timedelta64[us]")[places.to_numpy()]
+    return times
+
+
+def _leases(holder: object, argument: str) -> pa.Table:
+    """Give what a trigger has requested and nobody has answered yet, of a source or of the store that is triggered into."""
+    leases = getattr(holder, "leases", None)
+    if callable(leases):
+        found: pa.Table = leases()
+        return found
+    if argument == "into":
+        raise ValidationError(f"takes an EnrichmentStore, not {type(holder).__name__}.", argument=argument)
+    return NO_LEASES
+
+
+def _leased(con: duckdb.DuckDBPyConnection, leases: pa.Table) -> pa.Table:
+    """Find the tasks that are leased."""
+    if not leases.num_rows:
+        return _REMARKED.empty_table()
+    con.register("leases", leases)
+    return con.sql(_LEASED_SQL).to_arrow_table()
+
+
+def _twice(con: duckdb.DuckDBPyConnection) -> pa.Table:
+    """Find the tasks that stand further up already; few do, and sorted digests show which may."""
+    digests = np.sort(con.sql(_DIGESTS_SQL).to_arrow_table()["digest"].to_numpy())
+    repeated = digests[1:][digests[1:] == digests[:-1]]
+    if not len(repeated):
+        return _REMARKED.empty_table()
+    con.register("repeated", pa.table({"digest": np.unique(repeated)}))
+    return con.sql(_TWICE_SQL).to_arrow_table()
 
 
 def _balance(client: Any) -> float:
@@ -242,10 +289,13 @@ def _empty(source: Source, new_organization: bool) -> list[str]:
 _MANY, _NEARLY_ALL = 100, 0.95
 
 
-def _warn_of_entities(source: Source, reason: Codes, fields: Collection[str]) -> None:
+def _warn_of_entities(source: Source, reason: Codes, con: duckdb.DuckDBPyConnection) -> None:
     """Warn where nearly no task has a record, though there are some of their fields: another column may have been meant."""
     tasks, missing = (int(np.sum(which)) for which in (reason != _CODES["invalid"], reason == _CODES["no_record"]))
-    if isinstance(source, Embedded) and tasks >= _MANY and missing > _NEARLY_ALL * tasks and source.holds([*fields]):
+    if not isinstance(source, Embedded) or tasks < _MANY or missing <= _NEARLY_ALL * tasks:
+        return
+    fields = [name for (name,) in con.execute("select distinct field::varchar from tasks").fetchall()]
+    if source.holds(fields):
         warnings.warn(
             f"{missing:,} of {tasks:,} tasks have no record, though there are some of such fields. Unless the list is new, another "
             "column may be the entity: see entityId, entity_id= or --entity-id.",
@@ -265,53 +315,48 @@ def _mistaken(
     source: Source, con: duckdb.DuckDBPyConnection, keys: pa.Table, unknown: Codes, reason: Codes, now: Instant
 ) -> pa.Table:
     """Find tasks without a record whose entity has one as the other type; of an entity all tasks or none."""
-    person, company = ENTITY_TYPES
-    others = keys.take(unknown)
-    swapped = pc.if_else(pc.equal(others["entityType"].cast(pa.string()), person), company, person)
-    others = others.set_column(others.column_names.index("entityType"), "entityType", swapped)
     # only of records at hand: of a service, or a cluster, this would double the requests
-    if not isinstance(source, Embedded) or not len(others):
-        return _TOLD.empty_table()
-    known = source.lookup(others, columns="reason", how="inner", now=now)
+    if not isinstance(source, Embedded) or not len(unknown):
+        return _REMARKED.empty_table()
+    types = keys["entityType"].take(unknown).cast(pa.string())
+    person, company = ENTITY_TYPES
+    others = {company if kind == person else person for kind in types.unique().to_pylist()}
+    if not any(source.holds(entity_type=other) for other in others):
+        return _REMARKED.empty_table()
+    swapped = keys.take(unknown)
+    place = swapped.column_names.index("entityType")
+    swapped = swapped.set_column(place, "entityType", pc.if_else(pc.equal(types, person), company, person))
+    known = source.lookup(swapped, columns="reason", how="inner", now=now)
     con.register("known", known.select(["position"]))
     con.register("bought", pa.table({"position": np.flatnonzero(reason != _CODES["no_record"])}))
     return con.sql(_MISTAKEN_SQL).to_arrow_table()
 
 
-def _words(reason: Codes, made: Instants, ended: Instants, remark: Codes) -> pa.Array:
-    """Write the reasons: few are different, and each of these is written once."""
-    days = [np.where(np.isnat(when), 0, when.astype("datetime64[D]").astype(np.int64)) for when in (made, ended)]
-    uses = np.array(["{made}" in _WHY[name] for name in _WORDS])[reason]
-    day = np.where(uses, *days)
-    codes, few = pd.factorize((day * len(_WORDS) + reason) * len(_REMARKS) + remark)
-    day, reason, remark = few // len(_REMARKS) // len(_WORDS), few // len(_REMARKS) % len(_WORDS), few % len(_REMARKS)
-    dates = day.astype("datetime64[D]").astype(str)
-    texts = [
-        _WHY[_WORDS[code]].format(made=date, ended=date) + _REMARKS[more]
-        for code, date, more in zip(reason, dates, remark, strict=True)  # a few combinations, not tasks
-    ]
-    return pa.DictionaryArray.from_arrays(codes, pa.array(texts, pa.string())).cast(pa.string())
+_REMARKED = pa.schema([("position", pa.int64()), ("words", pa.string())])
 
-
-_TOLD = pa.schema([("position", pa.int64()), ("words", pa.string())])
-
+_DIGEST = "hash(entityId, entityType, field)"
+_DIGESTS_SQL = f"select {_DIGEST} as digest from tasks"  # noqa: S608  of a constant
 # of all but the first row of a task
 _TWICE_SQL = f"""
-select tasks.position, 'the same task as in row ' || task.first as words
-from tasks
-inner join ({DISTINCT_SQL}) as task using (entityId, entityType, field)
-where tasks.position > task.first
-"""  # noqa: S608  of a constant
+with alike as (
+    select tasks.*, min(position) over (partition by entityId, entityType, field) as first
+    from tasks
+    where {_DIGEST} in (from repeated)
+)
+
+select position, 'the same task as in row ' || first as words
+from alike
+where position > first
+"""  # noqa: S608  of constants
 
 # of tasks that a trigger has requested, and whose outcome is not known
 _LEASED_SQL = """
-create temp table leased as
 select tasks.position, strftime(leases.since, 'requested on %Y-%m-%d, and not answered yet') as words
 from tasks
 inner join leases
-    on leases.entityId = tasks.entityId::varchar
-    and leases.entityType = tasks.entityType::varchar
-    and leases.field = tasks.field::varchar
+    on try_cast(leases.entityId as uuid) = tasks.entityId
+    and try_cast(leases.entityType as enrichment_entity_type) = tasks.entityType
+    and try_cast(leases.field as enrichment_field) = tasks.field
 """
 
 _BAD_SQL = """

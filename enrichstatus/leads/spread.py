@@ -38,7 +38,7 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
     A frame of the same kind
         The leads in the order of their first tasks, with the other columns of these and a new index. For each field two columns are
         added, ``emails_status`` and ``emails_dataFound``, null where a lead has no such task, and one for each of ``reason``, ``age`` and
-        ``expiresIn`` that the lookup was asked for; and ``ready``, whether all that was asked
+        ``expiresIn`` that the lookup added; and ``ready``, whether all that was looked up
         of a lead has ended: a task without a record has not.
 
     Raises

@@ -172,8 +172,10 @@ def parse_duration(value: object, name: str = "max_processing_time") -> timedelt
     try:
         if isinstance(value, bool) or not isinstance(value, (str, int, float, timedelta)):
             raise TypeError
-        if isinstance(value, str) and re.fullmatch(r"\s*[\d.]*\s*", value):
-            raise ValueError  # no unit: pandas would read nanoseconds
+        if isinstance(value, str):
+            if re.fullmatch(r"\s*[\d.]*\s*", value):
+                raise ValueError  # no unit: pandas would read nanoseconds
+            value = re.sub(r"(?<=[\d\s])d\b", "D", value)  # pandas warns of the small one
         duration = pd.Timedelta(seconds=value) if isinstance(value, (int, float)) else pd.Timedelta(value)
         if not duration > pd.Timedelta(0):  # nor is NaT
             raise ValueError

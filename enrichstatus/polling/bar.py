@@ -114,12 +114,9 @@ def status_line(update: Update, passed: float | None = None, room: float = math.
 
 def _parts(update: Update, passed: float | None, *, whole: bool) -> list[tuple[int, str]]:
     """Give all parts of the description in the order in which they are read, each with its rank."""
-    counts = update.counts.drop(columns=["tasks", "ended", "with data"]).sum()
     parts = [(_SETTLED, f"{update.settled:,} of {update.total:,} settled")]
     parts += [
-        (_PENDING if name == "pending" else _STATUS, f"{count:,} {name}")
-        for name, count in counts.items()
-        if count and name != "finished"
+        (_PENDING if name == "pending" else _STATUS, f"{count:,} {name}") for name, count in update.by_status().items()
     ]
     if passed is not None and update.most_in is not None and update.most_in > passed:
         what = "90 % of the rest" if whole else "most"

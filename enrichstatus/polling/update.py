@@ -116,6 +116,11 @@ class Update:
         table["with data"] = tally[:, whole, 2].sum(axis=1)
         return table
 
+    def by_status(self) -> dict[str, int]:
+        """Number of rows by each status that there is, but for the finished."""
+        counts = self.counts.drop(columns=[*_OURS, "finished"]).sum()
+        return {str(name): int(count) for name, count in counts.items() if count}
+
     def rows(self, which: npt.NDArray[np.bool_] | None = None) -> Any:
         """Give the caller's rows with their status: all, or those of the tasks that a mask like `news` names."""
         known = self.tracker
@@ -183,10 +188,8 @@ class Update:
         return f"Update({self})"
 
     def __str__(self) -> str:
-        counts = self.counts.drop(columns=list(_OURS)).sum()
         parts = [f"{self.settled:,} of {self.total:,} settled"]
-        bad = int((self.tracker.places < 0).sum())
-        shown = {name: count for name, count in counts.items() if name != "finished"} | {"bad": bad}
+        shown = self.by_status() | {"bad": int((self.tracker.places < 0).sum())}
         parts += [", ".join(f"{count:,} {name}" for name, count in shown.items() if count)]
         if self.half_in is not None and not self.done:
             parts.append(f"half of the rest in {duration(round(self.half_in))}, 90 % in {_or_later(self.most_in)}")

@@ -34,7 +34,7 @@ def largest(frame: pd.DataFrame, size: str, most: int | None) -> tuple[pd.DataFr
     return frame.loc[sorted(kept)], len(frame) - len(kept)
 
 
-def axes_for(ax: Axes | None, lines: int, title: str, left: int, *, legend: int = 0, which: str = "largest") -> Axes:
+def axes_for(ax: Axes | None, lines: float, title: str, left: int, *, legend: int = 0, which: str = "largest") -> Axes:
     """Take the caller's axes, or make a figure as high as its lines need, which a notebook shows.
 
     Over them there is room for a legend of so many lines.

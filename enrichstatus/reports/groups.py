@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TypeAlias
 
 import duckdb
@@ -73,7 +74,9 @@ def found(columns: Iterable[str], name: str, *, what: str, argument: str | None 
     names = list(columns)
     spelling = next((one for one in (name, snake(name)) if one in names), None)
     if spelling is None:
-        raise ValidationError(f"{what} the column {name!r}; found {listed(names)}.", argument=argument)
+        alike = get_close_matches(str(name), list(map(str, names)), 1)
+        hint = f" Did you mean {alike[0]!r}?" if alike else ""
+        raise ValidationError(f"{what} the column {name!r}; found {listed(names)}.{hint}", argument=argument)
     if names.count(spelling) > 1:
         raise ValidationError(f"There are two columns named {spelling!r}; rename or drop one.")
     return spelling

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, Perce
 from enrichstatus.errors import ValidationError
 from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.outcomes import LABELS
-from enrichstatus.presentation import duration, number, share
+from enrichstatus.presentation import duration, number, share, short
 from enrichstatus.reports.axes import (
     EDGE,
     GREY,
@@ -73,6 +73,7 @@ def draw(
         ("timing", "share"): _timing,
         ("waste", "share"): _waste,
         ("diff", "share"): _diff,
+        ("reconcile", "share"): _reconcile,
     }
     if options or (report, kind) not in draws:
         raise ValidationError(
@@ -85,22 +86,25 @@ def draw(
 def _coverage(drawing: Drawing) -> Axes:
     frame, by, details, ax, title, most = drawing
     rows, left = largest(frame, "tasks", most)
-    ax = axes_for(ax, len(rows), title or f"Share with data of the tasks that have ended{titled_by(by)}", left)
-    y, shares = np.arange(len(rows)), rows["share"].fillna(0).to_numpy()
+    found = details.get("found")
+    what = "with data" if found is None else f"with data, and {short(plain(found))},"
+    lines = len(rows) if found is None else 1.6 * len(rows)
+    ax = axes_for(
+        ax,
+        lines,
+        title or f"Share {what} of the tasks that have ended{titled_by(by)}",
+        left,
+        legend=int(found is not None),
+    )
+    measure = details.get("measure")
+    if measure is None:
+        _shares(ax, rows, rows, _BLUE, 0.66, 0)
+    else:
+        _shares(ax, rows, rows, _BLUE, 0.36, -0.19, label="with data")
+        theirs = measure.reset_index(drop=True).loc[rows.index]
+        _shares(ax, theirs, rows, _ORANGE, 0.36, 0.19, label=plain(details["found"]))
+        legend(ax)
     small = rows["small"].to_numpy(bool)
-    bars = ax.barh(y, shares, color=_BLUE, height=0.66)
-    for bar in np.array(bars.patches, dtype=object)[small]:
-        bar.set(facecolor=to_rgba(_BLUE, 0.25), edgecolor=_BLUE, hatch="///", linewidth=0.8)
-    some = rows["share"].notna().to_numpy()
-    ends = rows.loc[some, ["low", "high"]].to_numpy()
-    reach = np.abs(ends - shares[some, None]).T
-    ax.errorbar(shares[some], y[some], xerr=reach, fmt="none", ecolor=ink(), elinewidth=1.2, capsize=3)
-    for place, (part, ended, mark, high) in enumerate(
-        zip(rows["share"], rows["ended"], small, rows["high"].fillna(0), strict=True)
-    ):
-        said = "nothing has ended" if pd.isna(part) else share(part)
-        said += f"  n = {ended:,}" if mark and ended else ""
-        ax.annotate(said, (high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
     name_groups(ax, rows, by)
     # what is written beside a full bar needs room
     ax.set_xlim(0, 1.2)
@@ -109,6 +113,27 @@ def _coverage(drawing: Drawing) -> Axes:
     hatched = f"; hatched: fewer than {details['small']:,} have ended" if small.any() else ""
     ax.set_xlabel(f"of the tasks that have ended, with 95 % interval{hatched}")
     return done(ax, "x")
+
+
+def _shares(
+    ax: Axes, shown: pd.DataFrame, rows: pd.DataFrame, colour: str, height: float, offset: float, **named: Any
+) -> None:
+    """Draw the shares of the groups with their intervals, each with what it is; few are hatched."""
+    y, shares = np.arange(len(rows)) + offset, shown["share"].fillna(0).to_numpy()
+    small = rows["small"].to_numpy(bool)
+    bars = ax.barh(y, shares, color=colour, height=height, **named)
+    for bar in np.array(bars.patches, dtype=object)[small]:
+        bar.set(facecolor=to_rgba(colour, 0.25), edgecolor=colour, hatch="///", linewidth=0.8)
+    some = shown["share"].notna().to_numpy()
+    ends = shown.loc[some, ["low", "high"]].to_numpy()
+    reach = np.abs(ends - shares[some, None]).T
+    ax.errorbar(shares[some], y[some], xerr=reach, fmt="none", ecolor=ink(), elinewidth=1.2, capsize=3)
+    for place, part, ended, mark, high in zip(
+        y, shown["share"], rows["ended"], small, shown["high"].fillna(0), strict=True
+    ):
+        said = "nothing has ended" if pd.isna(part) else share(part)
+        said += f"  n = {ended:,}" if mark and ended else ""
+        ax.annotate(said, (high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
 
 
 def _status(drawing: Drawing) -> Axes:
@@ -207,41 +232,62 @@ _UNITS = (
 
 
 def _waste(drawing: Drawing) -> Axes:
+    what = drawing.details["what"]
+    parts = {name: (said, hatch, own or _colour(said)) for name, (said, hatch, own) in _CREDITS.items()}
+    spent = "credits spent" if what == "credits" else "purchases"
+    return _stacked(drawing, "bought", f"What the {what} brought", spent, parts)
+
+
+def _reconcile(drawing: Drawing) -> Axes:
+    """Draw the credits by what they were charged for; what is given back is no part of them."""
+    own = {name: (name, hatch, colour or _colour("with data")) for name, (hatch, colour) in _CHARGES.items()}
+    own["no data"] = ("no data", "", _colour("no data"))
+    return _stacked(drawing, "purchases", "What was charged", "credits", own)
+
+
+#: How the credits of `reconcile` are hatched, and in which colour; what is wrong is hatched.
+_CHARGES = {
+    "charged": ("", None),
+    "no data": ("", None),
+    "charged twice": ("xx", "#882255"),
+    "no record": ("//", "#BC3D05"),
+}
+
+
+def _stacked(drawing: Drawing, size: str, what: str, unit: str, parts: Mapping[str, tuple[str, str, str]]) -> Axes:
+    """Draw amounts on each other, by the day, week or month that is among the groups, or by group."""
     frame, by, details, ax, title, most = drawing
-    period = by[0] if len(by) == 1 and by[0] in _DAYS else None
+    amounts = details["credits"].reset_index(drop=True)
+    period = next((name for name in by if name in _DAYS), None)
+    if period and len(by) > 1:
+        amounts = amounts.groupby(frame[period]).sum()
+        frame = frame.groupby(period)[[size]].sum().reset_index()
+        amounts, by = amounts.reset_index(drop=True), (period,)
+    if period:
+        frame = frame[frame[period].notna()]
     # of time the latest, of anything else the largest
     rows, left = (
-        (frame.tail(most or MOST), max(len(frame) - (most or MOST), 0)) if period else largest(frame, "spent", most)
+        (frame.tail(most or MOST), max(len(frame) - (most or MOST), 0)) if period else largest(frame, size, most)
     )
     which = "latest" if period else "largest"
     lines = 11 if period else len(rows)
-    ax = axes_for(ax, lines, title or f"What the {details['what']} brought{titled_by(by)}", left, legend=1, which=which)
-    spent = "credits spent" if details["what"] == "credits" else "purchases"
-    parts = details["credits"].reset_index(drop=True).loc[rows.index]
+    ax = axes_for(ax, lines, title or f"{what}{titled_by(by)}", left, legend=1, which=which)
+    drawn = amounts.loc[rows.index]
     start = np.zeros(len(rows))
-    for name, (said, hatch, own) in _CREDITS.items():
-        colour = own or _colour(said)
-        amounts = parts[name].to_numpy()
-        total = f"{said} ({number(float(amounts.sum()))})"
-        if amounts.any() and period:
+    for name, (said, hatch, colour) in parts.items():
+        heights = drawn[name].to_numpy()
+        style: dict[str, Any] = {
+            "label": f"{said} ({number(float(heights.sum()))})",
+            "color": colour,
+            "hatch": hatch,
+            **EDGE,
+        }
+        if heights.any() and period:
             days = pd.Series(rows[period]).dt.days_in_month if period == "month" else _DAYS[period]
-            where = _days(rows[period])
-            ax.bar(
-                where,
-                amounts,
-                bottom=start,
-                width=days * 0.82,
-                align="edge",
-                label=total,
-                color=colour,
-                hatch=hatch,
-                **EDGE,
-            )
-        elif amounts.any():
-            ax.barh(
-                np.arange(len(rows)), amounts, left=start, height=0.66, label=total, color=colour, hatch=hatch, **EDGE
-            )
-        start = start + amounts
+            ax.bar(_days(rows[period]), heights, bottom=start, width=days * 0.82, align="edge", **style)
+        elif heights.any():
+            ax.barh(np.arange(len(rows)), heights, left=start, height=0.66, **style)
+        start = start + heights
     if period:
         ax.xaxis_date()
         ticks = rows[period].iloc[:: -(-len(rows) // 12)] if len(rows) else rows[period]
@@ -251,10 +297,10 @@ def _waste(drawing: Drawing) -> Axes:
         years = sorted(set(rows[period].dt.year))
         span = "" if period == "month" or not years else f", {'–'.join(map(str, dict.fromkeys([years[0], years[-1]])))}"
         ax.set_xlabel({"day": "day", "week": "week that began on Monday", "month": "month"}[period] + span + " (UTC)")
-        ax.set_ylabel(spent)
+        ax.set_ylabel(unit)
     else:
         name_groups(ax, rows, by)
-        ax.set_xlabel(spent)
+        ax.set_xlabel(unit)
     axis = ax.yaxis if period else ax.xaxis
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
     if start.any():

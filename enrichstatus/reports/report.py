@@ -22,7 +22,7 @@ _MOST = 30
 class Report:
     """A result: a table, a line that sums it up, and a picture.
 
-    `coverage`, `timing`, `waste` and `diff` give one.
+    `coverage`, `timing`, `waste`, `reconcile` and `diff` give one.
 
     Attributes
     ----------

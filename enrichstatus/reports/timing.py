@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STATES_SQL = with_outcome(Path(__file__).with_name("states.sql"))
 
-_PERIODS = ("day", "week", "month")
+PERIODS = ("day", "week", "month")
 _TIMING = ("records", "ended", "pending", "timed out", "share timed out", "median", "p90")
 #: A share that is still pending is a product of many, of which the last digits are noise.
 _NOISE = 1e-12
@@ -159,18 +159,18 @@ def read_history(
     bought: bool = False,
 ) -> tuple[pa.Table, Segments]:
     """Read the records with the columns that are needed and the number of their segment."""
-    if strange := [name for name in names if name not in (*COLUMNS, *_PERIODS)]:
-        raise ValidationError(f"takes {listed((*_PERIODS, *COLUMNS), limit=20)}; not {listed(strange)}.", argument="by")
+    if strange := [name for name in names if name not in (*COLUMNS, *PERIODS)]:
+        raise ValidationError(f"takes {listed((*PERIODS, *COLUMNS), limit=20)}; not {listed(strange)}.", argument="by")
     columns = dict.fromkeys([*needed, *(name for name in names if name in COLUMNS)])
     table = store.records(tuple(columns), org_id=org_id)
     if bought and table["creditTransactionId"].null_count < table.num_rows:
         table = table.filter(pc.is_valid(table["creditTransactionId"]))
-    read = {name: _period(table["createdAt"], name) if name in _PERIODS else table[name] for name in names}
+    read = {name: period(table["createdAt"], name) if name in PERIODS else table[name] for name in names}
     segments = segment(pa.table(read), len(table), reserved=reserved)
     return table.select(list(needed)).append_column("segment", pa.array(segments.code)), segments
 
 
-def _period(instants: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
+def period(instants: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
     """Give the day, the Monday or the first of the month, in UTC."""
     return pc.floor_temporal(instants.cast(pa.timestamp("us")), unit=unit)
 

@@ -50,7 +50,7 @@ def waste(
         record; None for all in one row.
     costs : mapping, optional
         Credits for one task of a field; a field that is not named costs nothing. Unless given, purchases are
-        counted instead of credits.
+        counted instead of credits: there is no ``spent`` then, and ``wasted`` is how many were.
     org_id : str, optional
         Whose records; the store's unless given.
     now : datetime or str, optional
@@ -87,6 +87,7 @@ def waste(
     2026-11-16       2     20        0             1        0     0      10        50.0 %
     """
     names, limits = parse_by(by), limits_of(store)
+    columns = [name for name in _WASTE if costs is not None or name != "spent"]
     prices = dict.fromkeys(limits, 1.0 if costs is None else 0.0) | parse_costs(costs, tuple(limits))
     needed = (*KEY, "id", "createdAt", "updatedAt", "status", "dataFound", "creditTransactionId")
     table, segments = read_history(store, names, needed, org_id, reserved=_WASTE, bought=True)
@@ -104,11 +105,11 @@ def waste(
     if unpaid:
         headline += " (no record has a creditTransactionId, so all count as bought)"
     return Report(
-        report[[*names, *_WASTE]],
+        report[[*names, *columns]],
         headline,
         "waste",
         names,
-        {"spent": what, "wasted": what, "share wasted": "share"},
+        {name: what for name in ("spent", "wasted") if name in columns} | {"share wasted": "share"},
         {"what": what, "credits": report[["useful", "open", "for nothing", "again"]]},
     )
 

@@ -91,6 +91,18 @@ def test_credits_that_end_midway_stop_it(store: es.EnrichmentStore):
         assert "1 to trigger for 10 credits, which leaves 0 of 10; 149 more are beyond the budget" in repr(within)
 
 
+def test_a_service_that_charges_more_than_was_planned_is_stopped(store: es.EnrichmentStore):
+    """Prices that were mistyped are noticed by the balance: before a request that would go beyond the limit it stops."""
+    with served() as (service, client, _):
+        cheap = es.plan(store, TASKS, costs={"emails": 1, "phones": 1})
+        with pytest.raises(
+            es.TriggerStopped, match=r"fell by 1,150, where 250 were to be spent.*the limit of 300"
+        ) as caught:
+            client.trigger(cheap, into=store, max_credits=300)
+        assert (len(caught.value.bought), len(caught.value.left), len(service.ledger())) == (250, 50, 250)
+        assert store.leases().num_rows == 0
+
+
 def test_ctrl_c_ends_it_between_two_requests(store: es.EnrichmentStore, monkeypatch: pytest.MonkeyPatch):
     """Ctrl-C while a request is under way waits for its answer: what was bought is in the store, and nothing is in flight."""
     with served() as (service, client, _):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import random
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,64 @@ def test_what_is_stale_is_bought_again(store: es.EnrichmentStore):
     updated = record(5, createdAt="2026-09-01T08:00:00Z", updatedAt=None)
     store.load([updated])
     assert actions(es.plan(store, [task(5)], stale_after="30 days", now=NOW)) == ["trigger"]
+
+
+def test_how_long_an_answer_is_fresh_may_differ_by_field(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """`stale_after` by field: each answer expires in its time, which `expiresOn` shows; what is not named never does."""
+    old = {"createdAt": "2026-10-01T08:00:00Z", "updatedAt": "2026-10-01T08:01:00Z"}
+    path = tmp_path / "s.duckdb"
+    with es.EnrichmentStore(path, org_id=ORG) as store:
+        store.load([
+            *(record(n, entityId=uid(0), field=field, **old) for n, field in enumerate(("emails", "phones", "summary"))),
+            record(3, entityId=uid(1), status="failed", dataFound=None, **old),
+        ])  # fmt: skip
+        tasks = pd.DataFrame([task(0), task(0, "phones"), task(0, "summary"), task(1), task(2), task(0)])
+        fresh = {"emails": "90 days", "phones": "30 days"}
+        plan = es.plan(store, tasks, stale_after=fresh, retry=(), now=NOW)
+        assert actions(plan) == ["have", "trigger", "have", "no_data", "trigger", "duplicate"]
+        expires = plan.frame["expiresOn"]
+        assert str(expires.dtype) == "datetime64[us, UTC]"
+        days = ["2026-12-30 08:01", "2026-10-31 08:01", "NaT", "NaT", "NaT", "2026-12-30 08:01"]
+        assert expires.tolist() == pd.DatetimeIndex(days, tz="UTC").tolist()
+        assert plan.frame["reason"][1] == "data found on 2026-10-01, which is stale"
+        dtypes = es.plan(store, tasks[:0], stale_after=fresh).frame.dtypes
+        assert str(dtypes["expiresOn"]) == str(
+            es.plan(store, tasks, stale_after=timedelta(days=900_000)).frame.dtypes["expiresOn"]
+        )
+        assert "expiresOn" not in es.plan(store, tasks).frame
+        with pytest.raises(es.ValidationError, match="stale_after= names the field fax; the fields are emails"):
+            es.plan(store, tasks, stale_after={"fax": 1})
+        with pytest.raises(es.ValidationError, match="already have the column expiresOn"):
+            es.plan(store, tasks.assign(expiresOn=1), stale_after=fresh)
+    tasks.to_csv(tmp_path / "tasks.csv", index=False)
+    command = ["plan", str(tmp_path / "tasks.csv"), "--store", str(path), "--org", ORG, "--now", NOW, "--retry", "none"]
+    output = tmp_path / "plan.csv"
+    assert main([*command, "--stale-after", "emails=90d,phones=30d", "-o", str(output)]) == 0
+    written = pd.read_csv(output)
+    assert written["action"].tolist() == actions(plan)
+    assert written["expiresOn"][0].startswith("2026-12-30")
+    capsys.readouterr()
+    assert main([*command, "--stale-after", "fax=90d"]) == 2
+    assert "--stale-after names the field fax" in capsys.readouterr().err
+
+
+def test_what_is_leased_in_a_store_is_in_flight_for_a_plan_over_a_service(store: es.EnrichmentStore):
+    """With `into=` a plan over another source knows what a trigger into that store has requested."""
+
+    class Service:
+        def lookup(self, tasks: Any, **options: Any) -> Any:
+            return store.lookup(tasks, **options)
+
+    with store.leasing() as leases:
+        taken = leases.take(es.plan(store, [task(0)]).purchases(), datetime.fromisoformat("2026-11-16T23:30:00-05:00"))
+        assert taken.num_rows == 1
+    spelled = {"entityId": f" {uid(0).upper()} ", "field": "emails"}
+    assert actions(es.plan(Service(), [spelled, task(1)])) == ["trigger", "trigger"]
+    plan = es.plan(Service(), [spelled, task(1), task(0)], into=store)
+    assert actions(plan) == ["in_flight", "trigger", "duplicate"]
+    assert plan.frame["reason"][0] == "requested on 2026-11-17, and not answered yet"
+    with pytest.raises(es.ValidationError, match="into= takes an EnrichmentStore, not dict"):
+        es.plan(Service(), [task(0)], into={})
 
 
 def test_an_entity_known_as_another_type_is_said_so(store: es.EnrichmentStore):

@@ -187,7 +187,7 @@ TEXT = pa.schema([(name, pa.bool_() if name == "dataFound" else pa.string()) for
 
 
 @pytest.mark.parametrize("few", [1000, -1], ids=["index", "scan"])
-@settings(max_examples=cases(20, 60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(10, 60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     loaded=st.lists(records, max_size=24),
     asked=st.lists(tasks, max_size=12),
@@ -218,7 +218,7 @@ def test_the_library_agrees_with_a_plain_reading_of_the_rules(
             assert plain(inner) == [row for row in expected if row is not NOTHING]
 
 
-@settings(max_examples=cases(10, 25), deadline=None)
+@settings(max_examples=cases(6, 25), deadline=None)
 @given(loaded=st.lists(records, max_size=24), seed=st.integers(0, 2**32), parts=st.integers(1, 4))
 def test_a_store_ends_in_the_same_state_whatever_the_order(loaded: list[dict[str, Any]], seed: int, parts: int):
     """The same records in another order and in other parts leave the same rows behind, counted right."""
@@ -232,7 +232,7 @@ def test_a_store_ends_in_the_same_state_whatever_the_order(loaded: list[dict[str
 
 
 @pytest.mark.parametrize("to_file", [False, True], ids=["frame", "files"])
-@settings(max_examples=cases(5, 60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=cases(3, 60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     loaded=st.lists(st.tuples(records, st.booleans(), st.integers(0, 2)), min_size=1, max_size=24),
     asked=st.lists(tasks, min_size=1, max_size=12),

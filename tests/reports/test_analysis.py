@@ -270,6 +270,59 @@ def test_periods_are_utcs(store: es.EnrichmentStore):
     assert es.timing(store, by=["month", "field"], now=NOW).frame["records"].tolist() == [3, 1]
 
 
+@pytest.mark.parametrize("kind", ["booleans", "nullable", "text", "numbers", "categories"])
+def test_a_column_of_the_list_is_a_measure(kind: str):
+    """Its share of the tasks that have ended stands beside the share with data, in the table, the line and the picture; null is not found."""
+    truth = [True, False, None, True, True]
+    frame = pd.DataFrame(
+        {
+            "status": ["finished", "finished", "finished", "failed", "pending"],
+            "dataFound": [True, True, False, None, None],
+        }
+    )
+    frame["verified"] = {
+        "booleans": pd.Series(truth, dtype=object),
+        "nullable": pd.Series(truth, dtype="boolean"),
+        "text": pd.Series([" TRUE", "false", None, "True", "true "]),
+        "numbers": pd.Series([1, 0, None, 1, 1]),
+        "categories": pd.Series(["true", "false", None, "true", "true"], dtype="category"),
+    }[kind]
+    report = es.coverage(frame, by=None, found="verified")
+    assert report.frame[["ended", "with data", "verified", "share verified"]].to_numpy().tolist() == [[4, 2, 2, 0.5]]
+    assert report.frame.columns.tolist()[-3:] == ["verified", "share verified", "small"]
+    assert report.headline == "2 of 4 ended tasks have data (50.0 %), and 2 have verified (50.0 %); 1 pending left out"
+    ax = report.plot()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["with data", "verified"]
+    assert ax.get_title(loc="left") == "Share with data, and verified, of the tasks that have ended"
+    assert es.coverage([], found="verified").frame["verified"].tolist() == []
+
+
+def test_a_measure_that_is_none_is_refused():
+    """A name that is nearly right is suggested; values that are neither true nor false are shown; a name of ours is refused."""
+    frame = pd.DataFrame(
+        {
+            "status": ["finished"],
+            "dataFound": [True],
+            "email_verified": ["maybe"],
+            "share": [True],
+            "day": ["2026-01-01"],
+        }
+    )
+    with pytest.raises(
+        es.ValidationError, match=r"found= names the column 'email_verifed'.* Did you mean 'email_verified'\?"
+    ):
+        es.coverage(frame, by=None, found="email_verifed")
+    with pytest.raises(
+        es.ValidationError,
+        match=r"found= names the column 'email_verified', whose text must be true or false.*'maybe' is not",
+    ):
+        es.coverage(frame, by=None, found="email_verified")
+    with pytest.raises(es.ValidationError, match="found= names 'share', which the report has a column for"):
+        es.coverage(frame, by=None, found="share")
+    with pytest.raises(es.ValidationError, match="must be true or false"):
+        es.coverage(frame.assign(day=pd.Timestamp("2026-01-01")), by=None, found="day")
+
+
 def test_what_was_wasted_is_counted_once(store: es.EnrichmentStore):
     """What was bought again and for nothing too is wasted once; pending is no waste yet; what is not paid for was not bought."""
     paid = {"creditTransactionId": "paid"}
@@ -360,6 +413,8 @@ def test_without_transactions_all_records_count(store: es.EnrichmentStore):
     store.load([record(0), record(1)])
     report = es.waste(store)
     assert report.headline.startswith("0 of 2 purchases wasted (0.0 %): ")
+    assert "spent" not in report.frame
+    assert "credits" not in repr(report)
     assert "credits" not in f"{report.headline} {report.units}"
     assert report.frame["bought"].tolist() == [2]
     assert report.headline.endswith("(no record has a creditTransactionId, so all count as bought)")

@@ -975,16 +975,20 @@ def test_a_replaced_store_that_others_in_the_process_read_is_never_kept_silently
         until(lambda: version(base) == "v1", 5)
 
 
-def test_a_store_replaced_in_the_middle_of_a_lookup_is_served(tmp_path: Path):
+def test_a_store_replaced_in_the_middle_of_a_lookup_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A lookup under way when the file is replaced ends well, and does not keep the new file from being served after it."""
+    monkeypatch.setattr(server, "WATCH", 0.002)
     replace(path := tmp_path / "leads.duckdb", "v0")
     with Gated(path, read_only=True) as store, serving(store, tmp_path) as base, ThreadPoolExecutor(1) as pool:
         try:
             store.gate.clear()
             answer = pool.submit(version, base)
             until(lambda: store.lookups)
+            look, looks = store.replaced, []
+            monkeypatch.setattr(store, "replaced", lambda: looks.append(1) or look())
             replace(path, "v1")
-            time.sleep(1.5)  # the server sees the new file within this time, and nothing says that it did
+            before = len(looks)
+            until(lambda: len(looks) > before)  # the server looks at the new file
         finally:
             store.gate.set()
         assert answer.result() in ("v0", "v1")

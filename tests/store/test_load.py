@@ -16,6 +16,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.schema import SCHEMA, snake
+from tests.support.cases import crossed
 from tests.support.factory import NOW, ORG, record, task, uid
 
 RECORDS = [
@@ -343,8 +344,7 @@ def test_the_csv_of_spreadsheets_is_read(tmp_path: Path, store: es.EnrichmentSto
     assert store.lookup([task(0), task(5)], columns="error", now=NOW)["error"].tolist() == ["one\ntwo", "one\r\ntwo"]
 
 
-@pytest.mark.parametrize("ending", ["csv", "ndjson", "json"])
-@pytest.mark.parametrize("compression", ["gz", "zst"])
+@pytest.mark.parametrize(("ending", "compression"), crossed(["csv", "ndjson", "json"], ["gz", "zst"]))
 def test_a_compressed_file_that_is_cut_off_is_never_read_in_part(
     tmp_path: Path, store: es.EnrichmentStore, ending: str, compression: str
 ):
@@ -473,9 +473,10 @@ def _renamed(given: dict[str, Any], **names: str) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in given.items()}
 
 
-@pytest.mark.parametrize("spelled", SPELLINGS)
 @pytest.mark.parametrize(
-    "kind", [list, pd.DataFrame, pl.DataFrame, pa.Table.from_pylist], ids=lambda kind: kind.__name__
+    ("spelled", "kind"),
+    crossed(SPELLINGS, [list, pd.DataFrame, pl.DataFrame, pa.Table.from_pylist]),
+    ids=lambda one: getattr(one, "__name__", None),
 )
 def test_names_are_folded_in_every_kind_of_frame(kind: Any, spelled: str, store: es.EnrichmentStore):
     """Records whose organization is spelled in two ways in one input each keep theirs, and no value is lost."""

@@ -25,7 +25,7 @@ from enrichstatus import frames
 from enrichstatus.files import write as writing
 from enrichstatus.schema import PANDAS_TYPES
 from enrichstatus.sources.store import lookup_files as streaming
-from tests.support.cases import cases
+from tests.support.cases import cases, crossed
 from tests.support.factory import NOW, ORG, record, task, uid
 
 ROOT = Path(__file__).parents[2]
@@ -69,9 +69,15 @@ def read(path: Any) -> pd.DataFrame:
 
 
 @pytest.mark.usefixtures("small_pieces")
-@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "json", "ndjson"])
-@pytest.mark.parametrize("how", ["left", "inner"])
-@pytest.mark.parametrize("columns", [("status", "dataFound"), "all", ("reason", "expiresIn")], ids=str)
+@pytest.mark.parametrize(
+    ("ending", "how", "columns"),
+    crossed(
+        ["csv", "tsv", "parquet", "json", "ndjson"],
+        ["left", "inner"],
+        [("status", "dataFound"), "all", ("reason", "expiresIn")],
+    ),
+    ids=str,
+)
 def test_the_files_are_what_a_lookup_gives(
     source: es.EnrichmentStore, tmp_path: Path, ending: str, how: Any, columns: Any
 ):

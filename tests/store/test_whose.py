@@ -66,7 +66,7 @@ def written(records: Records, folder: Path) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=cases(3, 100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=cases(2, 100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(spelled())
 def test_every_format_gives_the_same_store_and_nobody_sees_anothers_records(given_records: tuple[Records, list[str]]):
     """Each organization finds its records and no other's, whoever opened the store, from every format, loaded or scanned."""

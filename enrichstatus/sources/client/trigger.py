@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
@@ -33,8 +36,6 @@ _TRIGGER = Request(TRIGGER_PATH, accepted=(200, 201, 202), repeated=False)
 _REFUSED = (400, 401, 402, 403)
 #: Requests of a dry run that are shown, and the entities of each.
 _SHOWN, _IDS = 3, 2
-#: Seconds between looks whether Ctrl-C has come.
-_GLANCE = 0.2
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -48,7 +49,7 @@ class TriggerReport:
     left : pandas.DataFrame
         Those that were not requested: all, in a dry run.
     in_flight : pandas.DataFrame
-        Those that another call has leased or bought meanwhile, or of which there was no record in the answer.
+        Those that another call has leased or bought meanwhile, and those without a record in the answer.
     credits : float
         What those bought cost, by the prices of the plan; in a dry run what all would.
     requests : list of dict
@@ -127,14 +128,16 @@ def trigger(
                 f"Of {changed:,} of the {purchases.num_rows:,} tasks to buy something else is recorded than when they were planned. "
                 "Nothing was bought. Plan again."
             )
-        run = _Run(client, leases, purchases, now)
+        run = _Run(client, leases, purchases, most, now)
         with Progress.drawn("triggering", shown=progress, tasks=purchases.num_rows) as drawn:
             try:
-                return run.buy(balance, drawn)
+                with run.holding_interrupts():
+                    return run.buy(balance, drawn)
             except TriggerInterrupted:
                 raise
             except KeyboardInterrupt as interrupt:
-                raise TriggerInterrupted(f"interrupted: {run.report()}.", run.report()) from interrupt
+                text = f"interrupted, perhaps while a request was under way, which the next trigger looks up first: {run.report()}."
+                raise TriggerInterrupted(text, run.report()) from interrupt
 
 
 def _check(plan: Any, most: float, quote: Any) -> None:
@@ -182,14 +185,34 @@ def _recover(client: EnrichmentClient, leases: Any, moment: datetime, patience: 
 class _Run:
     """The requests of one call, and what became of them."""
 
-    def __init__(self, client: EnrichmentClient, leases: Any, purchases: pa.Table, now: Instant):
-        self._client, self._leases, self._purchases, self._now = client, leases, purchases, now
+    def __init__(self, client: EnrichmentClient, leases: Any, purchases: pa.Table, most: float, now: Instant):
+        self._client, self._leases, self._purchases, self._most, self._now = client, leases, purchases, most, now
         self._bought: list[pa.Table] = []
         self._flying: list[pa.Table] = []
         self._sent: list[dict[str, Any]] = []
         self._interrupted = False
 
+    @contextmanager
+    def holding_interrupts(self) -> Iterator[None]:
+        """Hold Ctrl-C back until no request is under way; only a second one is obeyed at once."""
+        before = signal.getsignal(signal.SIGINT)  # Python's own, or that of Spark, asyncio, …
+        if threading.current_thread() is not threading.main_thread() or not callable(before):
+            yield  # Ctrl-C does not come here
+            return
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            if self._interrupted:
+                before(number, frame)
+            self._interrupted = True
+
+        signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
     def buy(self, balance: float | None, drawn: Progress) -> TriggerReport:
+        first = balance
         for batch in self._purchases["batch"].unique():
             wanted = self._purchases.filter(pc.equal(self._purchases["batch"], batch))
             if self._interrupted:
@@ -199,28 +222,34 @@ class _Run:
             price = pc.sum(wanted["cost"]).as_py()
             if balance is not None and price > balance:
                 self._stop(f"The balance is {number(balance)}, and the next request costs {number(price)}")
-            taken = self._leases.take(wanted, _moment(self._client, self._now))
-            self._flying.append(_without(wanted, taken))
-            if taken.num_rows:
-                self._request(taken)
+            if first is not None and balance is not None and first - balance + price > self._most:
+                self._stop(
+                    f"The balance fell by {number(first - balance)}, where {number(self.report().credits)} were to be spent, and the next "
+                    f"request costs {number(price)}: together more than the limit of {number(self._most)}. Either the service charges "
+                    "other prices than the plan has, or somebody else buys at the same time"
+                )
+            leased = self._leases.take(wanted, _moment(self._client, self._now))
+            self._flying.append(_without(wanted, leased))
+            if leased.num_rows:
+                self._request(leased)
             drawn.add(wanted.num_rows)
         return self.report()
 
-    def _request(self, taken: pa.Table) -> None:
-        """Send one request, once; what it was answered with takes the place of the leases."""
-        body = {"personIds": taken["entityId"].to_pylist(), "field": taken["field"][0].as_py()}
+    def _request(self, leased: pa.Table) -> None:
+        """Send one request, once; its records replace the leases."""
+        body = {"personIds": leased["entityId"].to_pylist(), "field": leased["field"][0].as_py()}
 
         def read(content: bytes) -> pa.Table:
             return replies.table(replies.parse(content), self._client._statuses)
 
         self._sent.append(body)
-        self._flying.append(taken)
+        self._flying.append(leased)
         try:
-            records = self._waiting(lambda: self._client._request_one(json.dumps(body), read, _TRIGGER))
+            records = self._client._request_one(json.dumps(body), read, _TRIGGER)
         except EnrichStatusError as error:
             if getattr(error, "http_status", None) in _REFUSED:
                 self._flying.pop()
-                self._leases.refused(taken)
+                self._leases.refused(leased)
                 self._stop(f"The service refused a request: {error}", error)
             self._stop(
                 f"A request was not answered: {str(error).removesuffix('.')}. Whether it has bought is not known, so it is not "
@@ -228,35 +257,8 @@ class _Run:
                 error,
             )
         self._keeping(lambda: _refuse_strangers(records, self._leases.org_id))
-        self._flying[-1] = self._keeping(lambda: self._leases.answered(records, taken))
-        self._bought.append(_without(taken, self._flying[-1]))
-
-    def _waiting(self, work: Callable[[], T]) -> T:
-        """Do something to its end, Ctrl-C or not: only a second one leaves it alone."""
-        done: list[T] = []
-        failed: list[BaseException] = []
-        over = threading.Event()  # Thread.join will not do: in Python 3.11 Ctrl-C makes it return early
-
-        def run() -> None:
-            try:
-                done.append(work())
-            except BaseException as error:
-                failed.append(error)
-            finally:
-                over.set()
-
-        threading.Thread(target=run, daemon=True, name="enrichstatus-trigger").start()
-        while not over.is_set():
-            try:
-                over.wait(_GLANCE)
-            except KeyboardInterrupt:
-                if self._interrupted:
-                    text = f"interrupted while a request was under way, which the next trigger looks up first: {self.report()}."
-                    raise TriggerInterrupted(text, self.report()) from None
-                self._interrupted = True
-        for error in failed:
-            raise error
-        return done[0]
+        self._flying[-1] = self._keeping(lambda: self._leases.answered(records, leased))
+        self._bought.append(_without(leased, self._flying[-1]))
 
     def _keeping(self, work: Callable[[], T]) -> T:
         """Do something whose failure must not hide what was bought."""

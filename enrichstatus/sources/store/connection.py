@@ -62,7 +62,9 @@ class Database:
         try:
             with file.cursor() as con:
                 snapshot = Snapshot(con, fields) if self._preload else None
-                if whole and not self._preload:
+                if self._preload:
+                    file.forget(con)
+                elif whole:
                     con.execute("select bit_xor(hash(enrichments)) from enrichments").fetchall()
         except duckdb.Error as error:
             self._leave(file)

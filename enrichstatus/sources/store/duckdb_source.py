@@ -137,8 +137,8 @@ class Embedded(Database, ABC):
 
             def at_once(given: pa.Table, names: tuple[str, ...]) -> pa.Table | None:
                 nonlocal answered
-                whose = question["orgId"][0].as_py()
-                table = snapshot.answers(given, names, whose, self._limits, now) if snapshot else None
+                whose, moment = question["orgId"][0].as_py(), question["now"][0].as_py()
+                table = snapshot.answers(given, names, whose, self._limits, moment) if snapshot else None
                 answered = table.num_rows if table else 0
                 return table
 
@@ -335,21 +335,8 @@ class Embedded(Database, ABC):
     def query_at_once(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> bytes | None:
         """Answer the contract's request as JSON where that takes a millisecond: for a server, which would not wait for longer.
 
-        Parameters
-        ----------
-        body, org_id, now
-            As for `query`.
-
-        Returns
-        -------
-        bytes or None
-            The JSON of what `query` gives; None for a body that breaks the contract, or writes a UUID in an unusual way, and of a store
-            without ``preload=True``: `query` answers that.
-
-        Raises
-        ------
-        StoreError
-            The store is closed, or its file cannot be read.
+        Arguments and errors are those of `query`. It gives None for a body that breaks the contract, or that writes a UUID in an unusual
+        way, and without ``preload=True``: `query` answers these.
         """
         snapshot = self._snapshot
         if snapshot is None:
@@ -376,10 +363,10 @@ class Embedded(Database, ABC):
                 self._known.add(self.org_id)
             return self._holds(con)
 
-    def holds(self, fields: Sequence[str]) -> bool:
-        """Say whether the organization has a record of one of the fields."""
+    def holds(self, fields: Sequence[str] = (), entity_type: str | None = None) -> bool:
+        """Say whether the organization has a record, of one of some fields and of a type of entity if these are given."""
         with self._cursor() as con:
-            return self._holds(con, self.org_id, fields)
+            return self._holds(con, self.org_id, fields, entity_type)
 
     def _strangers(self, con: duckdb.DuckDBPyConnection, org_id: str) -> str:
         """Say that there are records, but none of the organization; nothing where that is not so."""
@@ -391,8 +378,14 @@ class Embedded(Database, ABC):
         return no_records_of(org_id)
 
     @abstractmethod
-    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None, fields: Sequence[str] = ()) -> bool:
-        """Whether there is a record, of an organization or of any, of some fields or of any."""
+    def _holds(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        org_id: str | None = None,
+        fields: Sequence[str] = (),
+        entity_type: str | None = None,
+    ) -> bool:
+        """Whether there is a record, of an organization or of any, of some fields or of any, of a type of entity or of any."""
 
     def _read_files(self) -> Sequence[str]:
         """Name the files that the records lie in, beside a store's own."""

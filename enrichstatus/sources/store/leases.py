@@ -1,4 +1,4 @@
-"""What a trigger has requested and nobody has answered yet: keys that are leased, so that none is bought twice.
+"""What a trigger has requested, and has no answer yet: keys that are leased, so that none is bought twice.
 
 A lease is written before its request is sent, in one transaction with the look at what is recorded, and it is deleted in one
 transaction with the answer's records. What remains after a crash shows what may have been bought.
@@ -32,7 +32,7 @@ _lock = threading.Lock()
 
 
 class Leases:
-    """The leases of a store, as one call of `EnrichmentClient.trigger` takes and returns them, for the store's organization."""
+    """The leases of a store, as one call of `EnrichmentClient.trigger` makes and ends them, for the store's organization."""
 
     def __init__(self, store: EnrichmentStore):
         if store.read_only:
@@ -70,13 +70,13 @@ class Leases:
                 con.execute(_TAKEN_SQL, {"org": self.org_id})
                 values = {"org": self.org_id, "request": self._request, "at": at.isoformat()}
                 con.execute(_LEASE_SQL, values)
-                taken = con.sql("select position from taken").to_arrow_table()
+                leased = con.sql("select position from leased").to_arrow_table()
                 con.commit()
             except BaseException:
                 with suppress(duckdb.Error):
                     con.rollback()
                 raise
-        return purchases.filter(pc.is_in(purchases["position"], taken["position"].combine_chunks()))
+        return purchases.filter(pc.is_in(purchases["position"], leased["position"].combine_chunks()))
 
     def lost(self) -> pa.Table:
         """Give the leases of calls that are over: what became of their requests is not known."""
@@ -85,14 +85,14 @@ class Leases:
         held = self._store.leases()
         return held.filter(pc.invert(pc.is_in(held["request"], alive)))
 
-    def answered(self, records: Any, taken: pa.Table) -> pa.Table:
+    def answered(self, records: Any, leased: pa.Table) -> pa.Table:
         """Load what a request was answered with, and end the leases of what it has a record of; gives the others."""
-        ended = self._end(taken, records, "answered")
-        return taken.filter(pc.invert(pc.is_in(taken["entityId"], ended)))
+        ended = self._end(leased, records, "answered")
+        return leased.filter(pc.invert(pc.is_in(leased["entityId"], ended)))
 
-    def refused(self, taken: pa.Table) -> None:
+    def refused(self, leased: pa.Table) -> None:
         """End the leases of a request that has certainly bought nothing."""
-        self._end(taken, SCHEMA.empty_table(), "refused")
+        self._end(leased, SCHEMA.empty_table(), "refused")
 
     def looked_up(self, records: Any, lost: pa.Table, before: datetime) -> int:
         """Load what was looked up of lost leases, and end those that have a record made since, or that began before an instant.
@@ -173,7 +173,7 @@ state as (
 _CHANGED_SQL = f"{_STATE_SQL} select count(*) filter (where changed) from state"  # noqa: S608  of constants
 
 _TAKEN_SQL = f"""
-create temp table taken as
+create temp table leased as
 {_STATE_SQL}
 select keys.position, keys.entityId, keys.entityType, keys.field, keys.createdAt
 from keys
@@ -190,7 +190,7 @@ where not state.changed
 
 _LEASE_SQL = """
 insert into enrichment_leases
-select $org, entityId, entityType, field, $at::timestamptz, $request, createdAt from taken
+select $org, entityId, entityType, field, $at::timestamptz, $request, createdAt from leased
 """
 
 _END_SQL = """

@@ -243,7 +243,7 @@ def _check(
 
 
 def _until(reader: pa.RecordBatchReader) -> Callable[[int], pa.Table]:
-    """Give a function that takes from answers in order those of positions below a given one that were not taken yet."""
+    """Give a function that gives, piece by piece, the ordered answers of the positions below a given one."""
     rest = reader.schema.empty_table()
 
     def until(end: int) -> pa.Table:

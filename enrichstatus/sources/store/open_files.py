@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -111,6 +112,14 @@ class OpenFile:
             finally:
                 self.wrote()
                 self.writing.release()
+
+    def forget(self, con: duckdb.DuckDBPyConnection) -> None:
+        """Give back the memory that holds what was read, where only one store uses it."""
+        with self.limiting:
+            if not self.limited and len(self.users) == 1:
+                with suppress(duckdb.Error):  # it cannot be given back: a call under way needs it
+                    con.execute("set global memory_limit = '64MB'")
+                con.execute("reset global memory_limit")
 
     def wrote(self) -> None:
         """Note the file as it is after a call of this process has written to it."""

@@ -244,12 +244,17 @@ class Scan(Embedded):
                 f"The files of {self.path} were changed while they were read; look up again when they are written."
             )
 
-    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None, fields: Sequence[str] = ()) -> bool:
+    def _holds(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        org_id: str | None = None,
+        fields: Sequence[str] = (),
+        entity_type: str | None = None,
+    ) -> bool:
         if org_id is None:
             return any(this.rows for this in self._checked.values())
         self._versions(con, org_id)
-        text = "select exists(from records where len($fields) = 0 or list_contains($fields::varchar[], field::varchar))"
-        return bool(con.execute(text, {"fields": list(fields)}).fetchall()[0][0])
+        return bool(con.execute(_HOLDS_SQL, {"fields": list(fields), "type": entity_type}).fetchall()[0][0])
 
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         self._versions(con, org_id)
@@ -261,11 +266,11 @@ class Scan(Embedded):
             with super()._cursor() as con:
                 yield con
         except StoreError as error:
-            told = re.search(r"enrichstatus: (.*)", str(error))
-            if told is None:
+            found = re.search(r"enrichstatus: (.*)", str(error))
+            if found is None:
                 raise
             raise ValidationError(
-                f"{told[1].rstrip('.')}. Fix it.", instead=("errors", "reject", "leave such records out")
+                f"{found[1].rstrip('.')}. Fix it.", instead=("errors", "reject", "leave such records out")
             ) from error
 
 
@@ -346,3 +351,10 @@ _DISTINCT_SQL = f"""
 with versions as (select *, null as storedAt from records)
 select * exclude (storedAt, rank) from ({NEWEST_VERSION_SQL}) where rank = 1
 """  # noqa: S608  of a constant
+_HOLDS_SQL = """
+select exists(
+    from records
+    where (len($fields) = 0 or list_contains($fields::varchar[], field::varchar))
+        and entityType = coalesce($type::enrichment_entity_type, entityType)
+)
+"""

@@ -206,7 +206,7 @@ class EnrichmentStore(Embedded):
     ) -> Scan:
         """Look up records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
 
-        Files in folders by organization (``orgId=org_1/``) are read for that organization alone. Records are taken as they lie: of
+        Files in folders by organization (``orgId=org_1/``) are read for that organization alone. Records are read as they lie: of
         several versions of one the newest wins, as in a store, unless its ``createdAt`` or its key has changed.
 
         Parameters
@@ -225,7 +225,7 @@ class EnrichmentStore(Embedded):
         statuses : mapping, optional
             As for a store.
         errors : {"raise", "reject"}
-            What bad records of the asking organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
+            What bad records of the organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
         epoch : {"s", "ms", "us"}, optional
             The unit of instants that are numbers, as for `load`.
 
@@ -275,8 +275,15 @@ class EnrichmentStore(Embedded):
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         return con.sql("from enrichments where orgId = $org_id", params={"org_id": org_id})
 
-    def _holds(self, con: duckdb.DuckDBPyConnection, org_id: str | None = None, fields: Sequence[str] = ()) -> bool:
-        return bool(con.execute(_HOLDS_SQL, {"org_id": org_id, "fields": list(fields)}).fetchall()[0][0])
+    def _holds(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        org_id: str | None = None,
+        fields: Sequence[str] = (),
+        entity_type: str | None = None,
+    ) -> bool:
+        values = {"org_id": org_id, "fields": list(fields), "type": entity_type}
+        return bool(con.execute(_HOLDS_SQL, values).fetchall()[0][0])
 
     def _counts(self) -> pd.DataFrame:
         """Records by organization, field and status as recorded; only its own for a store opened for an organization."""
@@ -341,7 +348,9 @@ def _field_by_status(counts: pd.DataFrame) -> pd.DataFrame:
 _HOLDS_SQL = """
 select exists(
     from enrichments
-    where orgId = coalesce($org_id, orgId) and (len($fields) = 0 or list_contains($fields::varchar[], field::varchar))
+    where orgId = coalesce($org_id, orgId)
+        and (len($fields) = 0 or list_contains($fields::varchar[], field::varchar))
+        and entityType = coalesce($type::enrichment_entity_type, entityType)
 )
 """
 _COUNTS_SQL = """

@@ -50,6 +50,8 @@ class Files(NamedTuple):
     span: tuple[int, int]
     #: sorted: the upper bits are those of a key's digest, the lower ones the place of its row
     directory: Numbers
+    #: where the digests of each value of their first bits begin in the directory, and where the last ones end
+    starts: npt.NDArray[np.uint32]
     organizations: dict[str, int]
     statuses: list[str]
     #: what the digests are made with, in secret: nobody can make keys that meet
@@ -57,7 +59,7 @@ class Files(NamedTuple):
 
 
 def digests(high: Numbers, low: Numbers, whose: npt.NDArray[np.uint32], factors: Numbers) -> Numbers:
-    """Give a digest of each key; they can be the same for two keys, which the whole keys then tell apart."""
+    """Give a digest of each key; they can be the same for two keys, which the whole keys then distinguish."""
     mixed = high * factors[0] + low * factors[1] + whose.astype(np.uint64) * factors[2]
     found: Numbers = (mixed ^ (mixed >> np.uint64(29))) * factors[3]
     return found
@@ -66,6 +68,11 @@ def digests(high: Numbers, low: Numbers, whose: npt.NDArray[np.uint32], factors:
 def place_bits(count: int) -> np.uint64:
     """Say how many bits of an entry of the directory are the place of a row."""
     return np.uint64(max(count - 1, 1).bit_length())
+
+
+def bucket_bits(count: int) -> np.uint64:
+    """Say of how many first bits of a digest `Files.starts` has the values: about one digest for each."""
+    return np.uint64(max(count.bit_length() - 1, 1))
 
 
 def write(con: duckdb.DuckDBPyConnection, kinds: int) -> Files:
@@ -100,12 +107,19 @@ def write(con: duckdb.DuckDBPyConnection, kinds: int) -> Files:
         index |= places
         index.sort()
         file.write(index.data)
+        buckets = bucket_bits(len(index))
+        index >>= np.uint64(64) - buckets
+        counts = np.bincount(index.view(np.int64), minlength=1 << int(buckets))
+        file.write(np.concatenate([[0], counts.cumsum()]).astype(np.uint32).data)
+        count = len(index)
+        del index, counts
         tails.write(b"\n")  # nothing cannot be mapped
         mapped = _mapped(file)
         return Files(
-            rows=np.frombuffer(mapped, ROW, len(index) + 1),
+            rows=np.frombuffer(mapped, ROW, count + 1),
             tails=_mapped(tails),
-            directory=np.frombuffer(mapped, np.uint64, len(index), (len(index) + 1) * ROW.itemsize),
+            directory=np.frombuffer(mapped, np.uint64, count, (count + 1) * ROW.itemsize),
+            starts=np.frombuffer(mapped, np.uint32, -1, (count + 1) * ROW.itemsize + count * 8),
             organizations=organizations,
             statuses=statuses,
             span=con.execute(_SPAN_SQL).fetchall()[0],

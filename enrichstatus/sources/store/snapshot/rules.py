@@ -154,10 +154,10 @@ class Statuses:
         return flags
 
     def timed_out(
-        self, said: npt.NDArray[np.uint32], created: npt.NDArray[np.int64], field: Codes, asked: Question
+        self, said: npt.NDArray[np.uint32], created: npt.NDArray[np.int64], field: Codes, question: Question
     ) -> Flags:
         """Rule 4: a record that is pending, and older than the maximum processing time (strictly), has timed out."""
-        flags: Flags = self._pending[said] & (created < asked.since[field])
+        flags: Flags = self._pending[said] & (created < question.since[field])
         return flags
 
     def codes(self, said: npt.NDArray[np.uint32], timed_out: Flags) -> Codes:

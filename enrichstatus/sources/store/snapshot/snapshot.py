@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.schema import COLUMNS, ENTITY_TYPES, EXPLANATION, SCHEMA
-from enrichstatus.sources.store.snapshot.layout import FOUND, NEVER, digests, place_bits, write
+from enrichstatus.sources.store.snapshot.layout import FOUND, NEVER, bucket_bits, digests, place_bits, write
 from enrichstatus.sources.store.snapshot.rules import REASONS, Codes, Flags, Keys, Question, Statuses, Vocabulary
 from enrichstatus.sources.store.snapshot.wire import Instants, Wire, texts, uuids
 
@@ -42,6 +42,7 @@ class Snapshot:
         self._statuses = Statuses(self._files.statuses)
         self._wire = Wire(self._vocabulary.kinds, self._statuses.words, Instants(*self._files.span))
         self._bits = place_bits(len(self._files.directory))
+        self._after_bucket = np.uint64(64) - bucket_bits(len(self._files.directory))
         self._mask = (np.uint64(1) << self._bits) - np.uint64(1)
 
     def __len__(self) -> int:
@@ -53,66 +54,64 @@ class Snapshot:
         """Answer the keys of a frame with some columns; None where that is for the database."""
         if not _COLUMNS.issuperset(names):
             return None
-        keys, asked = self._vocabulary.keys_of_table(tasks), Question.of(org_id, limits, now)
-        if keys is None or asked is None:
+        keys, question = self._vocabulary.keys_of_table(tasks), Question.of(org_id, limits, now)
+        if keys is None or question is None:
             return None
-        found = self._find(keys, asked.org_id)
-        return pa.table({"position": found.position, **self._columns(found.rows, asked, names)})
+        found = self._find(keys, question.org_id)
+        return pa.table({"position": found.position, **self._columns(found.rows, question, names)})
 
     def objects(self, body: Any, org_id: str | None, limits: Limits, now: Instant) -> bytes | None:
         """Answer a request of the contract, as JSON; None where that is for the database."""
-        keys, asked = self._vocabulary.keys_of_body(body), Question.of(org_id, limits, now)
-        if keys is None or asked is None:
+        keys, question = self._vocabulary.keys_of_body(body), Question.of(org_id, limits, now)
+        if keys is None or question is None:
             return None
-        found = self._find(keys, asked.org_id)
+        found = self._find(keys, question.org_id)
         if not len(found.place):
             return b"[]"
         # a task that comes twice has one object, where it stood first
         first = np.sort(np.unique(found.place, return_index=True)[1])
         place, rows = found.place[first], found.rows.take(first)
         kinds = rows["whose"].astype(np.int64) % self._kinds
-        statuses = self._statuses.codes(rows["said"], self._timed_out(rows, kinds, asked))
+        statuses = self._statuses.codes(rows["said"], self._timed_out(rows, kinds, question))
         begins, ends = rows["tail"], self._files.rows["tail"][place + 1]
         tails = map(self._files.tails.__getitem__, map(slice, begins.tolist(), ends.tolist()))
         return self._wire.write(rows, kinds, statuses, tails)
 
     def _find(self, keys: Keys, org_id: str) -> _Found:
         """Find the row of each key of an organization."""
-        code, index, rows = self._files.organizations.get(org_id), self._files.directory, self._files.rows
-        place = np.full(len(keys.high), -1)
-        found = np.empty(len(place) if code is not None else 0, rows.dtype)
-        if code is not None and len(index):
-            whose = (keys.kind + code * self._kinds).astype(np.uint32)
-            wanted = digests(keys.high, keys.low, whose, self._files.factors) >> self._bits
-            at = np.searchsorted(index, wanted << self._bits)
-            left = np.arange(len(at))
-            while True:
-                entries = index[np.minimum(at[left], len(index) - 1)]
-                same = (entries >> self._bits == wanted[left]) & (at[left] < len(index))
-                left, candidates = left[same], (entries[same] & self._mask).astype(np.int64)
-                if not len(left):
-                    break
-                there = rows.take(candidates)
-                # the whole key: another one, of whatever organization, can have the same digest
-                match = there["high"] == keys.high[left]
-                match &= there["low"] == keys.low[left]
-                match &= there["whose"] == whose[left]
-                place[left[match]] = candidates[match]
-                found[left[match]] = there[match]
-                left = left[~match]
-                at[left] += 1
-        position = np.flatnonzero(place >= 0)
-        return _Found(position, place[position], found.take(position))
+        files = self._files
+        code = files.organizations.get(org_id)
+        if code is None:
+            keys, code = Keys(keys.high[:0], keys.low[:0], keys.kind[:0]), 0
+        whose = (keys.kind + code * self._kinds).astype(np.uint32)
+        wanted = digests(keys.high, keys.low, whose, files.factors)
+        bucket = (wanted >> self._after_bucket).astype(np.int64)
+        first = files.starts.take(bucket).astype(np.int64)
+        count = files.starts.take(bucket + 1).astype(np.int64) - first
+        # each task with each entry of the directory that begins like its digest: with 1 or 2, as a rule
+        task = np.repeat(np.arange(len(count)), count)
+        at = np.arange(len(task)) + np.repeat(first - (count.cumsum() - count), count)
+        entries = files.directory.take(at)
+        same = entries >> self._bits == wanted.take(task) >> self._bits
+        task, place = task[same], (entries[same] & self._mask).astype(np.int64)
+        rows = files.rows.take(place)
+        # the whole key: another one, of whatever organization, can have the same digest
+        match = rows["high"] == keys.high.take(task)
+        match &= rows["low"] == keys.low.take(task)
+        match &= rows["whose"] == whose.take(task)
+        if match.all():
+            return _Found(task, place, rows)
+        return _Found(task[match], place[match], rows[match])
 
-    def _timed_out(self, rows: npt.NDArray[np.void], kind: Codes, asked: Question) -> Flags:
-        return self._statuses.timed_out(rows["said"], rows["created"], kind % len(self._vocabulary.fields), asked)
+    def _timed_out(self, rows: npt.NDArray[np.void], kind: Codes, question: Question) -> Flags:
+        return self._statuses.timed_out(rows["said"], rows["created"], kind % len(self._vocabulary.fields), question)
 
-    def _columns(self, rows: npt.NDArray[np.void], asked: Question, names: Sequence[str]) -> dict[str, pa.Array]:
+    def _columns(self, rows: npt.NDArray[np.void], question: Question, names: Sequence[str]) -> dict[str, pa.Array]:
         kind = rows["whose"].astype(np.int64) % self._kinds
         field, said = kind % len(self._vocabulary.fields), rows["said"]
-        timed_out = self._timed_out(rows, kind, asked)
+        timed_out = self._timed_out(rows, kind, question)
         # as DuckDB divides
-        age = (asked.now - rows["created"]) / 1e6
+        age = (question.now - rows["created"]) / 1e6
         columns: dict[str, Callable[[], pa.Array]] = {
             "id": lambda: texts(uuids(rows["idHigh"], rows["idLow"])),
             "createdAt": lambda: _instants(rows)[0],
@@ -122,11 +121,11 @@ class Snapshot:
             "field": lambda: _words(field, self._vocabulary.fields),
             "status": lambda: _words(self._statuses.codes(said, timed_out), self._statuses.words),
             "dataFound": lambda: pa.array(FOUND).take(pa.array(said % len(FOUND))),
-            "orgId": lambda: pa.repeat(pa.scalar(asked.org_id), len(rows)),
+            "orgId": lambda: pa.repeat(pa.scalar(question.org_id), len(rows)),
             "reason": lambda: _words(self._statuses.reasons(said, timed_out), REASONS),
             "age": lambda: pa.array(age),
             "expiresIn": lambda: pa.array(
-                np.maximum(asked.maximum[field] - age, 0), mask=~self._statuses.pending(said)
+                np.maximum(question.maximum[field] - age, 0), mask=~self._statuses.pending(said)
             ),
         }
         return {name: columns[name]() for name in names}
