@@ -304,6 +304,10 @@ def _unchanged(answer: pa.Table) -> pa.Table:
     return answer
 
 
+#: Types of which Arrow cannot take rows, and those that say the same.
+_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+
+
 class _Arrow:
     def __init__(
         self,
@@ -330,15 +334,15 @@ class _Arrow:
 
     def arrow(self, names: Sequence[str]) -> pa.Table:
         table = as_text(self.table.select(names))
-        views = [pa.types.is_string_view(kind) for kind in table.schema.types]  # of which Arrow cannot take rows
-        fields = zip(table.schema, views, strict=True)
-        return table.cast(pa.schema([field.with_type(pa.string()) if view else field for field, view in fields]))
+        return table.cast(pa.schema([field.with_type(_VIEWS.get(field.type, field.type)) for field in table.schema]))
 
     def _of(self, table: pa.Table) -> _Arrow:
         return _Arrow(table, self.restore, caseless=self.caseless, objects=self.objects, twice=self.twice)
 
     def take(self, rows: Rows) -> _Arrow:
-        return self._of(self.table.take(rows))
+        schema = self.table.schema
+        plain = pa.schema([field.with_type(_VIEWS.get(field.type, field.type)) for field in schema])
+        return self._of(self.table.cast(plain).take(rows).cast(schema) if plain != schema else self.table.take(rows))
 
     def repeat(self, times: int) -> _Arrow:
         return self.take(_each(self, times))
