@@ -65,13 +65,13 @@ def objects(records: pa.Table) -> list[dict[str, Any]]:
     return found
 
 
-def query(find: Callable[[pa.Table], pa.Table], body: Any) -> list[dict[str, Any]]:
+def query(find: Callable[..., pa.Table], body: Any) -> list[dict[str, Any]]:
     """Answer a request's body.
 
-    `find` looks up tasks and gives, in their order, the rows that have a record, its columns under `PREFIX`.
+    `find` looks up tasks, with the options of a lookup.
     """
     try:
-        found = find(tasks_of(body))
+        found = find(tasks_of(body), columns=COLUMNS, how="inner", errors="raise", prefix=PREFIX)
     except ValidationError as error:
         if error.problems is None:
             raise

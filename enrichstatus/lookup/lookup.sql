@@ -77,6 +77,7 @@ select
     stated.entityId,
     stated.entityType,
     stated.field,
+    -- rule 4: what has been pending for longer than its maximum processing time is reported as a timeout
     case when stated.reason = 'timed_out_here' then 'timeout' else stated.status end as status,
     stated.error,
     -- rule 5: nothing is known of the data while the record itself is pending

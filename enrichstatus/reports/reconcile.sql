@@ -35,8 +35,7 @@ joined as (
         coalesce(charges.createdAt, recorded.createdAt) as createdAt,
         recorded.sharing is not null as isRecorded,
         charges.credits is not null as isCharged,
-        recorded.outcome not in ('data', 'pending')
-        and not (recorded.outcome = 'timed_out_there' and recorded.dataFound is true) as nothing,
+        recorded.nothing,
         charges.refunded > 0 and charges.credits <= 0 as isRefunded,
         -- what is charged beyond one charge for each record; several records may share a transaction
         greatest(charges.credits - charges.dearest * coalesce(recorded.sharing, 1), 0) as excess,

@@ -1,28 +1,19 @@
 -- What bought records brought, by segment.
 --   states (what states.sql gives, with entityId, entityType, id, dataFound and the price of the field)
 --   $failed are the outcomes after which a task is bought again
-with brought as (
+with bought as (
     select
         states.*,
-        -- a service may find data after it has given up
-        states.outcome = 'data' or (states.outcome = 'timed_out_there' and states.dataFound is true) as data,
-        not states.pending and not data as nothing
-    from states
-),
-
-bought as (
-    select
-        brought.*,
         row_number() over purchases > 1 as repeated,
         -- what was bought after a failure or a timeout that brought nothing had to be bought again
         coalesce(
-            lag(brought.nothing and list_contains($failed, brought.outcome)) over purchases, false
+            lag(states.nothing and list_contains($failed, states.outcome)) over purchases, false
         ) as retried,
         repeated and not retried as again
-    from brought
+    from states
     window purchases as (
-        partition by brought.entityId, brought.entityType, brought.field
-        order by brought.createdAt nulls last, brought.updatedAt nulls last, brought.id
+        partition by states.entityId, states.entityType, states.field
+        order by states.createdAt nulls last, states.updatedAt nulls last, states.id
     )
 )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from enrichstatus.lookup.contract import BATCH_SIZE, PATH, TRIGGER_PATH, TRIGGER_SIZE
+from enrichstatus.lookup.contract import BALANCE_PATH, BATCH_SIZE, LEDGER_PATH, PATH, TRIGGER_PATH, TRIGGER_SIZE
 from enrichstatus.schema import ENTITY_TYPES, FIELDS
 
 _EXAMPLE = "f81d4fae-7dec-11d0-a765-00a0c91e6bf6"
@@ -33,6 +33,24 @@ class Problem(Struct):
 
     code: Annotated[str, Meta(examples=["VALIDATION_ERROR"])]
     message: str
+
+
+class Balance(Struct):
+    """The credits that are left."""
+
+    balance: int
+    organizationId: str  # noqa: N815  the contract's own name
+
+
+class Charge(Struct):
+    """What one purchase was charged."""
+
+    creditTransactionId: Uuid  # noqa: N815  as records have it
+    credits: float
+    createdAt: Instant  # noqa: N815
+    entityId: Uuid  # noqa: N815
+    entityType: str  # noqa: N815
+    field: str
 
 
 class Error(Struct):
@@ -78,11 +96,13 @@ def types(fields: Sequence[str] = FIELDS) -> Types:
 
 def document(types: Types, *, triggers: bool = False) -> dict[str, Any]:
     """Describe the service in OpenAPI 3.1; one that is simulated can be triggered too."""
-    (request, answer, trigger, error), schemas = msgspec.json.schema_components(
-        (types.request, types.answer, types.trigger, Error), ref_template="#/components/schemas/{name}"
+    (request, answer, trigger, error, balance, charges), schemas = msgspec.json.schema_components(
+        (types.request, types.answer, types.trigger, Error, Balance, list[Charge]),
+        ref_template="#/components/schemas/{name}",
     )
     if not triggers:
-        del schemas["Trigger"]
+        for name in ("Trigger", "Balance", "Charge"):
+            del schemas[name]
     query = {
         "operationId": "queryEnrichments",
         "summary": "The status of up to 200 enrichment tasks",
@@ -95,13 +115,19 @@ def document(types: Types, *, triggers: bool = False) -> dict[str, Any]:
         "description": "One object for each distinct person; what is pending or has finished is not bought again.",
         **_with_body(trigger, "The records, new ones among them.", answer, error),
     }
+    begin["responses"]["402"] = {"description": "The credits do not suffice.", "content": _json(error)}
+    simulated = {
+        TRIGGER_PATH: {"post": begin},
+        BALANCE_PATH: {"get": _shown("balance", "The credits that are left", balance, error)},
+        LEDGER_PATH: {"get": _shown("ledger", "All charges, in order", charges, error)},
+    }
     plain = {"type": "object"}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Batch enrichment status", "version": version("enrichstatus")},
         "paths": {
             PATH: {"post": query},
-            **({TRIGGER_PATH: {"post": begin}} if triggers else {}),
+            **(simulated if triggers else {}),
             "/healthz": {
                 "get": {
                     "operationId": "health",
@@ -121,6 +147,20 @@ def document(types: Types, *, triggers: bool = False) -> dict[str, Any]:
             },
         },
         "components": {"schemas": schemas, "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _shown(operation: str, summary: str, answer: Any, error: Any) -> dict[str, Any]:
+    """Describe what is shown to the organization of a token."""
+    refusals = {"400": "The token has no organization.", "401": "There is no token, or a wrong one."}
+    return {
+        "operationId": operation,
+        "summary": summary,
+        "security": [{"bearer": []}],
+        "responses": {
+            "200": {"description": f"{summary}.", "content": _json(answer)},
+            **{status: {"description": text, "content": _json(error)} for status, text in refusals.items()},
+        },
     }
 
 

@@ -414,7 +414,7 @@ def test_without_transactions_all_records_count(store: es.EnrichmentStore):
     report = es.waste(store)
     assert report.headline.startswith("0 of 2 purchases wasted (0.0 %): ")
     assert "spent" not in report.frame
-    assert "credit" not in repr(report)
+    assert "credits" not in repr(report)
     assert "credits" not in f"{report.headline} {report.units}"
     assert report.frame["bought"].tolist() == [2]
     assert report.headline.endswith("(no record has a creditTransactionId, so all count as bought)")

@@ -145,7 +145,7 @@ def test_amounts_are_read_as_they_are_written(store: es.EnrichmentStore, expecte
     ids=str,
 )  # fmt: skip
 def test_a_bad_bill_is_refused(store: es.EnrichmentStore, bill: Any, options: dict[str, Any], message: str):
-    """What is no amount, no instant or no column is named with its row, and what would do."""
+    """What is not an amount, no instant or no column is named with its row, and what would do."""
     with pytest.raises(es.ValidationError, match=message):
         es.reconcile(store, bill, **options)
     with pytest.raises(es.ValidationError, match="The records themselves are needed"):

@@ -8,12 +8,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import requests
 
 import enrichstatus as es
+from enrichstatus.lookup.contract import BALANCE_PATH, LEDGER_PATH, TRIGGER_PATH
 from enrichstatus.schema import COLUMNS, ENTITY_TYPES, FIELDS
-from enrichstatus.server import create_app
+from enrichstatus.server import create_app, openapi
+from enrichstatus.simulation import SimulatedStore, create_simulated_app
 from tests.support.cases import cases
 from tests.support.factory import NOW, record
 from tests.support.serving import DOCUMENTED, MOMENT, ONE, PATH, TOKENS, running, write_tokens
@@ -150,3 +153,24 @@ def test_the_server_does_what_the_document_says(tmp_path: Path):
     assert any(status == 405 for _, status in met)
     assert app.records > 0
     assert not any(status >= 500 for _, _, status in app.answers)
+
+
+def test_a_simulated_service_documents_what_it_shows():
+    """Its trigger, balance and ledger stand in its document, with 402 and the token, and what it answers is what stands there; a real one has none."""
+    headers = {"Authorization": "Bearer a-token"}
+    with SimulatedStore(org_id="org_1", balance=11) as service, requests.Session() as session:
+        session.trust_env = False
+        with running(create_simulated_app(service, {"a-token": "org_1"})) as base:
+            document = session.get(base + "/openapi.json", timeout=20).json()
+            assert "402" in document["paths"][TRIGGER_PATH]["post"]["responses"]
+            service.trigger([DOCUMENTED], "phones")
+            for path, kind in ((BALANCE_PATH, openapi.Balance), (LEDGER_PATH, list[openapi.Charge])):
+                shown = document["paths"][path]["get"]
+                assert shown["security"]
+                assert session.get(base + path, timeout=20).status_code == 401
+                answer = session.get(base + path, headers=headers, timeout=20).content
+                read = msgspec.json.decode(answer, type=kind)
+                assert msgspec.json.decode(msgspec.json.encode(read)) == msgspec.json.decode(answer)
+    plain = openapi.document(openapi.types())
+    assert plain["paths"].keys() == {PATH, "/healthz", "/openapi.json"}
+    assert not {"Balance", "Charge", "Trigger"} & plain["components"]["schemas"].keys()

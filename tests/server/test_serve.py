@@ -144,11 +144,11 @@ def test_serve_and_token_say_what_is_wrong(
         (["serve", "--simulate", "--tasks", str(ROOT / "data" / "leads.csv")], "need the columns entityId"),
         (stored, "--tokens"),
         ([*stored, "--tokens", str(tmp_path / "none.toml")], "cannot be read"),
-        ([*stored, "--tokens", str(tmp_path / "broken.toml")], "no TOML"),
+        ([*stored, "--tokens", str(tmp_path / "broken.toml")], "is not TOML"),
         ([*stored, "--tokens", str(tmp_path / "wrong.toml")], "64 hexadecimal digits"),
         (["serve", "--store", str(tmp_path / "none.duckdb"), "--tokens", "x"], "no store"),
         (["token", "new", "--org", " ", "--tokens", str(tmp_path / "t.toml")], "name it"),
-        (["token", "new", "--org", "o", "--tokens", str(tmp_path / "broken.toml")], "no TOML"),
+        (["token", "new", "--org", "o", "--tokens", str(tmp_path / "broken.toml")], "is not TOML"),
         (["token", "new", "--org", "o", "--tokens", str(tmp_path / "nowhere" / "t.toml")], "cannot be written"),
         (["lookup", "x.csv", "--url", "http://example.com"], "everybody on the way"),
         (["lookup", "x.csv", "--url", "https://example.com", "--org", "o"], "--org goes with"),
@@ -455,7 +455,7 @@ def test_an_organization_that_is_no_text_is_refused(capsys: pytest.CaptureFixtur
     before = Path("tokens.toml").read_bytes()
     for tokens in ("tokens.toml", "t.toml"):
         code, _, err = run(capsys, "token", "new", "--org", "o\udcff", "--tokens", tokens)
-        assert (code, "no UTF-8" in err) == (2, True), err
+        assert (code, "are not UTF-8" in err) == (2, True), err
     assert Path("tokens.toml").read_bytes() == before
     assert not Path("t.toml").exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
@@ -25,10 +26,10 @@ from enrichstatus.lookup.arguments import (
     parse_options,
     parse_org,
 )
-from enrichstatus.lookup.contract import PREFIX, query
+from enrichstatus.lookup.contract import query
 from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of, refuse_clash
 from enrichstatus.lookup.tasks import COERCE, check, problems, task_names, task_tables
-from enrichstatus.schema import COLUMNS, FIELDS, KEY, STRAY, Epoch, listed, parse_statuses, record_names
+from enrichstatus.schema import FIELDS, KEY, STRAY, Epoch, listed, parse_statuses, record_names
 from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
 from enrichstatus.sources.spark.session import check_session, is_spark, numbered, running
 
@@ -202,8 +203,7 @@ class SparkEnrichmentStore:
             As for `lookup`.
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
-        options: dict[str, Any] = {"columns": COLUMNS, "how": "inner", "errors": "raise", "prefix": PREFIX}
-        return query(lambda tasks: self._look_up(tasks, question, **options), body)
+        return query(partial(self._look_up, question=question), body)
 
     def check_organization(self, *, new: bool = False) -> bool:
         """Say whether there is any record; all of them other organizations' is an error, unless ours is meant to be a `new` one."""

@@ -8,6 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -29,7 +30,7 @@ from enrichstatus.lookup.arguments import (
     parse_options,
     parse_org,
 )
-from enrichstatus.lookup.contract import PREFIX, query
+from enrichstatus.lookup.contract import query
 from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of
 from enrichstatus.lookup.requirements import check_required
 from enrichstatus.progress import Progress
@@ -65,12 +66,8 @@ class Embedded(Database, ABC):
             raise
 
     def _options(self) -> dict[str, Any]:
-        return {
-            "org_id": self.org_id,
-            "max_processing_time": self.max_processing_time,
-            "fields": self.fields,
-            "statuses": self._statuses,
-        }
+        options = {name: getattr(self, name) for name in ("org_id", "max_processing_time", "fields")}
+        return options | {"statuses": self._statuses}
 
     @property
     def max_processing_time(self) -> dict[str, timedelta]:
@@ -231,18 +228,12 @@ class Embedded(Database, ABC):
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         leads = None if entity_id is None else Leads(entity_id, parse_fields(fields or self.fields), entity_type)
         if leads is None and fields is not None:
-            raise ValidationError(
-                "goes with the column of a lead list's ids, entity_id; tasks have a field each.", argument="fields"
-            )
+            raise ValidationError("goes with entity_id, the column of a lead list's ids.", argument="fields")
         given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip, multiline=multiline)
         target = Output(output, overwrite=overwrite, bom=bom)
         target.refuse(given.paths, "tasks")
         target.refuse(self._read_files(), "records")
-        with (
-            Progress.drawn("looking up", shown=progress) as shown,
-            self._limited(memory_limit),
-            self._cursor() as con,
-        ):
+        with Progress.drawn("looking up", shown=progress) as shown, self._limited(memory_limit), self._cursor() as con:
             con.register("question", question)
             # a table: DuckDB reports no progress of what scans Arrow
             con.execute("create temp table asker as from question")
@@ -323,9 +314,8 @@ class Embedded(Database, ABC):
             return found
         question = asker(org_id, self._limits, now)
         self._ready()
-        options: dict[str, Any] = {"columns": COLUMNS, "how": "inner", "errors": "raise", "prefix": PREFIX}
         try:
-            return query(lambda tasks: self._look_up(tasks, question, **options), body)
+            return query(partial(self._look_up, question=question), body)
         except StoreError as error:
             raise InternalError("The query failed.") from error
 
