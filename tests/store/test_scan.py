@@ -18,6 +18,7 @@ import pytest
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS
 from enrichstatus.sources.store import scan as scanning
+from tests.support.cases import crossed
 from tests.support.factory import NOW, ORG, record, task, uid
 
 
@@ -92,47 +93,22 @@ def test_files_of_other_organizations_are_not_read(tmp_path: Path, opened: list[
         assert statuses(source, task(1), org_id="org_2") == [None]
 
 
-@pytest.mark.parametrize("name", ["orgid", "ORGID", "OrgId", "org_ID", " org_id", "\ufefforgId"])
-def test_an_organization_spelled_otherwise_is_nobody_elses(tmp_path: Path, name: str):
+@pytest.mark.parametrize(
+    ("name", "where"),
+    crossed(["orgid", "ORGID", "OrgId", "org_ID", " org_id", "\ufefforgId"], ["in a folder", "in a column"]),
+)
+def test_an_organization_spelled_otherwise_is_nobody_elses(tmp_path: Path, name: str, where: str):
     """A folder or a column that folds to orgId is the organization, in a scan as in a load, and no record becomes the asker's."""
     folder = written(tmp_path / f"{name}=org_2" / "r.parquet", record(0), drop=("orgId",))
-    table = pq.read_table(folder, partitioning=None).append_column(name, pa.array(["org_2"]))
-    column = tmp_path / "column.parquet"
-    pq.write_table(table, column)
-    for path in (folder, column):
-        loaded = es.EnrichmentStore(org_id=ORG)
-        loaded.load(path)
-        with es.EnrichmentStore.scan(path, org_id=ORG) as scanned:
-            for source in (loaded, scanned):
-                assert statuses(source, task(0)) == [None]
-                assert statuses(source, task(0), org_id="org_2") == ["finished"]
-
-
-@pytest.mark.parametrize("folder", ["0x1F", "007", "1e3", "a b", "null", "2026-11-01"])
-def test_a_folder_of_an_organization_binds_as_text_in_every_format(tmp_path: Path, folder: str):
-    """orgId=0x1F is not 31, whatever lies in it; and a record that disagrees with its folder is refused."""
-    place = tmp_path / f"orgId={quote(folder)}"
-    nameless = pd.DataFrame([record(0)]).drop(columns="orgId")
-    wrong = pd.DataFrame([record(0)])
-    for ending, write in WRITERS.items():
-        place.mkdir(exist_ok=True)
-        write(nameless, place / f"r{ending}")
-        write(wrong, tmp_path / f"orgId={quote(folder)}" / f"wrong{ending}")
-        store = es.EnrichmentStore(org_id=ORG)
-        store.load(place / f"r{ending}")
-        assert statuses(store, task(0)) == [None]
-        assert statuses(store, task(0), org_id=folder) == ["finished"]
-        with pytest.raises(es.ValidationError, match="orgId stands there more than once, and differs") as caught:
-            store.load(place / f"wrong{ending}")
-        assert ORG not in str(caught.value)
-    with es.EnrichmentStore.scan(place / "r.parquet", org_id=ORG) as source:
-        assert statuses(source, task(0)) == [None]
-        assert statuses(source, task(0), org_id=folder) == ["finished"]
-    with (
-        es.EnrichmentStore.scan(place / "wrong.parquet", org_id=folder) as source,
-        pytest.raises(es.ValidationError, match="orgId stands there more than once, and differs"),
-    ):
-        statuses(source, task(0))
+    path = folder if where == "in a folder" else tmp_path / "column.parquet"
+    if where == "in a column":
+        pq.write_table(pq.read_table(folder, partitioning=None).append_column(name, pa.array(["org_2"])), path)
+    loaded = es.EnrichmentStore(org_id=ORG)
+    loaded.load(path)
+    with es.EnrichmentStore.scan(path, org_id=ORG) as scanned:
+        for source in (loaded, scanned):
+            assert statuses(source, task(0)) == [None]
+            assert statuses(source, task(0), org_id="org_2") == ["finished"]
 
 
 WRITERS: dict[str, Any] = {
@@ -141,6 +117,34 @@ WRITERS: dict[str, Any] = {
     ".ndjson": lambda frame, path: frame.to_json(path, orient="records", lines=True),
     ".parquet": lambda frame, path: frame.to_parquet(path),
 }
+
+
+@pytest.mark.parametrize(("folder", "ending"), crossed(["0x1F", "007", "1e3", "a b", "null", "2026-11-01"], WRITERS))
+def test_a_folder_of_an_organization_binds_as_text_in_every_format(tmp_path: Path, folder: str, ending: str):
+    """orgId=0x1F is not 31, whatever lies in it; and a record that disagrees with its folder is refused."""
+    place = tmp_path / f"orgId={quote(folder)}"
+    place.mkdir()
+    wrong = pd.DataFrame([record(0)])
+    nameless = wrong.drop(columns="orgId")
+    WRITERS[ending](nameless, place / f"r{ending}")
+    WRITERS[ending](wrong, place / f"wrong{ending}")
+    store = es.EnrichmentStore(org_id=ORG)
+    store.load(place / f"r{ending}")
+    assert statuses(store, task(0)) == [None]
+    assert statuses(store, task(0), org_id=folder) == ["finished"]
+    with pytest.raises(es.ValidationError, match="orgId stands there more than once, and differs") as caught:
+        store.load(place / f"wrong{ending}")
+    assert ORG not in str(caught.value)
+    nameless.to_parquet(place / "r.parquet")
+    wrong.to_parquet(place / "wrong.parquet")
+    with es.EnrichmentStore.scan(place / "r.parquet", org_id=ORG) as source:
+        assert statuses(source, task(0)) == [None]
+        assert statuses(source, task(0), org_id=folder) == ["finished"]
+    with (
+        es.EnrichmentStore.scan(place / "wrong.parquet", org_id=folder) as source,
+        pytest.raises(es.ValidationError, match="orgId stands there more than once, and differs"),
+    ):
+        statuses(source, task(0))
 
 
 def test_folders_tell_the_same_however_a_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
