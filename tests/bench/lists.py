@@ -14,7 +14,8 @@ from typing import Any
 
 from tests.bench.lookup import _say, _table
 
-GOAL = 1.5
+#: How many times the lookup's time each may take.
+GOALS = {"plan (lookup included)": 1.3, "spread": 1.5, "coverage by source": 1.5}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,20 +40,21 @@ def run(arguments: argparse.Namespace) -> None:
         "spread": lambda: es.spread(status),
         "coverage by source": lambda: es.coverage(status, by="source"),
     }
-    taken: dict[str, list[float]] = {name: [] for name in calls}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for number in range(arguments.repeat):
         _say(f"round {number + 1} of {arguments.repeat}")
         for name, call in calls.items():
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             call()
-            taken[name].append(time.perf_counter() - began)
-    base = statistics.median(taken["lookup"])
+            taken[name].append((time.perf_counter() - began, time.process_time() - cpu))
+    middles = {name: [statistics.median(part) for part in zip(*both, strict=True)] for name, both in taken.items()}
+    base, base_cpu = middles["lookup"]
     rows = []
-    for name, seconds in taken.items():
-        middle = statistics.median(seconds)
-        met = "" if name == "lookup" else f"≤ {GOAL}, " + ("met" if middle <= GOAL * base else "not met")
-        rows.append([name, f"{middle:.2f} s", f"{middle / base:.2f}", met])
-    _table([f"{len(tasks):,} tasks", "median", "÷ lookup", "to reach"], rows)
+    for name, (seconds, cpu) in middles.items():
+        goal = GOALS.get(name)
+        met = "" if goal is None else f"≤ {goal}, " + ("met" if seconds <= goal * base else "not met")
+        rows.append([name, f"{seconds:.2f} s", f"{seconds / base:.2f}", f"{cpu:.2f} s", f"{cpu / base_cpu:.2f}", met])
+    _table([f"{len(tasks):,} tasks", "median", "÷ lookup", "CPU", "÷ lookup", "to reach"], rows)
 
 
 def _leads(count: int) -> Any:
