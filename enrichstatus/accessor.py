@@ -10,7 +10,7 @@ import pandas as pd
 
 from enrichstatus.leads.planning import plan
 from enrichstatus.leads.spread import spread
-from enrichstatus.lookup.arguments import Errors, Instant, parse_fields
+from enrichstatus.lookup.arguments import Errors, Instant, check_source, parse_fields
 from enrichstatus.lookup.query import Source
 from enrichstatus.lookup.tasks import naming_leads, tasks_from_leads
 from enrichstatus.presentation import many
@@ -128,6 +128,7 @@ class Enrichment:
         now: Instant,
     ) -> pd.DataFrame:
         """Look up the list; bad leads are named by their rows in it."""
+        check_source(source)
         tasks = self._tasks(entity_id, fields, entity_type)
         with naming_leads(entity_id, parse_fields(fields)):
             status: pd.DataFrame = source.lookup(tasks, errors=errors, now=now)

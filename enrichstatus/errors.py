@@ -295,5 +295,14 @@ class PollInterrupted(_Pickled, KeyboardInterrupt):
         self.update = update
 
 
+def quoted(value: object) -> str:
+    """Show any value in a message as Python writes it, cut off where it is long; Python writes no number of more than 4,300 digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        text = f"{type(value).__name__} of very many digits"
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
 def _in_python(name: str, value: Value | None) -> str:
     return f'{name}="{value}"' if isinstance(value, str) else f"{name}={'' if value is None else value}"

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.files import read as files
+from enrichstatus.files.text import check_options
 from enrichstatus.files.write import as_text
 from enrichstatus.schema import KEY, PANDAS_TYPES, listed
 
@@ -84,6 +85,7 @@ def read(data: Any, *, encoding: str | None = None, skip: int = 0, multiline: bo
     """Read anything tabular: see the module's first line for the kinds; the options are those of files."""
     if isinstance(data, (_Pandas, _Polars, _Arrow, _Narwhals)):
         return data
+    check_options(encoding, skip, multiline)
     module = type(data).__module__
     if module.partition(".")[0] == "narwhals" and hasattr(data, "columns"):
         # of whichever of its promises, e.g. narwhals.stable.v1
@@ -154,13 +156,25 @@ def piece(given: files.Files, table: pa.Table, restore: Callable[[pa.Table], Any
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
-    """Make a frame of a file's rows; whole numbers stay whole beside nulls."""
+    """Make a frame of a file's rows; whole numbers stay whole beside nulls, and what pandas has no type for stays Arrow's."""
     table = as_text(table)
-    frame: pd.DataFrame = table.to_pandas(types_mapper=PANDAS_TYPES.get)
+    try:
+        frame: pd.DataFrame = table.to_pandas(types_mapper=PANDAS_TYPES.get)
+    except (pa.ArrowException, ValueError, OverflowError):  # nanoseconds of a day, a year beyond 9999
+        columns = [_series(column) for column in table.columns]
+        frame = pd.concat(columns, axis=1).set_axis(table.column_names, axis=1)
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_integer(column.type) and column.null_count:
             frame[name] = column.to_pandas(types_mapper=_WHOLE.get)
     return frame
+
+
+def _series(column: pa.ChunkedArray) -> pd.Series[Any]:
+    try:
+        series: pd.Series[Any] = column.to_pandas(types_mapper=PANDAS_TYPES.get)
+        return series
+    except (pa.ArrowException, ValueError, OverflowError):
+        return pd.Series(pd.array(column, dtype=pd.ArrowDtype(column.type)))
 
 
 _WHOLE = {
@@ -290,6 +304,10 @@ def _unchanged(answer: pa.Table) -> pa.Table:
     return answer
 
 
+#: Types of which Arrow cannot take rows, and those that say the same.
+_VIEWS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+
+
 class _Arrow:
     def __init__(
         self,
@@ -316,15 +334,15 @@ class _Arrow:
 
     def arrow(self, names: Sequence[str]) -> pa.Table:
         table = as_text(self.table.select(names))
-        views = [pa.types.is_string_view(kind) for kind in table.schema.types]  # of which Arrow cannot take rows
-        fields = zip(table.schema, views, strict=True)
-        return table.cast(pa.schema([field.with_type(pa.string()) if view else field for field, view in fields]))
+        return table.cast(pa.schema([field.with_type(_VIEWS.get(field.type, field.type)) for field in table.schema]))
 
     def _of(self, table: pa.Table) -> _Arrow:
         return _Arrow(table, self.restore, caseless=self.caseless, objects=self.objects, twice=self.twice)
 
     def take(self, rows: Rows) -> _Arrow:
-        return self._of(self.table.take(rows))
+        schema = self.table.schema
+        plain = pa.schema([field.with_type(_VIEWS.get(field.type, field.type)) for field in schema])
+        return self._of(self.table.cast(plain).take(rows).cast(schema) if plain != schema else self.table.take(rows))
 
     def repeat(self, times: int) -> _Arrow:
         return self.take(_each(self, times))

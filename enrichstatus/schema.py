@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 
 _INSTANT = pa.timestamp("us", "UTC")
 
@@ -133,12 +133,17 @@ _ORGANIZATION = re.compile(
 )
 
 
-def _parse_renames(found: Sequence[Any], renames: Mapping[str, str | None] | None) -> dict[Any, str | None]:
-    """Give what the columns (or folders) that are there are renamed to."""
+def check_renames(renames: object) -> None:
+    """Refuse ``columns=`` that is no mapping."""
     if not isinstance(renames, Mapping | None):
         raise ValidationError(
             f'takes a mapping, {{"theirs": "ours"}}, not {type(renames).__name__}.', argument="columns"
         )
+
+
+def _parse_renames(found: Sequence[Any], renames: Mapping[str, str | None] | None) -> dict[Any, str | None]:
+    """Give what the columns (or folders) that are there are renamed to."""
+    check_renames(renames)
     given = dict(renames or {})
     renames = {name: given[key] for name in found for key in (name, str(name)) if key in given}
     absent = [theirs for theirs in given if theirs not in {*renames, *map(str, renames)}]
@@ -177,14 +182,15 @@ def parse_statuses(statuses: Mapping[str, str] | None) -> dict[str, str]:
     for theirs, ours in (statuses or {}).items():
         word = theirs.strip().lower() if isinstance(theirs, str) else ""
         if not word:
-            raise ValidationError(f"maps words of a service, not {theirs!r}.", argument="statuses")
+            raise ValidationError(f"maps words of a service, not {quoted(theirs)}.", argument="statuses")
         if ours not in STATUSES:
             raise ValidationError(
-                f"maps {theirs!r} to {ours!r}, but the contract's words are {listed(STATUSES)}.", argument="statuses"
+                f"maps {quoted(theirs)} to {quoted(ours)}, but the contract's words are {listed(STATUSES)}.",
+                argument="statuses",
             )
         if meant.setdefault(word, ours) != ours:
             own = "is the contract's own word" if word in STATUSES else f"is mapped to {meant[word]!r}, too"
-            raise ValidationError(f"maps {theirs!r} to {ours!r}, but it {own}.", argument="statuses")
+            raise ValidationError(f"maps {quoted(theirs)} to {quoted(ours)}, but it {own}.", argument="statuses")
     return meant
 
 
@@ -201,9 +207,16 @@ def columns_listed(names: Collection[object]) -> str:
 
 def listed(names: Iterable[object], limit: int = 12) -> str:
     """Names as a phrase for a message, cut off where there are too many to read."""
-    texts = [str(name) for name in names]
+    texts = [name if isinstance(name, str) else _as_text(name) for name in names]
     more = f" … ({len(texts)} in all)" if len(texts) > limit else ""
     return (", ".join(texts[:limit]) + more) or "no columns"
+
+
+def _as_text(name: object) -> str:
+    try:
+        return str(name)
+    except ValueError:  # a number of very many digits
+        return quoted(name)
 
 
 #: An instant as text, in the words that DuckDB's, Spark's, Arrow's and Python's regular expressions share: only what has one meaning. Its

@@ -46,7 +46,8 @@ class CsvFile:
         text = blocks(path, encoding)
         lines, more = io.StringIO(next(text), newline=""), next(text, "")
         for _ in range(skip):
-            lines.readline()
+            if not lines.readline():
+                break
         line = lines.readline()
         if separator := _SEPARATOR.fullmatch(line):  # what Excel obeys
             line, skip = lines.readline(), skip + 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 
 #: The column that says which file a row came from.
 FILE = "__enrichstatus_file__"
@@ -32,6 +32,8 @@ _NOT_TEXT = {
     b"\x1f\x8b": "it is compressed. Let .gz follow its ending.",
     b"\x28\xb5\x2f\xfd": "it is compressed. Let .zst follow its ending.",
 }
+#: More lines than this stand above no header.
+_MOST = 1 << 31
 #: Bytes, or characters, that are read at once.
 BLOCK = 1 << 22
 
@@ -39,17 +41,21 @@ BLOCK = 1 << 22
 def check_options(encoding: str | None, skip: int, multiline: bool) -> None:
     """Refuse an encoding that nobody knows, what is not a number of lines, and what is neither True nor False."""
     try:
-        "".encode(encoding or UTF8)
-        if codecs.lookup(encoding or UTF8).name in _NOT_OF_FILES:
+        name = UTF8 if encoding is None else encoding
+        "".encode(name)
+        if codecs.lookup(name).name in _NOT_OF_FILES:
             raise LookupError
     except (LookupError, TypeError, ValueError):
         raise ValidationError(
-            f"is a text encoding such as cp1252, latin-1, shift_jis or gbk, not {encoding!r}.", argument="encoding"
+            f"is a text encoding such as cp1252, latin-1, shift_jis or gbk, not {quoted(encoding)}.",
+            argument="encoding",
         ) from None
-    if not isinstance(skip, int) or isinstance(skip, bool) or skip < 0:
-        raise ValidationError(f"is the number of lines above the header, 0 or more, not {skip!r}.", argument="skip")
+    if not isinstance(skip, int) or isinstance(skip, bool) or not 0 <= skip < _MOST:
+        raise ValidationError(
+            f"is the number of lines above the header, 0 or more, not {quoted(skip)}.", argument="skip"
+        )
     if not isinstance(multiline, bool):
-        raise ValidationError(f"is True or False, not {multiline!r}.", argument="multiline")
+        raise ValidationError(f"is True or False, not {quoted(multiline)}.", argument="multiline")
 
 
 @contextmanager

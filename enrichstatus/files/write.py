@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from enrichstatus.errors import EnrichStatusError, ValidationError
+from enrichstatus.errors import EnrichStatusError, ValidationError, quoted
 from enrichstatus.files.read import PathLike
 from enrichstatus.schema import PANDAS_TYPES, listed
 
@@ -146,7 +146,7 @@ def check_writable(schema: pa.Schema, path: PathLike, *, bom: bool = False) -> N
             one = pa.schema([field])
             with pieces(io.BytesIO(), ending, one) as put:
                 put(one.empty_table())
-        except (pa.ArrowException, duckdb.Error, TypeError):
+        except (pa.ArrowException, duckdb.Error, TypeError, OSError):
             lost = True
         if twice or lost:
             raise ValidationError(
@@ -221,9 +221,12 @@ def _objects(con: duckdb.DuckDBPyConnection, table: pa.Table, line_end: str) -> 
         (duckdb.ConstantExpression(name), duckdb.ColumnExpression(str(n))) for n, name in enumerate(table.column_names)
     ]
     row = duckdb.FunctionExpression("json_object", *(part for member in members for part in member)).cast("VARCHAR")
-    return numbered.select(
-        duckdb.FunctionExpression("concat", row, duckdb.ConstantExpression(line_end))
-    ).to_arrow_table()
+    try:
+        return numbered.select(
+            duckdb.FunctionExpression("concat", row, duckdb.ConstantExpression(line_end))
+        ).to_arrow_table()
+    except duckdb.Error as error:
+        raise pa.ArrowInvalid(first_line(error)) from error
 
 
 def as_text(table: pa.Table) -> pa.Table:
@@ -251,9 +254,12 @@ def _for_pandas(schema: pa.Schema) -> pa.Schema:
 def _plain(table: pa.Table, *, bom: bool = False) -> pa.Table:
     """Turn what text has no type for into text: instants as on the wire, times without a zone without one, UUIDs; for Excel, formulas."""
     columns = []
-    for column in table.columns:
-        if pa.types.is_timestamp(column.type):
-            column = _instants(column)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_timestamp(kind):
+            column = _instants(column.cast(kind))
+            if pc.any(pc.starts_with(column, "<value")).as_py():  # what Arrow writes
+                raise pa.ArrowInvalid(f"the column {name!r} holds an instant beyond what text can say")
         elif isinstance(column.type, pa.UuidType):
             with duckdb.connect() as con:
                 uuids = con.from_arrow(pa.table({"uuid": column}))
@@ -311,7 +317,11 @@ class Output:
     def __init__(self, path: PathLike, *, overwrite: bool = False, bom: bool = False):
         text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
         if not text or "\0" in text:
-            raise ValidationError(f"The output is the path of a file or a folder, not {path!r}.")
+            raise ValidationError(f"The output is the path of a file or a folder, not {quoted(path)}.")
+        try:
+            os.fsencode(text)
+        except UnicodeError as error:
+            raise ValidationError(f"{text!r} cannot be the name of a file: {error}") from error
         # whole, and where a link leads: that is what is made anew
         self.path = Path(os.path.realpath(Path(text).expanduser()))
         try:

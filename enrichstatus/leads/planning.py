@@ -154,7 +154,9 @@ def plan(
     fields: Sequence[str] = getattr(source, "fields", FIELDS)
     fresh = _parse_fresh(stale_after, fields, moment)
     prices = parse_costs(costs, fields, types=ENTITY_TYPES)
-    balance = _balance(source if client is None else client) if budget == "balance" else None
+    balance = (
+        _balance(source if client is None else client) if isinstance(budget, str) and budget == "balance" else None
+    )
     most = balance if balance is not None or budget is None else parse_budget(budget)
     retried = _parse_retry(retry)
     leases = _leases(source if into is None else into, "source" if into is None else "into")

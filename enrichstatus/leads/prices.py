@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.frames import Frame, Rows
 from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.schema import listed
@@ -47,7 +47,7 @@ def _is_pair(name: object) -> bool:
 def parse_budget(budget: object) -> float:
     """Check an amount of credits."""
     if isinstance(budget, str):
-        raise ValidationError(f'takes a number of credits, or "balance", not {budget!r}.', argument="budget")
+        raise ValidationError(f'takes a number of credits, or "balance", not {quoted(budget)}.', argument="budget")
     return parse_number("budget", budget, least=0, what="number of credits")
 
 
@@ -61,9 +61,9 @@ def priorities(frame: Frame, name: str | None) -> Numbers | None:
     """Read the column of a priority; what has none comes last."""
     if name is None:
         return None
-    if frame.columns.count(name) != 1:
+    if sum(isinstance(column, type(name)) and column == name for column in frame.columns) != 1:
         raise ValidationError(
-            f"names a column of the tasks, which are {listed(frame.columns)}; not {name!r}.", argument="priority"
+            f"names a column of the tasks, which are {listed(frame.columns)}; not {quoted(name)}.", argument="priority"
         )
     column = frame.arrow([name]).column(0)
     try:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.frames import Frame, Kind, ListOrPath, Rows
+from enrichstatus.lookup.arguments import parse_prefix
 from enrichstatus.lookup.tasks import KEYS_SQL, clashing, task_tables
 from enrichstatus.outcomes import outcome
 from enrichstatus.schema import EXPLANATION, FIELDS, columns_listed, find, listed
@@ -55,6 +56,7 @@ def spread(status: Kind | ListOrPath, *, prefix: str = "") -> Kind:
       name emails_status  emails_dataFound phones_status  phones_dataFound  ready
     0  Ada           NaN              <NA>           NaN              <NA>  False
     """
+    parse_prefix(prefix)
     frame = frames.read(status)
     names = find(frame.columns, ("entityId", "field", "entityType"))
     answers = [prefix + name for name in ("status", "dataFound")]

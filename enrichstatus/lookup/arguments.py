@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from numbers import Integral, Real
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.schema import COLUMNS, EPOCHS, EXPLANATION, FIELDS, KEY, Epoch, instants, listed
 
 #: The documented maximum execution time of the service's sibling endpoint.
@@ -36,13 +36,13 @@ def parse_options(columns: Columns, how: How, errors: Errors, prefix: str) -> tu
 
 def parse_columns(columns: Columns, known: Sequence[str] = (*COLUMNS, *EXPLANATION.names)) -> tuple[str, ...]:
     """Read ``columns=``: names of a record's columns and of what explains it, or ``"all"`` for a record's that are not the key."""
-    if columns == "all":
+    if isinstance(columns, str) and columns == "all":
         return tuple(name for name in COLUMNS if name not in KEY)
     names = (columns,) if isinstance(columns, str) else tuple(columns) if isinstance(columns, Iterable) else ()
-    strange = [name for name in names if name not in known]
+    strange = [name for name in names if not isinstance(name, str) or name not in known]
     if strange or not names or len(set(names)) < len(names):
         raise ValidationError(
-            f'takes "all" or some of {listed(known, limit=20)}, each once; not {columns!r}.', argument="columns"
+            f'takes "all" or some of {listed(known, limit=20)}, each once; not {quoted(columns)}.', argument="columns"
         )
     return names
 
@@ -50,30 +50,60 @@ def parse_columns(columns: Columns, known: Sequence[str] = (*COLUMNS, *EXPLANATI
 def parse_fields(fields: Sequence[str] | str) -> tuple[str, ...]:
     """Check a vocabulary of fields: one or more distinct names, without outer white space."""
     names = (fields,) if isinstance(fields, str) else tuple(fields) if isinstance(fields, Iterable) else ()
-    bad = [name for name in names if not isinstance(name, str) or not name or name != name.strip()]
+    bad = [name for name in names if not is_text(name) or not name or name != name.strip()]
     if bad or not names or len(set(names)) < len(names):
-        raise ValidationError(f"takes distinct names, such as {FIELDS}, not {fields!r}.", argument="fields")
+        raise ValidationError(f"takes distinct names, such as {FIELDS}, not {quoted(fields)}.", argument="fields")
     return names
 
 
 def parse_prefix(prefix: object) -> str:
     """Check what is put before the names of columns."""
-    if not isinstance(prefix, str):
-        raise ValidationError(f"is text, not {prefix!r}.", argument="prefix")
-    return prefix
+    if not is_text(prefix):
+        raise ValidationError(f"is text, not {quoted(prefix)}.", argument="prefix")
+    return str(prefix)
 
 
 def parse_org(org_id: str | None) -> str:
     """Read an organization: text, without outer white space; None is empty."""
-    if not isinstance(org_id, (str, type(None))):
-        raise ValidationError(f"is text, not {type(org_id).__name__}.", argument="org_id")
+    if org_id is not None and not is_text(org_id):
+        raise ValidationError(
+            f"is text, not {quoted(org_id) if isinstance(org_id, str) else type(org_id).__name__}.", argument="org_id"
+        )
     return (org_id or "").strip().strip("\ufeff").strip()
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether a value is text that other programs take: half a surrogate pair is not."""
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeError:
+        return False
 
 
 def choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Refuse an option that is not one of those allowed."""
-    if value not in allowed:
-        raise ValidationError(f"is one of {listed(map(repr, allowed))}, not {value!r}.", argument=name)
+    if not isinstance(value, str) or value not in allowed:
+        raise ValidationError(f"is one of {listed(map(repr, allowed))}, not {quoted(value)}.", argument=name)
+
+
+def parse_flags(*, progress: object = None, **flags: object) -> None:
+    """Check switches: True or False; of `progress` None is a choice too."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ValidationError(f"takes True or False, not {quoted(value)}.", argument=name)
+    if progress is not None and not isinstance(progress, bool):
+        raise ValidationError(f"takes True or False, or None, not {quoted(progress)}.", argument="progress")
+
+
+def column_named(argument: str, name: Any, columns: Sequence[Any], whose: str) -> None:
+    """Refuse the name of a column that is not there, or that two have."""
+    count = [column for column in columns if isinstance(column, type(name))].count(name)
+    if not count:
+        raise ValidationError(
+            f"names the column {quoted(name)}, but {whose} have {listed(columns)}.", argument=argument
+        )
+    if count > 1:
+        raise ValidationError(f"There are two columns named {quoted(name)}; rename or drop one.")
 
 
 def parse_epoch(epoch: Epoch | None) -> Epoch | None:
@@ -90,6 +120,10 @@ def check_source(source: object) -> None:
         raise ValidationError(f"is a store, a client, or any object with their lookup, not {kind}.", argument="source")
 
 
+#: A whole number that no database holds.
+_BEYOND = 1 << 63
+
+
 def parse_number(
     name: str,
     value: Any,
@@ -103,11 +137,16 @@ def parse_number(
     if not isinstance(value, bool) and isinstance(value, (Integral if whole else Real)):
         with suppress(OverflowError):  # an integer that no float can hold
             number = int(value) if whole else float(value)  # type: ignore[call-overload]  # it is one
-            if (number > 0 if least is None else number >= least) and number <= most and number != math.inf:
+            if (
+                (number > 0 if least is None else number >= least)
+                and number <= most
+                and number != math.inf
+                and not (whole and number >= _BEYOND)
+            ):
                 return number  # nor is it NaN
     low = "above 0" if least is None else f"from {least:g}"
     high = f" to {most:g}" if most < math.inf else "" if least is None else " up"
-    raise ValidationError(f"takes a {'whole ' if whole else ''}{what} {low}{high}, not {value!r}.", argument=name)
+    raise ValidationError(f"takes a {'whole ' if whole else ''}{what} {low}{high}, not {quoted(value)}.", argument=name)
 
 
 def parse_instant(value: Instant, name: str = "now") -> datetime:
@@ -122,7 +161,7 @@ def parse_instant(value: Instant, name: str = "now") -> datetime:
             raise ValueError
     except (ValueError, TypeError) as error:
         raise ValidationError(
-            f'takes a datetime or text such as "2025-01-13T10:30:00Z", not {value!r}.', argument=name
+            f'takes a datetime or text such as "2025-01-13T10:30:00Z", not {quoted(value)}.', argument=name
         ) from error
     instant = instant.tz_localize(UTC) if instant.tzinfo is None else instant.tz_convert(UTC)
     return instant.to_pydatetime(warn=False)
@@ -142,7 +181,7 @@ def parse_duration(value: object, name: str = "max_processing_time") -> timedelt
             raise ValueError
     except (ValueError, TypeError, OverflowError) as error:
         raise ValidationError(
-            f'takes a duration above zero, such as "800s" or "30min"; not {value!r}.', argument=name
+            f'takes a duration above zero, such as "800s" or "30min"; not {quoted(value)}.', argument=name
         ) from error
     return duration.to_pytimedelta()
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus import frames
-from enrichstatus.errors import RequirementError, StatusWarning, ValidationError
-from enrichstatus.lookup.arguments import parse_number
+from enrichstatus.errors import RequirementError, StatusWarning, ValidationError, quoted
+from enrichstatus.lookup.arguments import parse_number, parse_prefix
 from enrichstatus.outcomes import outcome
 from enrichstatus.presentation import of_unknown_status
 from enrichstatus.schema import listed
@@ -59,6 +59,7 @@ def require(
     enrichstatus.errors.RequirementError: Of 2 tasks 1 have ended (50 %), and 98 % are required.
     """
     check_requirements(ended=ended, failed=failed, tasks=tasks)
+    parse_prefix(prefix)
     frame = frames.read(status)
     name = prefix + "status"
     if name not in frame.columns and len(frame):
@@ -92,7 +93,7 @@ def check_required(require: object) -> None:
     names = ("ended", "failed", "tasks")
     if not isinstance(require, Mapping) or not set(require) <= set(names):
         raise ValidationError(
-            f'takes some of {listed(names)}, {{"ended": 0.98}} say, not {require!r}.', argument="require"
+            f'takes some of {listed(names)}, {{"ended": 0.98}} say, not {quoted(require)}.', argument="require"
         )
     check_requirements(**require)
 

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from enrichstatus import frames
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.frames import Frame, Kind, ListOrPath, Named
-from enrichstatus.lookup.arguments import parse_fields
+from enrichstatus.lookup.arguments import column_named, parse_fields
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, columns_listed, find, listed
 
 KEYS_SQL = Path(__file__).with_name("keys.sql").read_text(encoding="utf-8")
@@ -94,15 +96,10 @@ def tasks_from_leads(
     1  Ada  phones
     """
     names = parse_fields(fields)
-    if entity_type not in ENTITY_TYPES:
-        raise ValidationError(f"is one of {listed(ENTITY_TYPES)}, not {entity_type!r}.", argument="entity_type")
+    if not isinstance(entity_type, str) or entity_type not in ENTITY_TYPES:
+        raise ValidationError(f"is one of {listed(ENTITY_TYPES)}, not {quoted(entity_type)}.", argument="entity_type")
     frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline)
-    if entity_id not in frame.columns:
-        raise ValidationError(
-            f"names the column {entity_id!r}, but the leads have {listed(frame.columns)}.", argument="entity_id"
-        )
-    if frame.columns.count(entity_id) > 1:
-        raise ValidationError(f"There are two columns named {entity_id!r}; rename or drop one.")
+    column_named("entity_id", entity_id, frame.columns, "the leads")
     if clashes := clashing(frame, [name for name in KEY if name != entity_id]):
         raise ValidationError(
             f"The leads already have a column {listed(clashes)}; rename it, or look them up as tasks."
@@ -188,6 +185,25 @@ def keys_of(frame: Frame, first: int = 0) -> pa.Table:
     elif frame.objects:
         columns["entityType"] = columns["entityType"].fill_null(person)
     return pa.table({"position": np.arange(first, first + len(frame)), **columns})
+
+
+def unusable(frame: Frame) -> npt.NDArray[np.bool_]:
+    """Say which rows of a frame cannot be tasks, as far as it shows: by its key where it has one, with whatever fields it names."""
+    names = find(frame.columns, KEY)
+    if not {"entityId", "field"} <= set(names):
+        return np.zeros(len(frame), bool)
+    given = keys_of(frame)
+    # of a list of objects, which a lookup has made a frame of, it is a person
+    place = given.column_names.index("entityType")
+    given = given.set_column(place, "entityType", given["entityType"].fill_null(ENTITY_TYPES[0]))
+    named = pc.unique(pc.utf8_trim_whitespace(pc.drop_null(given["field"].cast(pa.string())))).to_pylist()
+    with task_tables(list(dict.fromkeys([*FIELDS, *filter(None, named)]))) as con:
+        con.register("given", given)
+        cast_tasks(con)
+        good = con.execute("select position from tasks").fetchnumpy()["position"]
+    bad = np.ones(len(frame), bool)
+    bad[good] = False
+    return bad
 
 
 def task_names(columns: Sequence[str]) -> dict[str, str]:

@@ -17,9 +17,10 @@ from enrichstatus.errors import (
     ServiceError,
     StatusWarning,
     ValidationError,
+    quoted,
 )
 from enrichstatus.frames import Kind, ListOrPath
-from enrichstatus.lookup.arguments import Errors, parse_duration, parse_number
+from enrichstatus.lookup.arguments import Errors, parse_duration, parse_flags, parse_number
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.run import Duration, Run
 from enrichstatus.polling.schedules import Ask, Backoff
@@ -184,6 +185,7 @@ def wait(
     """
     from enrichstatus.polling.bar import follow
 
+    parse_flags(progress=progress)
     run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
     last: Update | None = None
     try:
@@ -283,7 +285,7 @@ def _steps(schedule: Iterable[float | Ask] | None) -> Iterator[float | Ask]:
         return iter(Backoff())
     if isinstance(schedule, (str, bytes, type)) or not isinstance(schedule, Iterable):
         raise ValidationError(
-            f"takes Backoff(), Adaptive() or an iterable of seconds such as [1, 5, 30], not {schedule!r}.",
+            f"takes Backoff(), Adaptive() or an iterable of seconds such as [1, 5, 30], not {quoted(schedule)}.",
             argument="schedule",
         )
     return iter(schedule)

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus import frames
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.frames import Frame
-from enrichstatus.lookup.arguments import parse_number
-from enrichstatus.outcomes import ENDED, LABELS, places
+from enrichstatus.lookup.arguments import is_text, parse_number
+from enrichstatus.lookup.tasks import unusable
+from enrichstatus.outcomes import ENDED, LABELS, OUTCOMES, places
 from enrichstatus.presentation import share
 from enrichstatus.reports.groups import By, comparable, parse_by, segment
 from enrichstatus.reports.groups import found as column_named
@@ -83,6 +84,8 @@ def coverage(status: Any, by: By = "field", *, found: str | None = None, prefix:
     segments = segment(columns, len(frame), reserved=(*_COVERAGE, *LABELS, *measure))
     size = len(LABELS)
     place = places(words, data)
+    if words.null_count:  # no record, or a bad row
+        place[unusable(frame) & words.is_null().to_numpy()] = list(LABELS).index(OUTCOMES["invalid"].label)
     pairs = np.bincount(segments.code * size + place, minlength=len(segments) * size)
     counts = pd.DataFrame(pairs.reshape(-1, size), columns=list(LABELS)).astype(np.int64)
     counts["tasks"] = segments.count()
@@ -157,9 +160,9 @@ def _is_nothing(frame: Frame) -> bool:
 
 def answers(frame: Frame, prefix: str, who: str = "coverage()") -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """Read ``status`` and ``dataFound`` of a frame."""
-    if not isinstance(prefix, str):
+    if not is_text(prefix):
         raise ValidationError(
-            f"takes the text that the lookup put before its columns, not {prefix!r}.", argument="prefix"
+            f"takes the text that the lookup put before its columns, not {quoted(prefix)}.", argument="prefix"
         )
     if _is_nothing(frame):
         return pa.chunked_array([], pa.string()), pa.chunked_array([], pa.bool_())
@@ -195,7 +198,8 @@ def _wilson(hits: pd.Series[int], trials: pd.Series[int]) -> tuple[Any, Any, Any
 
 
 def _covered(with_data: int, ended: int, said: str, left: dict[str, int]) -> str:
-    out = [f"{count:,} {'without a record' if name == 'no record' else name}" for name, count in left.items() if count]
+    words = {"no record": "without a record", "bad row": f"bad row{'s' if left['bad row'] != 1 else ''}"}
+    out = [f"{count:,} {words.get(name, name)}" for name, count in left.items() if count]
     aside = f"; {' and '.join(out)} left out" if out else ""
     if not ended:
         return f"No task has ended{aside}"

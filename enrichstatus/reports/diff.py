@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from enrichstatus import frames
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.tasks import DISTINCT_SQL, check, task_tables, to_pandas
 from enrichstatus.presentation import many
@@ -59,7 +59,7 @@ def diff(a: Any, b: Any, *, names: tuple[str, str] = ("a", "b")) -> Report:
     pair = tuple(names) if not isinstance(names, str) else ()
     if len(pair) != 2 or not all(isinstance(name, str) and name for name in pair) or pair[0] == pair[1]:
         raise ValidationError(
-            f'takes two distinct names, such as ("before", "after"), not {names!r}.', argument="names"
+            f'takes two distinct names, such as ("before", "after"), not {quoted(names)}.', argument="names"
         )
     both = [frames.read(a), frames.read(b)]
     with task_tables(_fields(both)) as con:

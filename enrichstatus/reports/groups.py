@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.schema import PANDAS_TYPES, listed, snake
 
 By: TypeAlias = str | Sequence[str] | None
@@ -64,7 +64,7 @@ def parse_by(by: By) -> tuple[str, ...]:
     names = (by,) if isinstance(by, str) else tuple(by) if isinstance(by, Iterable) else ()
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise ValidationError(
-            f'takes a name such as "field", distinct names, or None for one row; not {by!r}.', argument="by"
+            f'takes a name such as "field", distinct names, or None for one row; not {quoted(by)}.', argument="by"
         )
     return names
 

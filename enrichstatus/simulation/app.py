@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.lookup.contract import BALANCE_PATH, LEDGER_PATH, PATH, TRIGGER_PATH
 from enrichstatus.schema import listed, timestamps
 from enrichstatus.simulation.store import FAILS, NEVER, PROFILES, SIGMA, SimulatedStore
@@ -137,7 +137,7 @@ class Faults:
     @rate.setter
     def rate(self, rate: float) -> None:
         if not 0 <= rate <= 1:
-            raise ValidationError(f"is from 0 to 1, not {rate!r}.", argument="fault_rate")
+            raise ValidationError(f"is from 0 to 1, not {quoted(rate)}.", argument="fault_rate")
         self._rate = rate
 
     @property

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus import frames
-from enrichstatus.errors import ServiceError, ValidationError
+from enrichstatus.errors import ServiceError, ValidationError, quoted
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.leads.prices import parse_costs
 from enrichstatus.lookup import contract as wire
@@ -102,7 +102,7 @@ class SimulatedStore(EnrichmentStore):
         forgetful: bool = False,
     ):
         if not SLOWEST <= speed <= FASTEST:  # nor is NaN
-            raise ValidationError(f"is from {SLOWEST} to {FASTEST:,}, not {speed!r}.", argument="speed")
+            raise ValidationError(f"is from {SLOWEST} to {FASTEST:,}, not {quoted(speed)}.", argument="speed")
         super().__init__(org_id=org_id, max_processing_time=MAX_PROCESSING_TIME / speed, fields=fields)
         self._seed, self._speed, self._clock = seed, speed, clock
         self._costs = parse_costs(costs, self.fields if costs is not COSTS else tuple(COSTS))

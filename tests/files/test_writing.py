@@ -41,6 +41,9 @@ MAKERS: dict[pa.DataType, Callable[[random.Random], Any]] = {
     pa.large_string(): lambda dice: dice.choice(["x", "y"]),
     pa.date32(): lambda dice: dt.date(1, 1, 1) + dt.timedelta(days=dice.randrange(3_600_000)),
     pa.time64("us"): lambda dice: dt.time(1, 2, 3, dice.randrange(10**6)),
+    pa.time64("ns"): lambda dice: dice.randrange(86_400 * 10**9),
+    pa.null(): lambda dice: None,
+    pa.decimal128(38, 10): lambda dice: decimal.Decimal(dice.choice([1, -1, 10**37])).scaleb(-10),
     pa.timestamp("s"): lambda dice: dt.datetime(2026, 11, 1, 9, 0, dice.randrange(60)),
     pa.timestamp("us"): lambda dice: dt.datetime(2026, 11, 1, 9, 0, 0, dice.choice([0, 1000, 123456])),
     pa.timestamp("ns"): lambda dice: dice.randrange(2**60),
@@ -59,6 +62,7 @@ MAKERS: dict[pa.DataType, Callable[[random.Random], Any]] = {
 TEXTS: dict[str, Callable[[str], Any]] = {
     "int64": int, "uint64": int, "int8": int, "double": float, "float": float, "decimal128(38, 9)": decimal.Decimal,
     "bool": lambda text: {"true": True, "false": False}[text], "date32[day]": dt.date.fromisoformat, "time64[us]": dt.time.fromisoformat,
+    "time64[ns]": dt.time.fromisoformat, "decimal128(38, 10)": decimal.Decimal,
     "timestamp[s]": dt.datetime.fromisoformat, "timestamp[us]": dt.datetime.fromisoformat, "timestamp[us, tz=UTC]": dt.datetime.fromisoformat,
     "timestamp[ms, tz=Europe/Berlin]": dt.datetime.fromisoformat,
     "timestamp[ns]": lambda text: pd.Timestamp(text),
@@ -172,6 +176,33 @@ def test_whole_numbers_beside_nulls_stay_whole_in_python(tmp_path: Path):
     rows = [{"entityId": uid(n), "field": "emails", "crm": crm} for n, crm in enumerate((big, None))]
     for given in (tmp_path / "t.parquet", rows):
         assert store.lookup(given)["crm"][0] == big
+
+
+BEYOND: dict[str, tuple[Any, str]] = {
+    "an instant beyond the calendar": (pa.array([2**62], pa.timestamp("us")), "parquet"),
+    "a category of such instants": (pa.array([2**62], pa.timestamp("us")).dictionary_encode(), "parquet"),
+    "a key of a map twice": (pa.array([[("a", 1), ("a", 2)]], pa.map_(pa.string(), pa.int64())), "parquet"),
+    "a year beyond 9999": (pa.array([5_000_000], pa.date32()), "parquet csv ndjson"),
+    "nanoseconds of a day": (pa.array([1], pa.time64("ns")), "parquet csv ndjson"),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_what_a_format_cannot_say_of_a_value_is_refused(tmp_path: Path, name: str):
+    """Nothing is written in place of a value that text has no words for, and what pandas has no type for goes from file to file."""
+    own, formats = BEYOND[name]
+    pq.write_table(pa.table({"entityId": [uid(0)], "field": ["emails"], "own": own}), tmp_path / "t.parquet")
+    store = es.EnrichmentStore(org_id=ORG)
+    for ending in ("parquet", "csv", "ndjson"):
+        out = tmp_path / f"o.{ending}"
+        if ending in formats:
+            assert store.lookup_to(tmp_path / "t.parquet", out).rows == 1
+        else:
+            with pytest.raises(es.ValidationError, match=f"o.{ending}' cannot"):
+                store.lookup_to(tmp_path / "t.parquet", out)
+            assert not out.exists()
+    if "map" not in name:
+        assert len(store.lookup(tmp_path / "t.parquet")) == 1
 
 
 def test_csv_for_excel(tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]):

@@ -628,3 +628,14 @@ def test_the_order_of_records_does_not_matter():
             made = itertools.product((es.timing, es.waste), ("week", "createdBy", ["field", "status"]))
             texts.add("\n".join(report(store, by=by, now=START).frame.to_csv() for report, by in made))
     assert len(texts) == 1
+
+
+def test_a_bad_row_is_not_a_task_without_a_record():
+    """Of a lookup with ``errors="coerce"`` the bad rows are counted as such, also without ``columns="reason"``."""
+    store = es.EnrichmentStore(org_id=ORG)
+    store.load([record(0)])
+    bad = [{"entityId": "x"}, {"field": None}, {"entityType": "dog"}]
+    status = store.lookup([task(0), task(5), *({**task(6), **one} for one in bad)], errors="coerce")
+    report = es.coverage(status, by=None)
+    assert report.frame[["tasks", "no record", "ended"]].to_numpy().tolist() == [[5, 1, 1]]
+    assert "3 bad rows" in str(report)

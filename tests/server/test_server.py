@@ -69,8 +69,15 @@ def filled() -> Iterator[es.EnrichmentStore]:
 
 
 @pytest.fixture(scope="module")
-def base(filled: es.EnrichmentStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(filled, tmp_path_factory.mktemp("server")) as base:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The records of `filled` as ``enrichstatus serve`` has them: in a snapshot."""
+    folder = tmp_path_factory.mktemp("server")
+    with es.EnrichmentStore(folder / "s.duckdb") as store:
+        store.load(RECORDS)
+    with (
+        es.EnrichmentStore(folder / "s.duckdb", read_only=True, preload=True) as store,
+        serving(store, folder) as base,
+    ):
         yield base
 
 

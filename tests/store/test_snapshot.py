@@ -24,7 +24,7 @@ import pytest
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS, EXPLANATION
 from enrichstatus.sources.store.snapshot import layout, snapshot
-from tests.support.cases import cases
+from tests.support.cases import cases, crossed
 from tests.support.factory import NOW, ORG, record, task, uid
 
 MOMENT = datetime.fromisoformat(NOW)
@@ -156,8 +156,7 @@ SPELLINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
-@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize(("name", "place"), crossed(SPELLINGS, [0, 1, 2]))
 def test_what_is_spelled_otherwise_is_read_or_refused_as_without(path: Path, name: str, place: int):
     """An id in another spelling, or one that is bad, wherever it stands among others, has the answer or the error that it has otherwise."""
     body: dict[str, Any] = {"tasks": [task(1), task(2), task(3)]}

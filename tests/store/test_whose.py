@@ -134,3 +134,20 @@ def test_a_path_that_is_none_is_refused(path: Any):
     """By the name of the argument, not by an error of Python's."""
     with pytest.raises(es.ValidationError, match=r"path= takes the name of a file"):
         es.EnrichmentStore(path)
+
+
+@pytest.mark.parametrize("nested", [{"id": "org_2"}, ["org_2"], {}, []])
+def test_an_object_is_no_organization(tmp_path: Path, nested: object):
+    """In a file, a list and a frame: a record whose organization or status is an object or a list is bad, and nobody's."""
+    for column in ("orgId", "status"):
+        rows = [record(0), record(1) | {column: nested}]
+        (tmp_path / "r.json").write_text(json.dumps(rows))
+        for records in (
+            tmp_path / "r.json",
+            rows,
+            pa.table({name: pa.array([row[name] for row in rows[1:]]) for name in rows[0]}),
+        ):
+            with es.EnrichmentStore(org_id=ORG) as store:
+                with pytest.raises(es.ValidationError, match=f"{column} .*is not text"):
+                    store.load(records)
+                assert store.load(records, errors="reject").rejected == 1

@@ -31,7 +31,7 @@ from enrichstatus.lookup.tasks import check, task_tables
 from enrichstatus.schema import FIELDS, parse_statuses
 from enrichstatus.sources.client import batches
 from enrichstatus.sources.client import responses as replies
-from enrichstatus.sources.client.config import Bearer, Request, parse_flag, parse_settings
+from enrichstatus.sources.client.config import Bearer, Request, parse_settings
 
 if TYPE_CHECKING:
     from enrichstatus.sources.client.transport import Outcome, Transport
@@ -119,7 +119,6 @@ class EnrichmentClient:
         del token  # from here on nothing that shows the variables of a failed call can show it
         #: for a copy in another process, which has a token of its own
         self._arguments = {name: value for name, value in locals().items() if name not in ("self", "bearer")}
-        parse_flag("progress", progress, optional=True)
         settings = parse_settings(**self._arguments)
         self.base_url, self._settings, self._bearer, self._progress = settings.address, settings, bearer, progress
         self.fields, self._statuses = parse_fields(fields), parse_statuses(statuses)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from enrichstatus.errors import UnauthorizedError, ValidationError
+from enrichstatus.errors import UnauthorizedError, ValidationError, quoted
 from enrichstatus.lookup import contract as wire
-from enrichstatus.lookup.arguments import parse_duration, parse_number
+from enrichstatus.lookup.arguments import parse_duration, parse_flags, parse_number
 
 if TYPE_CHECKING:
     import requests
@@ -93,7 +93,7 @@ class Bearer:
 
     def check(self) -> None:
         """Refuse a token that no request can carry; no message shows it."""
-        if self._token is None or self._token == "":
+        if self._token is None or (isinstance(self._token, str) and not self._token):
             raise UnauthorizedError("There is no token, nor ENRICHSTATUS_TOKEN in the environment.")
         if not isinstance(self._token, str):
             raise ValidationError(f"is text, not of the type {type(self._token).__name__}.", argument="token")
@@ -121,10 +121,11 @@ def parse_settings(
     rate: object,
     allow_http: bool,
     verify: str | os.PathLike[str] | bool | None,
+    progress: bool | None = None,
     **_: object,
 ) -> Settings:
     """Check how requests are made, of all arguments of a client."""
-    parse_flag("allow_http", allow_http)
+    parse_flags(allow_http=allow_http, progress=progress)
     address, loopback = parse_address(base_url, allow_http=allow_http)
     connect, read = timeout if isinstance(timeout, (tuple, list)) and len(timeout) == 2 else (timeout, timeout)
     return Settings(
@@ -150,7 +151,7 @@ def parse_rate(value: object) -> Rate | None:
     seconds = float(found[2] or 1) * _UNITS[found[3].lower()] if found else 0.0
     if not found or not int(found[1]) or not 0 < seconds < math.inf:
         raise ValidationError(
-            f'takes requests in a time, such as "600/min", "10/s" or "5/2s"; not {value!r}.', argument="rate"
+            f'takes requests in a time, such as "600/min", "10/s" or "5/2s"; not {quoted(value)}.', argument="rate"
         )
     return Rate(int(found[1]), seconds)
 
@@ -162,7 +163,7 @@ _RATE = re.compile(rf"\s*([0-9]{{1,9}})\s*/\s*([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?)?
 def parse_address(base_url: str | None, *, allow_http: bool) -> tuple[str, bool]:
     """Check the base URL; gives it without a slash at the end, and whether it is this machine's own."""
     text = os.environ.get("ENRICHSTATUS_BASE_URL") if base_url is None else base_url
-    if not text:
+    if text is None or (isinstance(text, str) and not text):
         raise ValidationError(
             "is missing, and so is ENRICHSTATUS_BASE_URL in the environment: where is the service?", argument="base_url"
         )
@@ -204,7 +205,7 @@ def parse_verify(value: Any) -> bool | str:
         return True
     if not isinstance(value, (str, os.PathLike)) or not (path := os.fspath(value)) or not isinstance(path, str):
         raise ValidationError(
-            f"takes True, or the path of a file or folder of authorities, not {value!r}. Certificates are always "
+            f"takes True, or the path of a file or folder of authorities, not {quoted(value)}. Certificates are always "
             "checked; for a service with a certificate of your own pass the bundle of the authority that signed it.",
             argument="verify",
         )
@@ -215,9 +216,3 @@ def parse_verify(value: Any) -> bool | str:
             argument="verify",
         )
     return path
-
-
-def parse_flag(name: str, value: Any, *, optional: bool = False) -> None:
-    """Check a switch: True or False, or None where that is a choice too."""
-    if not isinstance(value, bool) and not (optional and value is None):
-        raise ValidationError(f"takes True or False{', or None' if optional else ''}, not {value!r}.", argument=name)

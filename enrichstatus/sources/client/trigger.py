@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus.errors import EnrichStatusError, ServiceError, TriggerInterrupted, TriggerStopped, ValidationError
-from enrichstatus.lookup.arguments import Instant, parse_duration, parse_instant, parse_number
+from enrichstatus.lookup.arguments import Instant, parse_duration, parse_flags, parse_instant, parse_number
 from enrichstatus.lookup.contract import BALANCE_PATH, TRIGGER_PATH
 from enrichstatus.presentation import number
 from enrichstatus.progress import Progress
@@ -101,6 +101,7 @@ def trigger(
     patience = parse_duration(missing_after, "missing_after")
     if now is not None:
         parse_instant(now)
+    parse_flags(dry_run=dry_run)
     purchases: pa.Table = plan.purchases()
     _check(plan, most, quote)
     if dry_run:
@@ -141,7 +142,8 @@ def trigger(
 
 def _check(plan: Any, most: float, quote: Any) -> None:
     """Refuse what was not signed off, what has no price, what costs too much, and what the service has no trigger for."""
-    if quote is not None and quote != (offered := plan.quote):
+    if quote is not None and (not isinstance(quote, Mapping) or quote != plan.quote):
+        offered = plan.quote
         was = (
             f"{quote['tasks']:,} tasks for {number(quote['credits'])} credits" if _is_quote(quote) else "something else"
         )

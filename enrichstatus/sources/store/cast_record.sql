@@ -17,6 +17,7 @@ with cast_columns as (
         -- the words that are known, in any case and with outer white space; any other as it came within it
         case
             when checked.status in ('pending', 'finished', 'timeout', 'failed') then checked.status
+            when checked.status[1] in ('{', '[') then null
             else coalesce(
                 map_extract_value($statuses, lower(checked.status)),
                 map_extract_value($statuses, lower(regexp_replace(checked.status, $outer, '', 'g'))),
@@ -24,7 +25,8 @@ with cast_columns as (
             )
         end as castStatus,
         coalesce(try_cast(checked.dataFound as boolean), try_cast(trim(checked.dataFound::varchar) as boolean)) as castDataFound,
-        coalesce(
+        -- an object or a list names no organization, and the record is nobody else's either
+        case when checked.orgId[1] in ('{', '[') then null else coalesce(
             nullif(
                 case when regexp_matches(checked.orgId, $outer) then regexp_replace(checked.orgId, $outer, '', 'g')
                     else checked.orgId
@@ -32,7 +34,7 @@ with cast_columns as (
                 ''
             ),
             $owner::varchar
-        ) as castOrgId
+        ) end as castOrgId
     from checked
 )
 
@@ -73,10 +75,15 @@ select
             } end,
             case when castUpdatedAt is null and trim(updatedAt::varchar) <> ''
                 then {'name': 'updatedAt', 'value': updatedAt::varchar, 'reason': 'is not an ISO 8601 timestamp'} end,
-            case when castStatus is null then {'name': 'status', 'value': status, 'reason': 'is missing'} end,
+            case when castStatus is null then {
+                'name': 'status',
+                'value': status,
+                'reason': case when status[1] in ('{', '[') then 'is not text' else 'is missing' end
+            } end,
             case when castDataFound is null and trim(dataFound::varchar) <> ''
                 then {'name': 'dataFound', 'value': dataFound::varchar, 'reason': 'is not true or false'} end,
-            case when castOrgId is null
+            case when castOrgId is null and orgId[1] in ('{', '[') then {'name': 'orgId', 'value': null, 'reason': 'is not text'}
+                when castOrgId is null
                 then {'name': 'orgId', 'value': orgId, 'reason': 'is missing, and no organization was given'} end
         ], lambda problem: problem is not null))
     end as problems

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import duckdb
 
-from enrichstatus.errors import StoreError, ValidationError
+from enrichstatus.errors import StoreError, ValidationError, quoted
 from enrichstatus.files.write import first_line
 from enrichstatus.lookup.tasks import create_vocabularies
 from enrichstatus.schema import COLUMNS, FIELDS, listed
@@ -40,12 +40,16 @@ class Database:
         if preload and not read_only:
             raise ValidationError("preload=True goes with read_only=True: what is loaded later would not be in it.")
         if not isinstance(path, str | os.PathLike):
-            raise ValidationError(f'takes the name of a file, or ":memory:", not {path!r}.', argument="path")
+            raise ValidationError(f'takes the name of a file, or ":memory:", not {quoted(path)}.', argument="path")
         self.path = os.path.expanduser(os.fspath(path))
         self.read_only = read_only
         self._preload = preload
         self._name = self.path
         if self.path != MEMORY:
+            try:
+                os.fsencode(self.path)
+            except UnicodeError as error:
+                raise StoreError(f"{self.path!r} cannot be the name of a file: {error}") from error
             if self.path.strip() in ("", ".") or self.path.startswith(MEMORY) or "\0" in self.path:
                 raise StoreError(f'A store is kept in a file, or in ":memory:"; {self.path!r} names neither.')
             self._name = str(
@@ -207,7 +211,7 @@ class Database:
             yield
             return
         if not isinstance(memory_limit, str) or not re.fullmatch(r"\s*\d+(\.\d+)?\s*[KMGT]i?B\s*", memory_limit):
-            raise ValidationError(f'takes a size such as "6GB", not {memory_limit!r}.', argument="memory_limit")
+            raise ValidationError(f'takes a size such as "6GB", not {quoted(memory_limit)}.', argument="memory_limit")
         file = self._ready()
         with self._cursor() as con, file.limiting:
             con.execute("set global memory_limit = $size", {"size": memory_limit})

@@ -26,6 +26,7 @@ from enrichstatus.lookup.arguments import (
     Instant,
     parse_columns,
     parse_fields,
+    parse_flags,
     parse_limits,
     parse_options,
     parse_org,
@@ -60,6 +61,7 @@ class Embedded(Database, ABC):
         self.org_id = None if org_id is None else parse_org(org_id)
         #: organizations that are known to have records
         self._known: set[str] = set()
+        parse_flags(read_only=read_only, preload=preload)
         wanted = None if fields is None else parse_fields(fields)
         super().__init__(path, fields=wanted, read_only=read_only, preload=preload)
         try:
@@ -226,6 +228,7 @@ class Embedded(Database, ABC):
         2,000 tasks read, 2,000 rows written to ...status.parquet: 20 failed, 1,090 finished, 843 no record, 10 pending, 37 timeout
         """
         names = parse_options(columns, how, errors, prefix)
+        parse_flags(overwrite=overwrite, bom=bom, progress=progress)
         if require is not None:
             check_required(require)
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)

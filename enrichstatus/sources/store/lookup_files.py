@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from enrichstatus import frames
 from enrichstatus.errors import RequirementError, ValidationError
 from enrichstatus.files import read as files
-from enrichstatus.files.write import Output, as_text
+from enrichstatus.files.write import Output
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.arguments import How
 from enrichstatus.lookup.query import gather, places, refuse_clash
@@ -23,7 +23,6 @@ from enrichstatus.lookup.requirements import check_shares
 from enrichstatus.lookup.tasks import bad_tasks, cast_tasks, keys_of, naming_leads, task_names, tasks_from_leads
 from enrichstatus.presentation import many
 from enrichstatus.progress import Progress
-from enrichstatus.schema import PANDAS_TYPES
 
 #: Rows of one piece.
 PIECE = 1 << 17
@@ -176,10 +175,7 @@ def look_up_files(
                 rows += len(frame)
                 progress.reached(70 + 30 * first / max(count, 1))
             counts = tally.counts()
-            numbers, shown = (
-                table.to_pandas(types_mapper=PANDAS_TYPES.get, safe=False)
-                for table in (counts, as_text(pa.concat_tables(head)))
-            )
+            numbers, shown = map(frames.to_pandas, (counts, pa.concat_tables(head)))
             report = LookupReport(count, rows, numbers, shown, output.files())
             if require:
                 left_out = pa.table(

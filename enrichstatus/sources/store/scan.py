@@ -23,7 +23,7 @@ from enrichstatus.files import read as files
 from enrichstatus.files.read import PathLike
 from enrichstatus.lookup.arguments import Instant, choice, parse_instant, parse_org
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL
-from enrichstatus.schema import COLUMNS, Epoch, fold, listed, record_names
+from enrichstatus.schema import COLUMNS, Epoch, check_renames, fold, listed, record_names
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.load import (
     CAST_RECORD_SQL,
@@ -104,6 +104,7 @@ class Scan(Embedded):
         epoch: Epoch | None,
     ):
         choice("errors", errors, ("raise", "reject"))
+        check_renames(columns)
         self._since: datetime | None = None if since is None else parse_instant(since, "since")
         self._strict = errors == "raise"
         self._renames = columns

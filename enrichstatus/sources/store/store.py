@@ -222,8 +222,8 @@ class EnrichmentStore(Embedded):
         fields : sequence of str, optional
             The allowed fields; ``emails``, ``phones`` and ``summary`` unless given.
         since : datetime or str, optional
-            Leave out records created before this instant. Files in folders by an earlier ``day=``, ``date=`` or ``dt=`` (ISO, by the
-            day of creation, change or export) are not read.
+            Leave out records created before this instant, as if they were not there: a task that has only such has none. Files in
+            folders by an earlier ``day=``, ``date=`` or ``dt=`` (ISO, by the day of creation, change or export) are not read.
         columns : mapping, optional
             Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
         statuses : mapping, optional
