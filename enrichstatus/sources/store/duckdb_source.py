@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import duckdb
 import pyarrow as pa
@@ -126,24 +126,23 @@ class Embedded(Database, ABC):
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         options: dict[str, Any] = {"columns": columns, "how": how, "errors": errors, "prefix": prefix}
+        whose, moment = question["orgId"][0].as_py(), question["now"][0].as_py()
+        answered = 0
+
+        def counted(table: pa.Table) -> pa.Table:
+            nonlocal answered
+            answered = 0 if table is None else table.num_rows
+            return table
+
         with self._cursor() as con:
-            answered = 0
-
-            def answer(names: tuple[str, ...], count: int) -> pa.Table:
-                nonlocal answered
-                table = self._answer(con, question, count, names)
-                answered = table.num_rows
-                return table
-
-            def at_once(given: pa.Table, names: tuple[str, ...]) -> pa.Table | None:
-                nonlocal answered
-                whose, moment = question["orgId"][0].as_py(), question["now"][0].as_py()
-                table = self._answer_at_once(con, given, names, whose, moment)
-                answered = table.num_rows if table else 0
-                return table
-
-            status = look_up(con, tasks, answer, at_once=at_once, **options)
-            if not answered and (message := self._strangers(con, question["orgId"][0].as_py())):
+            status = look_up(
+                con,
+                tasks,
+                lambda names, count: counted(self._answer(con, question, count, names)),
+                at_once=lambda given, names: counted(self._answer_at_once(con, given, names, whose, moment)),
+                **options,
+            )
+            if not answered and (message := self._strangers(con, whose)):
                 warnings.warn(message, OrganizationWarning, stacklevel=2)
             return status
 
@@ -315,11 +314,9 @@ class Embedded(Database, ABC):
         InternalError
             The query failed (500).
         """
-        org_id = self.org_id if org_id is None else org_id
         if (ready := self.query_at_once(body, org_id=org_id, now=now)) is not None:
-            found: list[dict[str, Any]] = json.loads(ready)
-            return found
-        question = asker(org_id, self._limits, now)
+            return cast("list[dict[str, Any]]", json.loads(ready))
+        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         self._ready()
         try:
             return query(partial(self._look_up, question=question), body)
