@@ -3,29 +3,35 @@
 --   records (the columns of a record)
 --   asker   (orgId, field, pendingSince, now, maximum)
 --           which one organization asks, when, and since when a record that is still pending has timed out: its maximum is so many seconds
---   $outcome is the text of outcome.sql, which the reports of a history use too
+--   $newest is the text of newest.sql, unless a store has applied it when it was loaded; $outcome that of outcome.sql, which the
+--   reports of a history use too
 -- One row comes out for each task that has a record.
 with own as (
     -- rule 1: only the caller's organization is seen
     select
-        records.id,
-        records.createdAt,
-        records.updatedAt,
-        records.entityId,
-        records.entityType,
-        records.field,
-        records.status,
-        records.error,
-        records.dataFound,
-        records.createdBy,
-        records.orgId,
-        records.globalEnrichmentId,
-        records.creditTransactionId
-    from records
-    where records.orgId in (select asker.orgId from asker)
+        record.id,
+        record.createdAt,
+        record.updatedAt,
+        record.entityId,
+        record.entityType,
+        record.field,
+        record.status,
+        record.error,
+        record.dataFound,
+        record.createdBy,
+        record.orgId,
+        record.globalEnrichmentId,
+        record.creditTransactionId,
+        asker.pendingSince,
+        asker.now,
+        asker.maximum
+    from records as record
+    inner join asker
+        on asker.orgId = record.orgId
+        and asker.field = record.field
 ),
 
-matched as (
+contending as (
     -- rule 2: keys match on the UUID's value, the entity type and the field
     select
         tasks.position,
@@ -38,34 +44,15 @@ matched as (
 ),
 
 ranked as (
-    -- rule 3: the newest record wins. Where records lie in files one id may come several times, as it was and as it is: of two
-    -- that look alike one with a known status knows more, and then one that has ended
-    select
-        matched.*,
-        row_number() over (
-            partition by matched.position
-            order by
-                matched.createdAt desc nulls last,
-                matched.updatedAt desc nulls last,
-                matched.id desc nulls last,
-                matched.status in ('pending', 'finished', 'timeout', 'failed') desc,
-                matched.status <> 'pending' desc,
-                matched.status desc,
-                matched.dataFound desc nulls last
-        ) as rank
-    from matched
+    -- rule 3: the newest record wins
+    $newest
 ),
 
 stated as (
     select
         record.*,
-        asker.now,
-        asker.maximum,
         $outcome as reason
     from ranked as record
-    inner join asker
-        on asker.orgId = record.orgId
-        and asker.field = record.field
     where record.rank = 1
 )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
+from textwrap import indent
 from typing import Any, Protocol
 
 import duckdb
@@ -29,8 +30,18 @@ def with_outcome(sql: Path) -> str:
     return sql.read_text(encoding="utf-8").replace("$outcome as", _OUTCOME_SQL + " as")
 
 
+def newest_sql(*place: str) -> str:
+    """Give the rule of the newest record as a query over ``contending``, of which some columns say for what a record contends."""
+    columns = ", ".join(f"contending.{name}" for name in place)
+    return _NEWEST_SQL[_NEWEST_SQL.index("select") :].rstrip().replace("$place", columns)
+
+
+_NEWEST_SQL = Path(__file__).with_name("newest.sql").read_text(encoding="utf-8")
+_RULES_SQL = with_outcome(Path(__file__).with_name("lookup.sql"))
 #: THE query, over the relations ``tasks``, ``records`` and ``asker``; its head says what they hold.
-LOOKUP_SQL = with_outcome(Path(__file__).with_name("lookup.sql"))
+LOOKUP_SQL = _RULES_SQL.replace("    $newest", indent(newest_sql("position"), "    "))
+#: The same over records of which each is the newest of its key: a store decides that when it is loaded.
+DECIDED_SQL = _RULES_SQL.replace("    $newest", "    select contending.*, 1 as rank from contending")
 
 
 class Source(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
@@ -15,10 +15,20 @@ from enrichstatus.errors import StoreError, ValidationError, quoted
 from enrichstatus.files.write import first_line
 from enrichstatus.lookup.tasks import create_vocabularies
 from enrichstatus.schema import COLUMNS, FIELDS, listed
+from enrichstatus.sources.store.load import INDEX_SQL, MERGE_SQL
 from enrichstatus.sources.store.open_files import MEMORY, OpenFile, identity, open_file, opening
 from enrichstatus.sources.store.snapshot.snapshot import Snapshot
 
 _TABLES_SQL = Path(__file__).with_name("database.sql").read_text(encoding="utf-8")
+_UPGRADE_SQL = (
+    Path(__file__)
+    .with_name("upgrade.sql")
+    .read_text(encoding="utf-8")
+    .replace("\n$database\n", "\n" + _TABLES_SQL)
+    .replace("\n$merge\n", "\n" + MERGE_SQL)
+)
+#: The version of what database.sql makes; a file of version 1 has no table that says so.
+VERSION = 2
 
 
 class Database:
@@ -222,18 +232,35 @@ def _opened(kind: type[Database], path: str, options: dict[str, Any]) -> Databas
 
 
 def _fields(file: OpenFile, path: str, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Make the tables where there are none, and give the fields of the store."""
+    """Make the tables where there are none, or of an earlier version, and give the fields of the store."""
     try:
         with file.cursor() as con:
             if not file.read_only and not con.execute("select 1 from duckdb_tables() limit 1").fetchall():
                 file.writes += 1
                 _create(con, wanted or FIELDS)
                 file.wrote()
-            if _columns(con) != [*COLUMNS, "probe"]:
+            version = _version(con)
+            if version is None:
+                raise StoreError(f"{path!r} is a database, but not a store of enrichstatus; name another file.")
+            if version > VERSION:
                 raise StoreError(
-                    f"{path!r} is a database, but not a store of this version of enrichstatus; name another file."
+                    f"{path!r} is a store of a later enrichstatus (version {version} of the file; this one knows {VERSION}). "
+                    "Update it: pip install --upgrade enrichstatus."
+                )
+            if version < VERSION and file.read_only:
+                raise StoreError(
+                    f"{path!r} is a store of an earlier enrichstatus, and opened read-only it cannot be upgraded. "
+                    f"Open it once to be written, which upgrades it: EnrichmentStore({path!r}).close()."
                 )
             (fields,) = con.execute("select enum_range(null::enrichment_field)").fetchall()[0]
+            if wanted in (None, tuple(fields)) and version < VERSION:
+                file.writes += 1
+                try:
+                    _in_one(con, lambda: con.execute(_UPGRADE_SQL))
+                    con.execute(INDEX_SQL)
+                    con.execute("checkpoint")
+                finally:
+                    file.wrote()
     except duckdb.Error as error:
         raise StoreError(f"{path!r} cannot be used as a store: {first_line(error)}") from error
     if wanted not in (None, tuple(fields)):
@@ -243,20 +270,31 @@ def _fields(file: OpenFile, path: str, wanted: tuple[str, ...] | None) -> tuple[
     return tuple(fields)
 
 
-def _columns(con: duckdb.DuckDBPyConnection) -> list[str]:
-    names = con.execute(
-        "select column_name from duckdb_columns() where table_name = 'enrichments' order by column_index"
-    )
-    return [name for (name,) in names.fetchall()]
+def _version(con: duckdb.DuckDBPyConnection) -> int | None:
+    """Give the version of a store's file; nothing of another database."""
+    tables = "select table_name, list(column_name order by column_index) from duckdb_columns() group by table_name"
+    columns = dict(con.execute(tables).fetchall())
+    if "enrichment_version" in columns:
+        return int(con.execute("select max(version) from enrichment_version").fetchall()[0][0])
+    return 1 if columns.get("enrichments") == [*COLUMNS, "probe"] else None
 
 
 def _create(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:
-    con.begin()
-    try:
+    def create() -> None:
         create_vocabularies(con, fields)
         con.execute(_TABLES_SQL)
-        con.commit()
-    except duckdb.Error:
-        con.rollback()
-        raise
+
+    _in_one(con, create)
     con.execute("checkpoint")
+
+
+def _in_one(con: duckdb.DuckDBPyConnection, change: Callable[[], object]) -> None:
+    """Change the database in one transaction, wholly or not at all."""
+    con.begin()
+    try:
+        change()
+        con.commit()
+    except BaseException:
+        with suppress(duckdb.Error):  # where DuckDB gave up the transaction itself, that hides why
+            con.rollback()
+        raise

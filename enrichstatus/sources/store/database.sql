@@ -13,19 +13,27 @@ create table enrichments (
     orgId varchar not null,
     globalEnrichmentId varchar,
     creditTransactionId varchar,
-    probe uinteger not null
+    probe uinteger not null,
+    -- whether another record of its key is newer (rule 3 of the lookup): merge.sql decides it
+    superseded boolean not null
 );
+
+-- Of each key of each organization its newest record.
+create view enrichment_winners as select enrichments.* exclude (superseded) from enrichments where not enrichments.superseded;
+
+create table enrichment_version (version integer not null);
+insert into enrichment_version values (2);
 
 -- A digest of entity and field, indexed, by which few tasks find their records without a scan. It only has to narrow: the lookup
 -- compares the whole key. It takes both ends of a UUID, because a v1 ends and a v7 begins like its neighbours.
-create macro enrichment_probe(entityId, field) as xor(
+create or replace macro enrichment_probe(entityId, field) as xor(
     xor(
-        ('0x' || left(entityId::varchar, 8))::uinteger,
-        ('0x' || right(entityId::varchar, 8))::uinteger
+        (entityId::uhugeint >> 96)::uinteger,
+        (entityId::uhugeint & 4294967295)::uinteger
     ),
     enum_code(field::enrichment_field)::uinteger
 );
 
 -- Every load writes this one row first, so that two loads at once cannot both take an id for new.
-create table enrichment_loads (loads bigint not null);
-insert into enrichment_loads values (0);
+create table if not exists enrichment_loads (loads bigint not null);
+insert into enrichment_loads select 0 where not exists (from enrichment_loads);

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import pyarrow as pa
@@ -42,6 +42,9 @@ from enrichstatus.sources.store.lookup_files import Leads, LookupReport, TaskFil
 
 class Embedded(Database, ABC):
     """Records that DuckDB can read, and the lookups over them."""
+
+    #: what answers the tasks over the relation ``records``
+    _QUERY: ClassVar[str] = LOOKUP_SQL
 
     def __init__(
         self,
@@ -124,7 +127,7 @@ class Embedded(Database, ABC):
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
         options: dict[str, Any] = {"columns": columns, "how": how, "errors": errors, "prefix": prefix}
         with self._cursor() as con:
-            answered, snapshot = 0, self._snapshot
+            answered = 0
 
             def answer(names: tuple[str, ...], count: int) -> pa.Table:
                 nonlocal answered
@@ -135,11 +138,11 @@ class Embedded(Database, ABC):
             def at_once(given: pa.Table, names: tuple[str, ...]) -> pa.Table | None:
                 nonlocal answered
                 whose, moment = question["orgId"][0].as_py(), question["now"][0].as_py()
-                table = snapshot.answers(given, names, whose, self._limits, moment) if snapshot else None
+                table = self._answer_at_once(con, given, names, whose, moment)
                 answered = table.num_rows if table else 0
                 return table
 
-            status = look_up(con, tasks, answer, at_once=at_once if snapshot else None, **options)
+            status = look_up(con, tasks, answer, at_once=at_once, **options)
             if not answered and (message := self._strangers(con, question["orgId"][0].as_py())):
                 warnings.warn(message, OrganizationWarning, stacklevel=2)
             return status
@@ -250,6 +253,7 @@ class Embedded(Database, ABC):
                 prefix=prefix,
                 require=require,
                 progress=shown,
+                query=self._QUERY,
                 register=lambda: self._register(con, question["orgId"][0].as_py(), names),
                 answered=self._check_unchanged,
             )
@@ -342,7 +346,13 @@ class Embedded(Database, ABC):
         """Give some columns of the answers to so many tasks, which stand in the temporary table ``tasks``."""
         con.register("asker", question)
         self._register(con, question["orgId"][0].as_py(), names)
-        return con.sql(LOOKUP_SQL).select("position", *names).to_arrow_table()
+        return con.sql(self._QUERY).select("position", *names).to_arrow_table()
+
+    def _answer_at_once(
+        self, con: duckdb.DuckDBPyConnection, tasks: pa.Table, names: Sequence[str], org_id: str, now: Instant
+    ) -> pa.Table | None:
+        """Give some columns of the answers to tasks as they came, without the query; None where that is for `_answer`."""
+        return None if self._snapshot is None else self._snapshot.answers(tasks, names, org_id, self._limits, now)
 
     def check_organization(self, *, new: bool = False) -> bool:
         """Say whether there is any record; all of them other organizations' is an error, unless ours is meant to be a `new` one."""

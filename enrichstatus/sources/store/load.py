@@ -20,6 +20,7 @@ from enrichstatus import frames
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.lookup.arguments import Errors, choice, parse_epoch
+from enrichstatus.lookup.query import newest_sql
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
 from enrichstatus.presentation import of_unknown_status
 from enrichstatus.schema import (
@@ -38,12 +39,15 @@ from enrichstatus.schema import (
 _SPACE = r"[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]+"
 CAST_RECORD_SQL = Path(__file__).with_name("cast_record.sql").read_text(encoding="utf-8")
 NEWEST_VERSION_SQL = Path(__file__).with_name("newest_version.sql").read_text(encoding="utf-8")
-_MERGE_SQL = (
+MERGE_SQL = (
     Path(__file__)
     .with_name("merge.sql")
     .read_text(encoding="utf-8")
     .replace("$newest_version)", NEWEST_VERSION_SQL + ")")
+    .replace("$newest)", newest_sql("orgId", "entityId", "entityType", "field") + ")")
 )
+#: After the transaction: DuckDB cannot index what the same one has written.
+INDEX_SQL = "create index if not exists enrichment_probes on enrichments (probe)"
 _STAGED_SQL = f"""
 create temp table staged as
 select record.* exclude (file, problems), enrichment_probe(entityId, field) as probe, file, problems
@@ -351,7 +355,7 @@ def _store(
                 ) from error
             time.sleep(pause)
     try:
-        con.execute(_MERGE_SQL)
+        con.execute(MERGE_SQL)
         counts = con.execute(_COUNTS_SQL).fetchall()[0]
         then(con)
         con.commit()
@@ -359,5 +363,5 @@ def _store(
         with suppress(duckdb.Error):  # where DuckDB gave up the transaction itself, that hides why
             con.rollback()
         raise
-    con.execute("create index if not exists enrichment_probes on enrichments (probe)")
+    con.execute(INDEX_SQL)
     return counts

@@ -18,7 +18,7 @@ from enrichstatus.files import read as files
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.arguments import How
-from enrichstatus.lookup.query import LOOKUP_SQL, gather, places, refuse_clash
+from enrichstatus.lookup.query import gather, places, refuse_clash
 from enrichstatus.lookup.requirements import check_shares
 from enrichstatus.lookup.tasks import bad_tasks, cast_tasks, keys_of, naming_leads, task_names, tasks_from_leads
 from enrichstatus.presentation import many
@@ -128,12 +128,13 @@ def look_up_files(
     prefix: str,
     require: Mapping[str, Any] | None,
     progress: Progress,
+    query: str,
     register: Callable[[], None],
     answered: Callable[[], None],
 ) -> LookupReport:
     """Look up tasks by the relation ``asker`` of `con`, and write them with the columns `names` of the answer.
 
-    `register` is called when the tasks stand there, and makes the relation ``records``; `answered` when all records have been read.
+    `register` is called when the tasks stand there, and makes the relation ``records`` for `query`; `answered` when all have been read.
     """
     added = [prefix + name for name in names]
     # the tasks are read by another cursor, while this one looks up or is read
@@ -147,7 +148,7 @@ def look_up_files(
         explained = "reason" in wanted and how == "left"
         with progress.following(con, 10, 70):
             register()
-            con.register("found", con.sql(LOOKUP_SQL).select("position", *wanted))
+            con.register("found", con.sql(query).select("position", *wanted))
             con.execute(_EXPLAINED_SQL if explained else _ORDERED_SQL)
         answered()
         until = _until(con.table("answer").to_arrow_reader(PIECE))

@@ -15,14 +15,16 @@ import pyarrow as pa
 from enrichstatus.errors import StoreError
 from enrichstatus.files.read import PathLike, expand, is_path
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
+from enrichstatus.lookup.query import DECIDED_SQL
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import html_table, many
 from enrichstatus.schema import STATUSES, Epoch, listed, parse_statuses
 from enrichstatus.sources.store.duckdb_source import Embedded
 from enrichstatus.sources.store.leases import Leases, leases
 from enrichstatus.sources.store.load import LoadReport, load
-from enrichstatus.sources.store.point_lookup import answer
+from enrichstatus.sources.store.point_lookup import answer, answer_at_once, winners
 from enrichstatus.sources.store.scan import Scan
+from enrichstatus.sources.store.snapshot.rules import Question
 
 
 class EnrichmentStore(Embedded):
@@ -77,6 +79,8 @@ class EnrichmentStore(Embedded):
                                    entityId   field    status  dataFound
     0  F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6  emails  finished       True
     """
+
+    _QUERY = DECIDED_SQL
 
     def __init__(
         self,
@@ -266,11 +270,18 @@ class EnrichmentStore(Embedded):
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
         return answer(con, question, count, names)
 
+    def _answer_at_once(
+        self, con: duckdb.DuckDBPyConnection, tasks: pa.Table, names: Sequence[str], org_id: str, now: Instant
+    ) -> pa.Table | None:
+        if self._snapshot is not None:
+            return super()._answer_at_once(con, tasks, names, org_id, now)
+        return answer_at_once(con, self.fields, tasks, names, Question.of(org_id, self._limits, now))
+
     def _read_files(self) -> Sequence[str]:
         return [self._name, *self._loaded]
 
     def _register(self, con: duckdb.DuckDBPyConnection, org_id: str, names: Sequence[str]) -> None:
-        con.register("records", con.table("enrichments"))
+        con.register("records", winners(con, org_id))
 
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         return con.sql("from enrichments where orgId = $org_id", params={"org_id": org_id})

@@ -151,8 +151,7 @@ def _coded(name: str, words: Sequence[str]) -> pa.Table:
     return pa.table({name: pa.array(words, pa.string()), "code": np.arange(len(words))})
 
 
-_WINNERS_SQL = Path(__file__).with_name("winners.sql").read_text(encoding="utf-8")
-_ROWS_SQL = Path(__file__).with_name("rows.sql").read_text(encoding="utf-8").replace("($winners)", f"({_WINNERS_SQL})")
+_ROWS_SQL = Path(__file__).with_name("rows.sql").read_text(encoding="utf-8")
 _ORGANIZATIONS_SQL = "select distinct orgId from enrichments"
 _SPAN_SQL = """
 select

@@ -1,5 +1,5 @@
 -- The rows of a snapshot, as layout.py has them: numbers, and the end of the wire object as ready JSON.
---   $winners is the text of winners.sql
+--   enrichment_winners  the newest record of each key of each organization, as a store's load has decided
 --   organizations (orgId, code) and statuses (status, code)
 select
     (winner.entityId::uhugeint >> 64)::ubigint as high,
@@ -23,6 +23,6 @@ select
         'globalEnrichmentId', winner.globalEnrichmentId,
         'creditTransactionId', winner.creditTransactionId
     ), 2) as tail
-from ($winners) as winner
+from enrichment_winners as winner
 inner join organizations on organizations.orgId = winner.orgId
 inner join statuses on statuses.status = winner.status

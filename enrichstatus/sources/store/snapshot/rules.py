@@ -177,3 +177,8 @@ def _reason(status: str, found: bool | None) -> str:
     if found:
         return "data"
     return "no_data" if status == "finished" or found is False else "unknown"
+
+
+def words(codes: Codes, vocabulary: Sequence[str]) -> pa.Array:
+    """Give the words of a vocabulary that stand in these places."""
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(vocabulary, pa.string()))

@@ -17,7 +17,7 @@ import pyarrow as pa
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.schema import COLUMNS, ENTITY_TYPES, EXPLANATION, SCHEMA
 from enrichstatus.sources.store.snapshot.layout import FOUND, NEVER, bucket_bits, digests, place_bits, write
-from enrichstatus.sources.store.snapshot.rules import REASONS, Codes, Flags, Keys, Question, Statuses, Vocabulary
+from enrichstatus.sources.store.snapshot.rules import REASONS, Codes, Flags, Keys, Question, Statuses, Vocabulary, words
 from enrichstatus.sources.store.snapshot.wire import Instants, Wire, texts, uuids
 
 Limits: TypeAlias = Mapping[str, timedelta]
@@ -117,12 +117,12 @@ class Snapshot:
             "createdAt": lambda: _instants(rows)[0],
             "updatedAt": lambda: _instants(rows)[1],
             "entityId": lambda: texts(uuids(rows["high"], rows["low"])),
-            "entityType": lambda: _words(kind // len(self._vocabulary.fields), ENTITY_TYPES),
-            "field": lambda: _words(field, self._vocabulary.fields),
-            "status": lambda: _words(self._statuses.codes(said, timed_out), self._statuses.words),
+            "entityType": lambda: words(kind // len(self._vocabulary.fields), ENTITY_TYPES),
+            "field": lambda: words(field, self._vocabulary.fields),
+            "status": lambda: words(self._statuses.codes(said, timed_out), self._statuses.words),
             "dataFound": lambda: pa.array(FOUND).take(pa.array(said % len(FOUND))),
             "orgId": lambda: pa.repeat(pa.scalar(question.org_id), len(rows)),
-            "reason": lambda: _words(self._statuses.reasons(said, timed_out), REASONS),
+            "reason": lambda: words(self._statuses.reasons(said, timed_out), REASONS),
             "age": lambda: pa.array(age),
             "expiresIn": lambda: pa.array(
                 np.maximum(question.maximum[field] - age, 0), mask=~self._statuses.pending(said)
@@ -138,10 +138,6 @@ _COLUMNS = frozenset((*COLUMNS, *EXPLANATION.names)) - {
     "globalEnrichmentId",
     "creditTransactionId",
 }
-
-
-def _words(codes: Codes, words: Sequence[str]) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(words, pa.string()))
 
 
 def _instants(rows: npt.NDArray[np.void]) -> tuple[pa.Array, pa.Array]:
