@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from enrichstatus.polling.update import Update, cost, reason
-from enrichstatus.presentation import duration
+from enrichstatus.polling.update import Update, reason
+from enrichstatus.presentation import duration, many
 from enrichstatus.progress import in_notebook, new_bar, watched
 
 #: Seconds between two drawings.
@@ -105,10 +105,11 @@ def status_line(update: Update, passed: float | None = None, room: float = math.
         rank, text = parts[place]
         # this part counts seconds: its room is fixed, or the others would come and go with it
         size = max(len(text), len("next in 59 s")) if rank == _NEXT else len(text)
-        if room >= size:
-            kept.add(place)
-            room -= size + len(", ")
-            spare += size - len(text)
+        if room < size:
+            break  # or more room would show less
+        kept.add(place)
+        room -= size + len(", ")
+        spare += size - len(text)
     return ", ".join(text for place, (_, text) in enumerate(parts) if place in kept) + " " * spare
 
 
@@ -126,7 +127,7 @@ def _parts(update: Update, passed: float | None, *, whole: bool) -> list[tuple[i
         parts.append((_NEXT, f"next in {duration(max(round(left), 1))}" if left > 0 else "polling"))
     if update.error is not None:
         parts.append((_ERROR, f"not answered: {reason(update.error)}" if whole else "no answer"))
-    parts.append((_COST, cost(update)))
+    parts.append((_COST, many(update.requests, "request")))
     parts.append((_ELAPSED, duration(int(update.elapsed + (passed or 0)))))
     return parts
 

@@ -506,7 +506,7 @@ def test_the_bar_keeps_what_matters_most_where_there_is_little_room():
     assert all(len(text) <= room for room, text in enumerate(texts))
     assert [len(text.split(", ")) for text in texts] == sorted(len(text.split(", ")) for text in texts)
     assert texts[19] == f"{update.settled} of 300 settled"
-    assert texts[31].rstrip().endswith("next in 1 s")
-    assert texts[-1].rstrip().endswith(", 2 requests, 0 s")
+    assert texts[33].rstrip().endswith("next in 1 s")
+    assert re.search(r", 2 requests, \d+ s$", texts[-1].rstrip())
     assert "polling" in bars.status_line(update, 100.0)
     assert "ask" not in bars.status_line(update)

@@ -1090,7 +1090,7 @@ def test_an_answer_through_a_proxy_is_bounded_too(serve: Serve, client: MakeClie
 def test_a_service_that_is_down_costs_one_batchs_attempts(client: MakeClient, caplog: pytest.LogCaptureFixture):
     """When the first batch finds nobody, those that have not begun are given up with its cause; the log says so without the token."""
     caplog.set_level(logging.INFO, "enrichstatus.client")
-    with bad.Refusing() as url, within(3), pytest.raises(es.ServiceError, match="refused") as caught:
+    with bad.Refusing() as url, within(10), pytest.raises(es.ServiceError, match="refused") as caught:
         client(url, retries=2, backoff=0.4).lookup(tasks_of(100 * BATCH), now=NOW)
     assert type(caught.value) is es.ServiceError
     lines = [record.getMessage() for record in caplog.records if record.name == "enrichstatus.client"]
