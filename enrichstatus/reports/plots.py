@@ -288,6 +288,7 @@ def _stacked(drawing: Drawing, size: str, what: str, unit: str, parts: Mapping[s
         which="latest" if period else "largest",
     )
     top, bottom = np.zeros(len(rows)), np.zeros(len(rows))
+    thin = 0.006 * drawn.abs().sum(axis=1).max()
     places = _days(rows[period]) if period else np.arange(len(rows))
     days = (pd.Series(rows[period]).dt.days_in_month if period == "month" else _DAYS[period]) if period else 1
     for name in shown:
@@ -301,9 +302,12 @@ def _stacked(drawing: Drawing, size: str, what: str, unit: str, parts: Mapping[s
         }
         start = np.where(heights < 0, bottom, top)
         if period:
-            ax.bar(places, heights, bottom=start, width=days * 0.82, align="edge", **style)
+            bars = ax.bar(places, heights, bottom=start, width=days * 0.82, align="edge", **style)
         else:
-            ax.barh(places, heights, left=start, height=0.66, **style)
+            bars = ax.barh(places, heights, left=start, height=0.66, **style)
+        # the white line would hide a thin one
+        for bar in np.array(bars.patches, dtype=object)[(heights != 0) & (abs(heights) < thin)]:
+            bar.set(edgecolor=colour, linewidth=1.5, hatch="")
         top, bottom = top + heights.clip(min=0), bottom + heights.clip(max=0)
     _write_sums(ax, drawn, missing, places + (days * 0.41 if period else 0), top, upright=bool(period))
     if missing.any():
