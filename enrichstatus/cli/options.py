@@ -129,7 +129,7 @@ def reading(options: argparse.Namespace) -> dict[str, Any]:
 def statuses(options: argparse.Namespace) -> dict[str, str] | None:
     """Read --statuses, a contract's word for each other."""
     given = [part for text in options.statuses or () for part in text.split(",")]
-    return dict(pair(part, "--statuses") for part in given) or None
+    return by_name([pair(part, "--statuses") for part in given], "--statuses") or None
 
 
 def spelling(options: argparse.Namespace) -> dict[str, str]:
@@ -191,16 +191,24 @@ def pair(text: str, option: str) -> tuple[str, str]:
     return name, value
 
 
+def by_name(pairs: Sequence[tuple[str, str]], option: str) -> dict[str, str]:
+    """Give values by name; two for one name are refused, as one of them would be dropped."""
+    read: dict[str, str] = {}
+    for name, value in pairs:
+        if read.setdefault(name, value) != value:
+            raise ValidationError(f"{option} gives {name} both {read[name]!r} and {value!r}; give it one.")
+    return read
+
+
 def numbers(given: Sequence[str] | None, option: str) -> dict[str, float]:
     """Read numbers by name, ``emails=1,phones=10``; an option may be repeated."""
     read = {}
-    for text in given or ():
-        for part in text.split(","):
-            name, value = pair(part.strip(), option)
-            try:
-                read[name] = float(value)
-            except ValueError:
-                raise ValidationError(f"{option} takes a number behind each =, not {value!r}.") from None
+    texts = [pair(part.strip(), option) for text in given or () for part in text.split(",")]
+    for name, value in by_name(texts, option).items():
+        try:
+            read[name] = float(value)
+        except ValueError:
+            raise ValidationError(f"{option} takes a number behind each =, not {value!r}.") from None
     return read
 
 
@@ -208,7 +216,7 @@ def times(given: Sequence[str] | None, option: str) -> Any:
     """Read a time for all fields, or ``phones=30d,emails=90d``, one for each of some; an option may be repeated."""
     parts = [part.strip() for text in given or () for part in text.split(",")]
     if any("=" in part for part in parts):
-        return dict(pair(part, option) for part in parts)
+        return by_name([pair(part, option) for part in parts], option)
     return given[-1] if given else None
 
 

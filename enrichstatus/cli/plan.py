@@ -29,6 +29,7 @@ from enrichstatus.cli.options import (
     times,
     write,
 )
+from enrichstatus.errors import ValidationError
 
 #: The exit code where something that was to be bought is neither bought nor there already, or cost more than planned.
 _SHORT = 1
@@ -142,6 +143,10 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 
     check_source(options)
     check_outputs(options, output=writing.ENDINGS, requests=[".ndjson"])
+    if options.budget == "balance" and options.base_url is None:
+        raise ValidationError(
+            "--budget balance is what a service says: it goes with --url, or with the command trigger."
+        )
     with open_source(options) as source, read_tasks(options, source.fields) as tasks:
         planned = planning.plan(source, tasks, **_choice(options), now=instant(options), prefix=options.prefix)
     if options.output:

@@ -18,7 +18,7 @@ from enrichstatus.frames import Kind
 from enrichstatus.leads.prices import Numbers
 from enrichstatus.lookup.contract import TRIGGER_SIZE
 from enrichstatus.lookup.tasks import check, task_tables, to_pandas
-from enrichstatus.presentation import NONE, html_table, many, number
+from enrichstatus.presentation import NONE, credits_of, html_table, many, number
 
 #: What is to be done with a task, in the order of a plan's table.
 ACTIONS = ("have", "no_data", "in_flight", "unknown", "retry", "trigger", "over_budget", "duplicate", "invalid")
@@ -138,7 +138,7 @@ class Plan(Generic[Kind]):
     def _headline(self) -> str:
         counts = self._counts.groupby("action")["tasks"].sum()
         bought = int(counts.reindex(BOUGHT, fill_value=0).sum())
-        price = f" for {number(self.cost)} credits" if self._priced else ""
+        price = f" for {credits_of(self.cost)}" if self._priced else ""
         over = int(counts.get("over_budget", 0))
         more = f"; {over:,} more are beyond the budget" if over else ""
         left = (

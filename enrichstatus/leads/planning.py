@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus import frames
-from enrichstatus.errors import EntityWarning, ValidationError
+from enrichstatus.errors import EntityWarning, ValidationError, quoted
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.leads.plan import ACTIONS, BOUGHT, Codes, Plan
 from enrichstatus.leads.prices import over_budget, parse_budget, parse_costs, prices_of, priorities, unpriced_in
@@ -306,6 +306,10 @@ def _warn_of_entities(source: Source, reason: Codes, con: duckdb.DuckDBPyConnect
 
 
 def _parse_retry(retry: Sequence[str] | str) -> list[str]:
+    if not isinstance(retry, (str, Sequence, Set)):
+        raise ValidationError(
+            f"takes some of {listed(map(repr, _RETRIED))}, or () for none, not {quoted(retry)}.", argument="retry"
+        )
     names = [retry] if isinstance(retry, str) else list(retry)
     for name in names:
         choice("retry", name, tuple(_RETRIED))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 import duckdb
 import numpy as np
@@ -35,7 +36,12 @@ def parse_costs(costs: object, fields: Sequence[str], types: Sequence[str] = ())
     if unknown := [name for name in costs if name not in known]:
         raise ValidationError(f"has a price for {listed(unknown)}; the fields are {listed(fields)}.", argument="costs")
     return {
-        name: parse_number("costs", price, least=0, what=f"number of credits for {name}")
+        name: parse_number(
+            "costs",
+            float(price) if isinstance(price, Decimal) else price,
+            least=0,
+            what=f"number of credits for {name}",
+        )
         for name, price in costs.items()
     }
 

@@ -22,6 +22,8 @@ from enrichstatus.reports.groups import By, comparable, parse_by, segment
 from enrichstatus.reports.groups import found as column_named
 from enrichstatus.reports.report import Report
 
+#: How a column of text says that something is not found, and that it is.
+_NO, _YES = ("false", "no", "0"), ("true", "yes", "1")
 #: The standard normal's quantile for an interval of 95 %.
 _Z = 1.959963984540054
 _COVERAGE = ("tasks", "no record", "pending", "ended", "with data", "share", "low", "high", "small")
@@ -41,8 +43,9 @@ def coverage(status: Any, by: By = "field", *, found: str | None = None, prefix:
     by : str, sequence of str or None
         The columns whose values make the groups, null among them; None for all tasks in one row.
     found : str, optional
-        A column of the list that is true of what counts as found for you, ``"email_verified"`` say: booleans, or text ``true`` and
-        ``false``; null is not found. Its share of the tasks that have ended stands beside the share with data.
+        A column of the list that is true of what counts as found for you, ``"email_verified"`` say: booleans, 1 and 0, or text
+        (``true``, ``yes``, ``1``, ``false``, ``no``, ``0``); null is not found. Its share of the tasks that have ended stands beside
+        the share with data.
     prefix : str
         The prefix that the lookup gave its columns.
     small : int
@@ -76,6 +79,8 @@ def coverage(status: Any, by: By = "field", *, found: str | None = None, prefix:
     """
     names = parse_by(by)
     parse_number("small", small, least=0, whole=True, what="number of tasks")
+    if found is not None and not is_text(found):
+        raise ValidationError(f"takes the name of a column, not {quoted(found)}.", argument="found")
     frame = frames.read(status)
     words, data = answers(frame, prefix)
     if _is_nothing(frame):
@@ -130,12 +135,12 @@ def _measured(frame: Frame, name: str) -> npt.NDArray[np.bool_]:
     if _is_nothing(frame):
         return np.zeros(0, dtype=bool)
     theirs = column_named(frame.columns, name, what="names", argument="found")
-    column = comparable(frame.arrow([theirs])).column(0)
+    given = column = comparable(frame.arrow([theirs])).column(0)
     if pa.types.is_string(column.type):
         column = pc.utf8_lower(pc.utf8_trim_whitespace(column))
         column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
-        known, strange = pa.array(["false", "true"]), "text"
-        truth = pc.equal(pc.index_in(column, known), 1)
+        known, strange = pa.array([*_NO, *_YES]), "text"
+        truth = pc.greater_equal(pc.index_in(column, known), len(_NO))
         bad = pc.and_(pc.is_valid(column), pc.is_null(truth))
     elif pa.types.is_boolean(column.type) or pa.types.is_null(column.type):
         truth, bad, strange = column.cast(pa.bool_()), None, ""
@@ -148,7 +153,7 @@ def _measured(frame: Frame, name: str) -> npt.NDArray[np.bool_]:
         truth, strange = pc.equal(numbers, 1), "numbers"
         bad = pc.invert(pc.fill_null(pc.or_(truth, pc.equal(numbers, 0)), True))
     if bad is not None and pc.any(bad).as_py():
-        example = column.filter(bad)[0].as_py()
+        example = given.filter(bad)[0].as_py()
         raise ValidationError(
             f"names the column {name!r}, whose {strange} must be true or false (or null); {example!r} is not.",
             argument="found",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,38 @@ def test_an_answer_without_the_tasks_of_its_request_stops_it(store: es.Enrichmen
                     client.trigger(plan, into=into, max_credits=150)
                 assert (len(caught.value.bought), len(caught.value.left), into.leases().num_rows) == (0, 50, 100)
                 assert uid(0) in set(into.leases()["entityId"].to_pylist())
+
+
+def test_the_command_says_what_it_was_given_twice_and_what_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Two meanings or prices for one name are refused, not one dropped; a balance of nobody is said in words of the command line."""
+    monkeypatch.setenv("ENRICHSTATUS_TOKEN", "a-token")
+    for more, message in (
+        (("--statuses", "a=pending,a=failed"), "--statuses gives a both 'pending' and 'failed'"),
+        (("--costs", "emails=2"), "--costs gives emails both '1' and '2'"),
+        (("--stale-after", "emails=1d,emails=2d"), "--stale-after gives emails both '1d' and '2d'"),
+    ):
+        arguments = command("http://127.0.0.1:1", tmp_path, TASKS[:1], "--max-credits", "1", *more)
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+    with es.EnrichmentStore(tmp_path / "made.duckdb", org_id=ORG) as made:
+        made.load([record(0)])
+    where = ["--store", str(tmp_path / "made.duckdb"), "--org", ORG, "--costs", "emails=1", "--budget", "balance"]
+    assert main(["plan", str(tmp_path / "leads.csv"), *where]) == 2
+    assert "--budget balance is what a service says: it goes with --url" in capsys.readouterr().err
+
+
+def test_odd_arguments_are_named(store: es.EnrichmentStore):
+    """What is no sequence of statuses and no column name is refused by name; a price may be a Decimal; yes and 1 are found."""
+    with pytest.raises(es.ValidationError, match="retry= takes some of 'timeout', 'failed', or"):
+        es.plan(store, TASKS, retry=None)  # type: ignore[arg-type]
+    status = [{"status": "finished", "dataFound": True, "v": value} for value in ("Yes", "0", "1", "no")]
+    with pytest.raises(es.ValidationError, match="found= takes the name of a column"):
+        es.coverage(status, by=None, found=["v"])  # type: ignore[arg-type]
+    assert es.coverage(status, by=None, found="v").frame["v"].tolist() == [2]
+    with pytest.raises(es.ValidationError, match="' Maybe' is not"):
+        es.coverage([*status, {**status[0], "v": " Maybe"}], by=None, found="v")
+    assert repr(es.plan(store, TASKS[:1], costs={"emails": Decimal(1)})).startswith(
+        "Plan of 1 task: 1 to trigger for 1 credit;"
+    )

@@ -26,7 +26,7 @@ from enrichstatus.errors import (
 )
 from enrichstatus.lookup.arguments import Instant, parse_duration, parse_flags, parse_instant, parse_number
 from enrichstatus.lookup.contract import BALANCE_PATH, TRIGGER_PATH
-from enrichstatus.presentation import many, number
+from enrichstatus.presentation import credits_of, many, number
 from enrichstatus.progress import Progress
 from enrichstatus.schema import COLUMNS, KEY, listed
 from enrichstatus.sources.client import responses as replies
@@ -117,10 +117,12 @@ def _check(plan: Any, most: float, quote: Any) -> None:
     if quote is not None and (not isinstance(quote, Mapping) or quote != plan.quote):
         offered = plan.quote
         was = (
-            f"{quote['tasks']:,} tasks for {number(quote['credits'])} credits" if _is_quote(quote) else "something else"
+            f"{many(quote['tasks'], 'task')} for {credits_of(quote['credits'])}"
+            if _is_quote(quote)
+            else "something else"
         )
         raise ValidationError(
-            f"was {was}; the plan is now {offered['tasks']:,} tasks for {number(offered['credits'])} credits, with other tasks, prices "
+            f"was {was}; the plan is now {many(offered['tasks'], 'task')} for {credits_of(offered['credits'])}, with other tasks, prices "
             "or records. Nothing was bought. Have plan.quote signed off again.",
             argument="quote",
         )
