@@ -88,8 +88,6 @@ def coverage(status: Any, by: By = "field", *, found: str | None = None, prefix:
     else:
         theirs = [column_named(frame.columns, name, what="names", argument="by") for name in names]
         columns = comparable(frame.arrow(theirs)).rename_columns(list(names))
-    if found is not None and not is_text(found):
-        raise ValidationError(f"names a column of the list, not {quoted(found)}.", argument="found")
     measure = [] if found is None else [found, f"share {found}"]
     segments = segment(columns, len(frame), reserved=(*_COVERAGE, *LABELS, *measure))
     size = len(LABELS)
