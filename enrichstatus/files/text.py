@@ -115,6 +115,11 @@ def unreadable(path: str, lines: object, why: str, **more: Any) -> ValidationErr
     return ValidationError(f"{path!r}, line {lines}, cannot be read: {why}", **more)
 
 
+def first_line(error: Exception) -> str:
+    """Cut the details from an error of DuckDB or Arrow."""
+    return str(error).strip().partition("\n")[0].rstrip(".")[:300]
+
+
 def shown(text: str) -> str:
     """Give the beginning of the faulty text, on one line."""
     text = text[:200].strip().partition("\n")[0].strip()
