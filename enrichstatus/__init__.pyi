@@ -2,6 +2,7 @@
 
 from enrichstatus.accessor import Enrichment as Enrichment
 from enrichstatus.dashboard.dashboard import Dashboard as Dashboard
+from enrichstatus.errors import ChargeWarning as ChargeWarning
 from enrichstatus.errors import EnrichStatusError as EnrichStatusError
 from enrichstatus.errors import EntityWarning as EntityWarning
 from enrichstatus.errors import InternalError as InternalError
@@ -40,7 +41,7 @@ from enrichstatus.reports.report import Report as Report
 from enrichstatus.reports.timing import timing as timing
 from enrichstatus.reports.waste import waste as waste
 from enrichstatus.sources.client.client import EnrichmentClient as EnrichmentClient
-from enrichstatus.sources.client.trigger import TriggerReport as TriggerReport
+from enrichstatus.sources.client.trigger_report import TriggerReport as TriggerReport
 from enrichstatus.sources.spark.store import SparkEnrichmentStore as SparkEnrichmentStore
 from enrichstatus.sources.store.load import LoadReport as LoadReport
 from enrichstatus.sources.store.lookup_files import LookupReport as LookupReport

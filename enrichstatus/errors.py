@@ -17,7 +17,8 @@
     UserWarning
     ├── OrganizationWarning                         there are records, but none of the caller's organization
     ├── StatusWarning                               tasks have ended with a status that is unknown
-    └── EntityWarning                               nearly no task of a plan has a record: the wrong column?
+    ├── EntityWarning                               nearly no task of a plan has a record: the wrong column?
+    └── ChargeWarning                               a trigger cost more than was planned, within its limit
 
     KeyboardInterrupt
     ├── LookupInterrupted                           Ctrl-C, with what was answered until then
@@ -224,11 +225,17 @@ class EntityWarning(UserWarning):
     """Nearly no task of a plan has a record, though there are records of their fields: the wrong column may be the entity."""
 
 
+class ChargeWarning(UserWarning):
+    """While a trigger bought, the balance fell by more than was planned, though not by more than ``max_credits``."""
+
+
 class TriggerStopped(EnrichStatusError):
-    """A trigger ended midway: the credits did not suffice, or a request was not answered.
+    """A trigger ended midway, as the credits did not suffice or a request went wrong, or it cost more than ``max_credits``.
 
     Attributes
     ----------
+    report : TriggerReport
+        All that came of it.
     bought : pandas.DataFrame
         The tasks that were bought.
     left : pandas.DataFrame
@@ -239,14 +246,16 @@ class TriggerStopped(EnrichStatusError):
 
     def __init__(self, message: str, report: Any):
         super().__init__(message)
+        self.report = report
         self.bought, self.left, self.in_flight = report.bought, report.left, report.in_flight
 
 
 class TriggerInterrupted(_Pickled, KeyboardInterrupt):
-    """A trigger was interrupted (Ctrl-C); ``.bought``, ``.left`` and ``.in_flight`` are those of `TriggerStopped`."""
+    """A trigger was interrupted (Ctrl-C); ``.report``, ``.bought``, ``.left`` and ``.in_flight`` are those of `TriggerStopped`."""
 
     def __init__(self, message: str, report: Any):
         super().__init__(message)
+        self.report = report
         self.bought, self.left, self.in_flight = report.bought, report.left, report.in_flight
 
 

@@ -51,6 +51,11 @@ def many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
+def credits_of(value: float) -> str:
+    """Write an amount of credits."""
+    return f"{number(value)} credit{'' if value == 1 else 's'}"
+
+
 def label(value: Any, longest: int = LONGEST) -> str:
     """Write any value of a column in a few plain words; a day without its hours."""
     if pd.api.types.is_scalar(value) and pd.isna(value):  # a list is never null

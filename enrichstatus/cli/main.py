@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from enrichstatus.cli import load, lookup, plan, poll, report, serve
 from enrichstatus.cli.options import refuse_empty, spelling
 from enrichstatus.errors import (
+    ChargeWarning,
     EnrichStatusError,
     EntityWarning,
     OrganizationWarning,
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_empty(options)
         with warnings.catch_warnings():
-            for kind in (EntityWarning, OrganizationWarning, StatusWarning):
+            for kind in (ChargeWarning, EntityWarning, OrganizationWarning, StatusWarning):
                 warnings.simplefilter("always", kind)
             warnings.showwarning = _warn
             code: int | None = options.run(options, _say)

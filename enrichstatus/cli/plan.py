@@ -30,6 +30,9 @@ from enrichstatus.cli.options import (
     write,
 )
 
+#: The exit code where something that was to be bought is neither bought nor there already, or cost more than planned.
+_SHORT = 1
+
 
 def add(commands: Any) -> None:
     """Declare the command and its options."""
@@ -156,8 +159,8 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         say(f"\n{', '.join(written)}")
 
 
-def trigger(options: argparse.Namespace, say: Callable[[str], None]) -> None:
-    """Plan what to buy, and buy it; `say` gets the plan and what came of it."""
+def trigger(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Plan what to buy, and buy it; `say` gets the plan and what came of it. Exit code 1 where not all is there, or it cost more."""
     from enrichstatus.leads import planning
 
     check_leads(options)
@@ -176,5 +179,7 @@ def trigger(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             missing_after=options.missing_after,
         )
         say(str(report))
-        if not options.dry_run and store.leases().num_rows:
+        if len(report.in_flight):
             say("some are in flight without an answer: run the same command again, which looks them up first")
+        short = not options.dry_run and (len(report.left) or len(report.in_flight) or len(report.released))
+        return _SHORT if short or report.overcharged else 0

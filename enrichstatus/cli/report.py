@@ -87,12 +87,12 @@ def add(commands: Any) -> None:
         help="compare a bill with the records: charged twice, without a record, for no data",
         description="Compare a billing export with the records by creditTransactionId: what was charged and recorded, without a record, "
         "without a charge, twice, for no data, or refunded. Exit code 5 where something was charged twice or without a record, or "
-        "recorded without a charge.",
+        "recorded without a charge. One line for each record of a transaction, or one line for all of them, is right.",
     )
     checking.add_argument(
         "bill",
         metavar="BILL",
-        help="a line for each charge: creditTransactionId, credits, and createdAt, field, orgId if it has them",
+        help="a line for each charge: creditTransactionId, credits, and createdAt, field, entityId, orgId if it has them",
     )
     add_options(checking, *READING, note="BILL")
     source = checking.add_mutually_exclusive_group(required=True)
@@ -111,7 +111,11 @@ def add(commands: Any) -> None:
     )
     checking.add_argument("--by", metavar="NAME,…", help="day, week, month, field, createdBy … (default: week,field)")
     checking.add_argument("--since", metavar="INSTANT", help="the bill's period begins (default: with its first line)")
-    checking.add_argument("--until", metavar="INSTANT", help="the bill's period ends (default: with its last line)")
+    checking.add_argument(
+        "--until",
+        metavar="INSTANT",
+        help="the bill's period ends; a date until the end of its day (default: with its last line)",
+    )
     checking.add_argument(
         "--decimal", choices=[".", ","], default=".", help="what stands before the decimals of an amount (default: .)"
     )
@@ -152,6 +156,7 @@ def reconcile(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     """Compare a bill with the records; `say` gets the table. Exit code 5 where they differ."""
     import pyarrow as pa
 
+    from enrichstatus.cli import summary
     from enrichstatus.files import write as writing
     from enrichstatus.reports.reconcile import reconcile as compare
 
@@ -172,14 +177,19 @@ def reconcile(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         )
     if options.output and options.output.endswith(".html"):
         text = f"The bill {options.bill} beside the records of {options.org_id}."
+        beside = "Each line of the bill beside the record of its transaction."
         try:
-            html = _page("Bill and records", text, [_Section("What was charged", found.headline, found)])
+            html = _page(
+                "Bill and records",
+                text,
+                [_Section("What was charged", beside, found)],
+            )
         except ImportError as error:
             raise EnrichStatusError(str(error)) from error
         writing.write_text(html, options.output)
     elif options.output:
         writing.write(pa.Table.from_pandas(found.details["purchases"], preserve_index=False), options.output)
-    say(str(found))
+    say(found.text(summary.columns()))
     if options.output:
         say(f"\nwritten to {options.output}")
     return _DIFFERS if found.details["wrong"] else 0
@@ -254,4 +264,4 @@ def _picture(report: Report, drawn: dict[str, Any]) -> str:
     pyplot.close(figure)
     data = base64.b64encode(image.getvalue()).decode()
     width = round(figure.get_figwidth() * 100)
-    return f'<img width="{width}" alt="{escape(ax.get_title() or report.headline)}" src="data:image/png;base64,{data}">'
+    return f'<img width="{width}" alt="{escape(ax.get_title(loc="left") or report.headline)}" src="data:image/png;base64,{data}">'

@@ -59,7 +59,7 @@ def report(counts: pd.DataFrame, head: pd.DataFrame, *, added: Sequence[str], pr
     first = rows(head, added=added, prefix=prefix, total=total)
     # two spaces apart: the heads have spaces of their own
     spans = {name: max(len(str(name)), int(shown[name].str.len().max())) + 1 for name in shown}
-    return f"{shown.rename_axis(index=None, columns=None).to_string(col_space=spans, line_width=_columns())}\n\n{first}"
+    return f"{shown.rename_axis(index=None, columns=None).to_string(col_space=spans, line_width=columns())}\n\n{first}"
 
 
 def rows(head: pd.DataFrame, *, added: Sequence[str], total: int, prefix: str = "") -> str:
@@ -71,7 +71,7 @@ def rows(head: pd.DataFrame, *, added: Sequence[str], total: int, prefix: str = 
     answer = ["field", *(prefix + name for name in ("status", "dataFound", "action", "reason"))]
     wanted = sorted(cells.columns, key=lambda name: (name not in answer, name not in own))
     room = accumulate(spans[name] + 1 for name in wanted)
-    fitting = {name for name, used in zip(wanted, room, strict=True) if used <= _columns()}
+    fitting = {name for name, used in zip(wanted, room, strict=True) if used <= columns()}
     cells = cells[[name for name in cells.columns if name in fitting]]
     unseen = [many(total - len(cells), "more row")] if total > len(cells) else []
     unseen += [many(len(wanted) - len(fitting), "more column")] if len(fitting) < len(wanted) else []
@@ -81,5 +81,6 @@ def rows(head: pd.DataFrame, *, added: Sequence[str], total: int, prefix: str = 
     return "\n".join(line.rstrip() for line in lines) + more
 
 
-def _columns() -> int:
+def columns() -> int:
+    """Give the characters of a line of the terminal."""
     return shutil.get_terminal_size((100, 24)).columns

@@ -42,6 +42,8 @@ class Plan(Generic[Kind]):
         The credits that the service said are left, where the budget is the balance.
     org_id : str or None
         The organization whose records were looked in, where the source names it.
+    new_organization : bool
+        Whether it was made for an organization that may have no record yet.
     """
 
     def __init__(
@@ -57,10 +59,11 @@ class Plan(Generic[Kind]):
         balance: float | None,
         org_id: str | None,
         notes: Sequence[str] = (),
+        new_organization: bool = False,
     ):
         self.frame = frame
         self.cost = float(cost.sum())
-        self.balance, self.org_id = balance, org_id
+        self.balance, self.org_id, self.new_organization = balance, org_id, new_organization
         self._keys, self._action, self._costs, self._fields = keys, action, cost, fields
         self.prices, self._seen, self._priced, self._notes = dict(prices), seen, bool(prices), notes
 

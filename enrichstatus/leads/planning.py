@@ -216,7 +216,8 @@ def plan(
     notes += [of_unknown_status(strange)] if strange else []
     seen = pa.table({"createdAt": found["createdAt"], "updatedAt": found["updatedAt"], "pending": reason == _OPEN})
     whose = getattr(source, "org_id", None)
-    return Plan(whole, keys, action, cost, fields, prices=prices, seen=seen, balance=balance, org_id=whose, notes=notes)
+    known: dict[str, Any] = {"org_id": whose, "notes": notes, "new_organization": new_organization}
+    return Plan(whole, keys, action, cost, fields, prices=prices, seen=seen, balance=balance, **known)
 
 
 def _parse_fresh(value: object, fields: Sequence[str], moment: datetime) -> dict[str, timedelta]:

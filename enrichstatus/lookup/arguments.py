@@ -167,6 +167,17 @@ def parse_instant(value: Instant, name: str = "now") -> datetime:
     return instant.to_pydatetime(warn=False)
 
 
+def parse_period(since: Instant, until: Instant) -> tuple[datetime | None, datetime | None]:
+    """Read the period; a date means until the end of that day."""
+    begin = None if since is None else parse_instant(since, "since")
+    end = None if until is None else parse_instant(until, "until")
+    if end and isinstance(until, str) and re.fullmatch(r"\s*[0-9]{4}-[0-9]{2}-[0-9]{2}\s*", until):
+        end += timedelta(days=1)
+    if begin and end and begin >= end:
+        raise ValidationError(f"ends the period at {until}, which is not after since, {since}.", argument="until")
+    return begin, end
+
+
 def parse_duration(value: object, name: str = "max_processing_time") -> timedelta:
     """Read a duration: ``"800s"``, ``"30min"``, a timedelta, or a number of seconds; above zero."""
     try:

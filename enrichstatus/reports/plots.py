@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator, Perce
 from enrichstatus.errors import ValidationError
 from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.outcomes import LABELS
-from enrichstatus.presentation import duration, number, share, short
+from enrichstatus.presentation import duration, many, number, share, short
 from enrichstatus.reports.axes import (
     EDGE,
     GREY,
@@ -239,23 +239,29 @@ def _waste(drawing: Drawing) -> Axes:
 
 
 def _reconcile(drawing: Drawing) -> Axes:
-    """Draw the credits by what they were charged for; what is given back is no part of them."""
+    """Draw the credits by what they were charged for, and below zero what was given back; what was not charged is counted."""
     own = {name: (name, hatch, colour or _colour("with data")) for name, (hatch, colour) in _CHARGES.items()}
-    own["no data"] = ("no data", "", _colour("no data"))
-    return _stacked(drawing, "purchases", "What was charged", "credits", own)
+    own |= {name: (name, "", _colour(label)) for name, label in _OUTCOMES.items()}
+    parts = {name: own[name] for name in ("charged", *_OUTCOMES, "refunded", *_WRONG, "given back")}
+    return _stacked(drawing, "purchases", "What was charged", "credits", parts)
 
 
 #: How the credits of `reconcile` are hatched, and in which colour; what is wrong is hatched.
 _CHARGES = {
     "charged": ("", None),
-    "no data": ("", None),
+    "refunded": ("", "#B6DFA5"),
     "charged twice": ("xx", "#882255"),
     "no record": ("//", "#BC3D05"),
+    "given back": ("..", GREY),
 }
+_OUTCOMES = {"no data": "no data", "unknown status": "unknown status"}
+_WRONG = ("charged twice", "no record")
+#: So many days, weeks or months have room at the least, or a single one would be as wide as the picture.
+_FEWEST = 6
 
 
 def _stacked(drawing: Drawing, size: str, what: str, unit: str, parts: Mapping[str, tuple[str, str, str]]) -> Axes:
-    """Draw amounts on each other, by the day, week or month that is among the groups, or by group."""
+    """Draw amounts on each other, by the day, week or month that is among the groups, or by group; negative ones below zero."""
     frame, by, details, ax, title, most = drawing
     amounts = details["credits"].reset_index(drop=True)
     period = next((name for name in by if name in _DAYS), None)
@@ -269,31 +275,54 @@ def _stacked(drawing: Drawing, size: str, what: str, unit: str, parts: Mapping[s
     rows, left = (
         (frame.tail(most or MOST), max(len(frame) - (most or MOST), 0)) if period else largest(frame, size, most)
     )
-    which = "latest" if period else "largest"
-    lines = 11 if period else len(rows)
-    ax = axes_for(ax, lines, title or f"{what}{titled_by(by)}", left, legend=1, which=which)
     drawn = amounts.loc[rows.index]
-    start = np.zeros(len(rows))
-    for name, (said, hatch, colour) in parts.items():
+    shown = [name for name in parts if drawn[name].any()]
+    missing = drawn["no charge"] if "no charge" in drawn else pd.Series(0.0, rows.index)
+    named = len(shown) + bool(missing.any())
+    ax = axes_for(
+        ax,
+        11 if period else len(rows),
+        title or f"{what}{titled_by(by)}",
+        left,
+        legend=max(-(-named // 4), 1),
+        which="latest" if period else "largest",
+    )
+    top, bottom = np.zeros(len(rows)), np.zeros(len(rows))
+    thin = 0.006 * drawn.abs().sum(axis=1).max()
+    places = _days(rows[period]) if period else np.arange(len(rows))
+    days = (pd.Series(rows[period]).dt.days_in_month if period == "month" else _DAYS[period]) if period else 1
+    for name in shown:
+        said, hatch, colour = parts[name]
         heights = drawn[name].to_numpy()
         style: dict[str, Any] = {
-            "label": f"{said} ({number(float(heights.sum()))})",
+            "label": f"{said} ({number(float(abs(heights.sum())))})",
             "color": colour,
             "hatch": hatch,
             **EDGE,
         }
-        if heights.any() and period:
-            days = pd.Series(rows[period]).dt.days_in_month if period == "month" else _DAYS[period]
-            ax.bar(_days(rows[period]), heights, bottom=start, width=days * 0.82, align="edge", **style)
-        elif heights.any():
-            ax.barh(np.arange(len(rows)), heights, left=start, height=0.66, **style)
-        start = start + heights
+        start = np.where(heights < 0, bottom, top)
+        if period:
+            bars = ax.bar(places, heights, bottom=start, width=days * 0.82, align="edge", **style)
+        else:
+            bars = ax.barh(places, heights, left=start, height=0.66, **style)
+        # the white line would hide a thin one
+        for bar in np.array(bars.patches, dtype=object)[(heights != 0) & (abs(heights) < thin)]:
+            bar.set(edgecolor=colour, linewidth=1.5, hatch="")
+        top, bottom = top + heights.clip(min=0), bottom + heights.clip(max=0)
+    _write_sums(ax, drawn, missing, places + (days * 0.41 if period else 0), top, upright=bool(period))
+    if missing.any():
+        ax.bar(places[:1], [0], color="none", label=f"no charge ({many(int(missing.sum()), 'purchase')})")
     if period:
         ax.xaxis_date()
         ticks = rows[period].iloc[:: -(-len(rows) // 12)] if len(rows) else rows[period]
         middle = {"day": 0.41, "week": 2.87, "month": 12.5}[period]
         form = "%b %Y" if period == "month" else "%d %b"
         ax.set_xticks(_days(ticks) + middle, [day.strftime(form).lstrip("0") for day in ticks])
+        if len(rows):
+            free = max(_FEWEST * _DAYS[period] - (places[-1] - places[0] + _DAYS[period]), 0.4 * _DAYS[period]) / 2
+            ax.set_xlim(places[0] - free, places[-1] + _DAYS[period] + free)
+        else:
+            ax.annotate("nothing to show", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
         years = sorted(set(rows[period].dt.year))
         span = "" if period == "month" or not years else f", {'–'.join(map(str, dict.fromkeys([years[0], years[-1]])))}"
         ax.set_xlabel({"day": "day", "week": "week that began on Monday", "month": "month"}[period] + span + " (UTC)")
@@ -303,9 +332,45 @@ def _stacked(drawing: Drawing, size: str, what: str, unit: str, parts: Mapping[s
         ax.set_xlabel(unit)
     axis = ax.yaxis if period else ax.xaxis
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    if start.any():
+    # what is written needs room
+    least, most_ = bottom.min(initial=0), top.max(initial=0) * (1.25 if period else 1.4)
+    (ax.set_ylim if period else ax.set_xlim)(1.1 * least, most_ or (1 if not least else -0.5 * least))
+    if not (top.any() or bottom.any()):
+        axis.set_ticks([])
+    if bottom.any():
+        (ax.axhline if period else ax.axvline)(0, color=ink(), lw=0.8)
+    if named:
         legend(ax)
     return done(ax, "y" if period else "x")
+
+
+def _write_sums(
+    ax: Axes, drawn: pd.DataFrame, missing: pd.Series[float], places: Any, tops: Any, *, upright: bool
+) -> None:
+    """Write beside each bar what it comes to, and what of it is in question or was not charged."""
+    sums = drawn.drop(columns="no charge", errors="ignore").sum(axis=1)
+    question = drawn[[name for name in _WRONG if name in drawn]].sum(axis=1)
+    between, size = ("\n", "x-small") if upright else ("; ", "small")
+    if upright and len(drawn) > _READABLE:
+        return  # the numbers would lie on each other
+    for place, top, total, wrong, absent in zip(places, tops, sums, question, missing, strict=True):
+        said = [number(round(total, 6))]
+        said += [f"{number(round(wrong, 6))} in question"] if wrong else []
+        said += [f"{absent:,.0f} without a charge"] if absent else []
+        at, offset = ((place, top), (0, 3)) if upright else ((top, place), (6, 0))
+        ax.annotate(
+            between.join(said),
+            at,
+            xytext=offset,
+            textcoords="offset points",
+            ha="center" if upright else "left",
+            va="bottom" if upright else "center",
+            fontsize=size,
+        )
+
+
+#: Numbers over more bars than this would lie on each other.
+_READABLE = 8
 
 
 def _days(instants: pd.Series[pd.Timestamp]) -> Any:

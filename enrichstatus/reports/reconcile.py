@@ -4,37 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
-from enrichstatus.lookup.arguments import Instant, choice, parse_instant
+from enrichstatus.lookup.arguments import Instant, choice, parse_period
 from enrichstatus.lookup.query import asker
 from enrichstatus.lookup.tasks import to_pandas
-from enrichstatus.presentation import many, number
+from enrichstatus.presentation import many, number, of_unknown_status
 from enrichstatus.reports.groups import By, parse_by, segment
 from enrichstatus.reports.report import Report
-from enrichstatus.reports.timing import PERIODS, STATES_SQL, limits_of, period
+from enrichstatus.reports.timing import PERIODS, STATES_SQL, limits_of, no_records_of, period
 from enrichstatus.schema import INSTANT, KEY, columns_listed, find, instant_text, listed
 
 if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore
 
+_LINES_SQL = Path(__file__).with_name("bill.sql").read_text(encoding="utf-8")
 RECONCILE_SQL = Path(__file__).with_name("reconcile.sql").read_text(encoding="utf-8")
 
-#: What a purchase is found to be; the first three are as they should be.
-FINDINGS = ("charged", "no data", "refunded", "charged twice", "no record", "no charge")
-WRONG = ("charged twice", "no record", "no charge")
+#: What a purchase is found to be; the first three are wrong.
+FINDINGS = ("charged twice", "no record", "no charge", "no data", "unknown status", "refunded", "charged")
+WRONG = FINDINGS[:3]
 _SUMS = ("credits", "refunded", "in question")
 #: The columns of a bill, of which the first two are needed.
-_BILL = ("creditTransactionId", "credits", "createdAt", "field", "orgId")
+_BILL = ("creditTransactionId", "credits", "createdAt", "field", "entityId", "orgId")
 _GROUPS = (*PERIODS, "field", "entityType", "createdBy", "status")
-_COLUMNS = ("purchases", *FINDINGS, "credits", "credits refunded", "in question")
+#: The columns of a purchase in the details.
+_PURCHASE = [
+    *("creditTransactionId", "entityId", "entityType", "field", "createdBy", "createdAt", "status", "finding"),
+    *_SUMS,
+]
+#: What decides stands first: a page or a terminal may be narrow.
+_COLUMNS = ("purchases", "credits", "in question", *FINDINGS, "credits refunded")
 
 
 def reconcile(
@@ -59,16 +67,17 @@ def reconcile(
     store : EnrichmentStore
         Where the records are; those that carry a ``creditTransactionId`` were bought.
     bill : DataFrame, Arrow table, DuckDB relation, list of dicts or path
-        A line for each charge, with ``creditTransactionId`` and ``credits`` (below zero for a refund), and with ``createdAt``, ``field``
-        and ``orgId`` where it has them. Lines of other organizations are left out.
+        A line for each charge, with ``creditTransactionId`` and ``credits`` (below zero for a refund), and with ``createdAt``, ``field``,
+        ``entityId`` and ``orgId`` where it has them. Lines of other organizations are left out.
     columns : mapping, optional
         Columns under other names, ``{"amount": "credits", "transaction": "creditTransactionId"}``.
     by : str, sequence of str or None
         ``day``, ``week`` (its Monday) or ``month`` of the charge in UTC (of the record where the bill has no ``createdAt``), ``field``,
         ``entityType``, ``createdBy`` or ``status``; None for all in one row.
     since, until : datetime or str, optional
-        The period of the bill: what was charged, or recorded without a charge, before or after it is left out. Unless given, it is from
-        the first line's ``createdAt`` to the last's.
+        The period of the bill: what was charged, or recorded without a charge, before or after it is left out; a date lasts until the
+        end of its day. Unless given, it is from the first line's ``createdAt`` to the last's; where all lines have the same date, it
+        has no beginning.
     decimal : {".", ","}
         What stands before the decimals of amounts that are text.
     org_id : str, optional
@@ -81,17 +90,22 @@ def reconcile(
     Returns
     -------
     Report
-        ``.frame`` has the columns of `by`, and for each group the ``purchases``: those ``charged`` once and recorded, for ``no data``
-        (failures and timeouts among them), ``refunded`` in full, ``charged twice``, charged with ``no record``, and recorded with
-        ``no charge``; the net ``credits``, the ``credits refunded``, and those ``in question``, charged without a record or beyond one
-        charge. Where several records share a transaction, each bears its part. ``.details["purchases"]`` has a row for each
-        purchase with its ``finding``, and ``.details["wrong"]`` counts the last three.
+        ``.frame`` has the columns of `by`, and for each group the ``purchases``, the net ``credits``, those ``in question``, and how
+        many purchases were ``charged twice``, charged with ``no record``, recorded with ``no charge`` (these three are wrong), charged for
+        ``no data`` (failures and timeouts among them) or with an ``unknown status``, ``refunded`` in full, and ``charged`` once and
+        recorded; then the ``credits refunded``. ``.details["purchases"]`` has a row for each purchase with its ``finding``.
+
+        One line for each record of a transaction, or one line for all of them, is right; where each line of a transaction names a
+        ``field`` or an ``entityId``, this holds for each of these. Of more lines than records those beyond their number are in question,
+        and of fewer lines (but more than one) those that repeat an amount; of equal lines the first is right. All lines decide
+        that, whatever the period, and what was given back is deducted. A purchase that is charged in two groups is counted in both, with
+        the credits of each. Where several records share a line, each bears its part.
 
     Raises
     ------
     ValidationError
-        No organization, a column of the bill is missing, an amount or an instant in it is none (all are in ``.problems``), or
-        another argument that is unusable.
+        No organization, or one without a record beside others; a column of the bill is missing, an amount or an instant in it is none
+        (all are in ``.problems``), or another argument is unusable.
     StoreError
         The store is closed, or its file cannot be read.
 
@@ -104,39 +118,44 @@ def reconcile(
     >>> bill = [{"creditTransactionId": "t1", "credits": 10}, {"creditTransactionId": "t1", "credits": 10}]
     >>> es.reconcile(store, bill, by="field")
     10 of 20 credits in question: of 1 purchase 1 charged twice
-    field   purchases  charged  no data  refunded  charged twice  no record  no charge  credits  credits refunded  in question
-    phones          1        0        0         0              1          0          0       20                 0           10
+    field   purchases  credits  in question  charged twice
+    phones          1       20           10              1
     """
     names, limits = parse_by(by), limits_of(store)
     if strange := [name for name in names if name not in _GROUPS]:
         raise ValidationError(f"takes {listed(_GROUPS)}; not {listed(strange)}.", argument="by")
     choice("decimal", decimal, (".", ","))
-    given = [
-        None if moment is None else parse_instant(moment, name) for name, moment in (("since", since), ("until", until))
-    ]
+    begin, end = parse_period(since, until)
     question = asker(store.org_id if org_id is None else org_id, limits, now)
     whose = question["orgId"][0].as_py()
     lines = _lines(bill, columns, encoding=encoding, skip=skip, multiline=multiline)
     needed = (*KEY, "createdAt", "updatedAt", "status", "dataFound", "createdBy", "creditTransactionId")
     history = store.records(needed, org_id=org_id)
+    if not len(history) and (message := no_records_of(store, whose)):
+        raise ValidationError(message)
     with duckdb.connect() as con:
         con.execute("set TimeZone = 'UTC'")
-        strangers = _read_bill(con, lines, decimal, whose)
+        con.execute(_BY_VALUE_SQL)
+        _read_bill(con, lines, decimal, whose, tuple(limits))
         con.register("asker", question.drop_columns(["orgId"]))
         con.register("records", history.append_column("segment", pa.array(np.zeros(len(history), np.int64))))
         con.execute(_HISTORY_SQL)
         con.execute("create temp table states as " + STATES_SQL)
-        begin, end = con.execute(_FIRST_AND_LAST_SQL).fetchall()[0]
-        con.execute(_PERIOD_SQL, [given[0] or begin, given[1] or end])
-        purchases = con.sql(RECONCILE_SQL).to_arrow_table()
-        (count,) = con.execute("select count(*) from bill").fetchall()[0]
-    return _report(purchases, names, count, strangers, history.num_rows - _marked(history))
+        (day, count, first, last, unmarked), *_ = con.execute(_EXTENT_SQL).fetchall()
+        con.execute(_PERIOD_SQL, [begin or first, end or last])
+        entries = con.sql(RECONCILE_SQL).to_arrow_table()
+    billed = _Bill(count, len(lines) - count, unmarked, None if begin else day)
+    return _report(entries, names, billed)
 
 
-def _marked(history: pa.Table) -> int:
-    """Count the records that carry a transaction."""
-    texts = history["creditTransactionId"].to_pandas()
-    return int((texts.fillna("").str.strip() != "").sum())
+class _Bill(NamedTuple):
+    """What the headline says beyond the table."""
+
+    lines: int
+    strangers: int
+    unmarked: int
+    #: the one date that all lines have, where that leaves open when the period began
+    day: str | None
 
 
 def _lines(bill: Any, columns: Mapping[str, str] | None, **how: Any) -> pa.Table:
@@ -185,132 +204,183 @@ def _plain(column: Any, name: str) -> Any:
     return column
 
 
-def _read_bill(con: duckdb.DuckDBPyConnection, lines: pa.Table, decimal: str, org_id: str) -> int:
-    """Make the table ``bill`` of the lines; says how many are other organizations'."""
+def _read_bill(
+    con: duckdb.DuckDBPyConnection, lines: pa.Table, decimal: str, org_id: str, fields: tuple[str, ...]
+) -> None:
+    """Make the table ``bill`` of the organization's lines."""
     con.register("given", lines)
     types = dict(zip(lines.column_names, map(str, con.table("given").types), strict=True))
     amount = r"(\()?([+-]?)([0-9]+|[0-9]{1,3}(?:%s[0-9]{3})+)?((?:%s[0-9]+)?)(-?)(\))?" % (
         (",", r"\.") if decimal == "." else (r"\.", ",")
     )
-    text = types["credits"] == "VARCHAR"
     at = types["createdAt"] == "VARCHAR"
     instant = instant_text("createdAt", f"'{INSTANT}'")
+    read = f"case when regexp_full_match(createdAt, '{INSTANT}') then try_cast({instant} as timestamptz) end"
     con.execute(
-        _LINES_SQL.replace("$number", _NUMBER_SQL if text else "try_cast(credits as decimal(27, 6))").replace(
-            "$instant",
-            f"case when regexp_full_match(createdAt, '{INSTANT}') then try_cast({instant} as timestamptz) end"
-            if at
-            else "try_cast(createdAt as timestamptz)",
+        "create temp table lines as "
+        + _LINES_SQL.replace("$instant", read if at else "try_cast(createdAt as timestamptz)").replace(
+            "$isDate", _DATE_SQL if at else _MIDNIGHT_SQL
         ),
-        {"amount": amount, "decimal": decimal, "grouping": "," if decimal == "." else "."} if text else {},
+        {
+            "org": org_id,
+            "fields": list(fields),
+            "text": types["credits"] == "VARCHAR",
+            "amount": amount,
+            "decimal": decimal,
+            "grouping": "," if decimal == "." else ".",
+        },
     )
     problems = to_pandas(con.sql(_PROBLEMS_SQL))
     if len(problems):
         other, example = (",", "1.234,50") if decimal == "." else (".", "1,234.50")
         amounts = ("decimal", other, f"read amounts such as {example}")
         raise ValidationError.of_rows(
-            "lines", problems, instead=amounts if (problems["column"] == "credits").any() else None
+            "lines", problems, instead=amounts if (problems["reason"] == "is not an amount").any() else None
         )
-    con.execute(_BILL_SQL, {"org": org_id})
-    (ours,) = con.execute("select count(*) from bill").fetchall()[0]
-    return len(lines) - int(ours)
+    con.execute(_BILL_SQL)
 
 
-def _report(purchases: pa.Table, names: tuple[str, ...], lines: int, strangers: int, unmarked: int) -> Report:
-    keys = {name: period(purchases["createdAt"], name) if name in PERIODS else purchases[name] for name in names}
-    segments = segment(pa.table(keys), len(purchases), reserved=_COLUMNS)
-    finding = pd.Categorical(purchases["finding"].to_pandas(), categories=FINDINGS).codes.astype(np.int64)
-    places = segments.code * len(FINDINGS) + finding
-    table = np.bincount(places, minlength=len(segments) * len(FINDINGS)).reshape(-1, len(FINDINGS))
+def _report(entries: pa.Table, names: tuple[str, ...], bill: _Bill) -> Report:
+    keys = {name: period(entries["createdAt"], name) if name in PERIODS else entries[name] for name in names}
+    segments = segment(pa.table(keys), len(entries), reserved=_COLUMNS)
+    parts = entries.to_pandas()
+    found = _found(parts, segments.code)
+    code = found["segment"].to_numpy()
+    finding = pd.Categorical(found["finding"], categories=FINDINGS).codes.astype(np.int64)
+    shape = (len(segments), len(FINDINGS))
+    table = np.bincount(code * len(FINDINGS) + finding, minlength=shape[0] * shape[1]).reshape(shape)
     counts = pd.DataFrame(table, columns=list(FINDINGS)).astype(np.int64)
-    counts.insert(0, "purchases", segments.count())
-    for ours, theirs in zip(_COLUMNS[-3:], _SUMS, strict=True):
-        counts[ours] = np.bincount(segments.code, purchases[theirs].to_numpy(), len(segments)).astype(np.float64)
-    amounts = np.bincount(places, purchases["credits"].to_numpy(), len(segments) * len(FINDINGS)).reshape(
-        -1, len(FINDINGS)
-    )
-    whole = pd.concat([counts, pd.DataFrame(amounts, columns=[f"paid {name}" for name in FINDINGS])], axis=1)
+    counts.insert(0, "purchases", np.bincount(code, minlength=len(segments)).astype(np.int64))
+    for ours, theirs in zip(("credits", "credits refunded", "in question"), _SUMS, strict=True):
+        counts[ours] = np.bincount(code, found[theirs], len(segments)).astype(np.float64)
+    whole = pd.concat([counts, _drawn(found, len(segments))], axis=1)
     report = segments.report(whole, "purchases")
-    wrong = int(counts[list(WRONG)].sum().sum())
-    units = dict.fromkeys(_COLUMNS[-3:], "credits")
+    purchases = _found(parts, np.zeros(len(parts), np.int64))[_PURCHASE]
+    total = purchases["finding"].value_counts().reindex(list(FINDINGS), fill_value=0)
+    units = {
+        "credits": "credits",
+        "in question": "credits",
+        "credits refunded": "credits if any",
+        **dict.fromkeys(FINDINGS, "if any"),
+    }
     details = {
-        "wrong": wrong,
-        "credits": report[[f"paid {name}" for name in FINDINGS]].set_axis(list(FINDINGS), axis=1),
-        "purchases": purchases.to_pandas(),
+        "wrong": int(total[list(WRONG)].sum()),
+        "credits": report[[f"paid {name}" for name in _DRAWN]].set_axis(list(_DRAWN), axis=1),
+        "purchases": purchases,
     }
-    headline = _headline(counts.sum(), lines, strangers, unmarked)
-    return Report(report[[*names, *_COLUMNS]], headline, "reconcile", names, units, details)
+    return Report(report[[*names, *_COLUMNS]], _headline(purchases, total, bill), "reconcile", names, units, details)
 
 
-def _headline(total: pd.Series[Any], lines: int, strangers: int, unmarked: int) -> str:
-    purchases = int(total["purchases"]) if len(total) else 0
-    said = {
-        "charged twice": "charged twice",
-        "no record": "charged without a record",
-        "no charge": "recorded without a charge",
+def _found(entries: pd.DataFrame, code: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """Give the finding and the sums of each purchase in each segment, in which it may have several entries."""
+    rows = entries.assign(segment=code).groupby(["segment", "purchase"], sort=False, dropna=False)
+    sums = rows[list(_SUMS)].sum()
+    first = entries.loc[rows.head(1).index].drop(columns=list(_SUMS)).set_axis(sums.index)
+    found = pd.concat([first.drop(columns="purchase").rename(columns={"finding": "base"}), sums], axis=1).reset_index()
+    twice = (found["in question"] > 0) & (found["base"] != "no record")
+    return found.assign(finding=found["base"].mask(twice, "charged twice"))
+
+
+#: What a picture draws of each group: credits charged by finding, those given back below zero, and the number that was not charged.
+_DRAWN = (*(name for name in FINDINGS if name != "no charge"), "given back", "no charge")
+
+
+def _drawn(found: pd.DataFrame, groups: int) -> pd.DataFrame:
+    """Sum the credits by what they were charged for: of what was charged twice, the second charge alone is in question."""
+    code, base, question = found["segment"], found["base"], found["in question"]
+    right = found["credits"] + found["refunded"] - question
+    strange = base == "no record"
+    sums = {
+        **{name: right.where(base == name, 0) for name in ("no data", "unknown status", "charged")},
+        # what was charged without a record is in question, but for what was given back
+        "refunded": right.where((base == "refunded") | strange, 0),
+        "charged twice": question.mask(strange, 0),
+        "no record": question.where(strange, 0),
+        "given back": -found["refunded"],
+        "no charge": (base == "no charge").astype(float),
     }
-    found = [f"{int(total[name]):,} {text}" for name, text in said.items() if purchases and total[name]]
-    head = f"{number(total['credits'] if purchases else 0)} credits"
-    if not lines:
-        head = "The bill is empty" + (f": {', '.join(found)}" if found else "")
-    elif found:
-        head = (
-            f"{number(total['in question'])} of {head} in question: of {many(purchases, 'purchase')} {', '.join(found)}"
+    return pd.DataFrame({f"paid {name}": np.bincount(code, sums[name], groups).astype(float) for name in _DRAWN})
+
+
+def _headline(purchases: pd.DataFrame, total: pd.Series[int], bill: _Bill) -> str:
+    net, question = (round(float(purchases[name].sum()), 6) for name in ("credits", "in question"))
+    backs = int(((purchases["finding"] == "no record") & (purchases["credits"] <= 0)).sum())
+    counts = {
+        "charged twice": int(total["charged twice"]),
+        "charged without a record": int(total["no record"]) - backs,
+        "given back without a record": backs,
+        "recorded without a charge": int(total["no charge"]),
+    }
+    found = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    what = many(len(purchases), "purchase")
+    empty = None
+    if not bill.lines:
+        empty = (
+            f"None of the bill's {many(bill.strangers, 'line')} is of this organization"
+            if bill.strangers
+            else "The bill is empty"
         )
+    elif total["no charge"] == len(purchases):
+        empty = "No line of the bill lies within the period"
+    if empty:
+        head = f"{empty}: {found}" if found else empty
+    elif question:
+        whole = f"{number(question)} of {_credits(net)}" if net >= question else _credits(question)
+        back = float(purchases["refunded"].sum())
+        less = f" ({number(net + back)} charged, {number(back)} given back)" if net < question else ""
+        head = f"{whole} in question{less}: of {what} {found}"
+    elif found:
+        head = f"{_credits(net)}, none of them in question: of {what} {found}"
+    elif total["refunded"] == len(purchases):
+        head = f"{_credits(net)} for {what}"
     else:
-        head += f" for {many(purchases, 'purchase')}, each charged once and recorded"
-    more = [f"{int(total['no data']):,} charged for no data"] if purchases and total["no data"] else []
-    more += [f"{int(total['refunded']):,} refunded"] if purchases and total["refunded"] else []
-    more += [f"{many(strangers, 'line')} of other organizations left out"] if strangers else []
-    more += [f"{many(unmarked, 'record')} without a creditTransactionId left out"] if unmarked else []
+        head = f"{_credits(net)} for {what}, each charged once and recorded"
+    more = [f"{int(total['no data']):,} charged for no data"] if total["no data"] else []
+    strange = purchases.loc[purchases["finding"] == "unknown status", "status"].value_counts()
+    more += [of_unknown_status(dict(strange))] if len(strange) else []
+    more += [f"{int(total['refunded']):,} refunded"] if total["refunded"] else []
+    if bill.day and total["no charge"]:
+        more.append(
+            f"all lines have the one date {bill.day}, so all records before it count: since= (--since) says from when on"
+        )
+    if bill.strangers and bill.lines:
+        more.append(f"{many(bill.strangers, 'line')} of other organizations left out")
+    more += [f"{many(bill.unmarked, 'record')} without a creditTransactionId left out"] if bill.unmarked else []
     return "; ".join([head, *more])
 
 
+def _credits(amount: float) -> str:
+    return f"{number(amount)} credit{'' if amount == 1 else 's'}"
+
+
+# UUIDs have several spellings
+_BY_VALUE_SQL = "create temp macro by_value(id) as coalesce(try_cast(id as uuid)::varchar, id)"
+
 _HISTORY_SQL = r"""
 create temp table history as
-select * replace (nullif(regexp_replace(creditTransactionId, '^[\s\pZ]+|[\s\pZ]+$', '', 'g'), '') as creditTransactionId)
-from records
+select *, by_value(creditTransactionId) as transaction
+from (
+    select * replace (nullif(regexp_replace(creditTransactionId, '^[\s\pZ]+|[\s\pZ]+$', '', 'g'), '') as creditTransactionId)
+    from records
+)
 """
 
-_FIRST_AND_LAST_SQL = """
-select min(createdAt)::varchar, (max(createdAt) + interval 1 microsecond)::varchar from bill
+# where all lines have one date it is the bill's own, which does not say when the period began
+_EXTENT_SQL = """
+select
+    case when bool_and(isDate or createdAt is null) and min(createdAt) = max(createdAt) then min(createdAt)::date::varchar end as day,
+    count(*),
+    case when day is null then min(createdAt) end::varchar,
+    max(ends)::varchar,
+    (select count(*) from history where transaction is null)
+from bill
 """
 
 _PERIOD_SQL = "create temp table period as select ?::timestamptz as since, ?::timestamptz as until"
 
-# currency, white space and apostrophes between thousands are no part of a number; a refund may stand in brackets, or its minus behind it
-_NUMBER_SQL = r"""
-case when regexp_full_match(bare, $amount) and regexp_matches(bare, '[0-9]') then
-    try_cast(replace(replace(regexp_extract(bare, '[0-9.,]+'), $grouping, ''), $decimal, '.') as decimal(27, 6))
-    * case when bare like '%-%' or bare like '(%' then -1 else 1 end
-end
-"""
-
-_LINES_SQL = r"""
-create temp table lines as
-with spelled as (
-    select
-        given.*,
-        regexp_replace(
-            regexp_replace(given.credits::varchar, '\x{2212}', '-'),
-            '^\s*[A-Z]{3}\b|\b([A-Z]{3}|(?i:credits?))\s*$|[\s\pZ\p{Sc}''\x{2019}]',
-            '',
-            'g'
-        ) as bare
-    from given
-)
-
-select
-    line,
-    nullif(trim(orgId::varchar), '') as orgId,
-    nullif(regexp_replace(creditTransactionId::varchar, '^[\s\pZ]+|[\s\pZ]+$', '', 'g'), '') as creditTransactionId,
-    nullif(trim(field::varchar), '') as field,
-    credits::varchar as credits,
-    nullif(trim(createdAt::varchar), '') as createdAt,
-    ($number)::decimal(27, 6) as castCredits,
-    $instant as castCreatedAt
-from spelled
-"""
+# of text a line shows whether it has a time; of instants the whole column
+_DATE_SQL = "length(trim(createdAt)) = 10"
+_MIDNIGHT_SQL = "bool_and(date_trunc('day', castCreatedAt) = castCreatedAt) over ()"
 
 _PROBLEMS_SQL = """
 select
@@ -327,9 +397,4 @@ where castCreatedAt is null and createdAt is not null
 order by "row"
 """
 
-_BILL_SQL = """
-create temp table bill as
-select line, creditTransactionId, castCredits as credits, castCreatedAt as createdAt, field
-from lines
-where coalesce(orgId, $org) = $org
-"""
+_BILL_SQL = "create temp view bill as select * replace (castCredits as credits, castCreatedAt as createdAt) from lines where isOurs"

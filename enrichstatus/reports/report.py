@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -36,7 +37,7 @@ class Report:
         The columns that name a row.
     units : mapping
         How a column is to be read: ``share``, ``share of ended``, ``seconds``, ``credits``, ``purchases`` or ``flag``; the others are
-        counts or words.
+        counts or words. What is ``if any`` is shown only where some row has it.
     details : mapping
         What the picture needs beyond the table.
 
@@ -95,15 +96,37 @@ class Report:
         return plots.draw(self.kind, self.frame, self.by, self.details, ax, **options)
 
     def __repr__(self) -> str:
+        return self.text()
+
+    def text(self, width: int | None = None) -> str:
+        """Lay out the headline and the table, with no more columns than there is room for.
+
+        Parameters
+        ----------
+        width : int, optional
+            The characters of a line; any number unless given.
+
+        Returns
+        -------
+        str
+            The first rows; what is left out is said below them, and stands in ``.frame``.
+        """
+        said = plain(self.headline)
+        head = "\n".join(wrap(said, width, break_long_words=False, break_on_hyphens=False)) if width else said
         if self.frame.empty:
-            return f"{plain(self.headline)}\n(no rows: {', '.join(map(plain, self.frame.columns))})"
-        padded = []
-        for name, cells, is_number in self._columns():
+            return f"{head}\n(no rows: {', '.join(map(plain, self.frame.columns))})"
+        padded: list[pd.Series[str]] = []
+        columns = self._columns()
+        used = -2
+        for name, cells, is_number in columns:
             column = pd.concat([pd.Series([name]), cells])
-            width = int(column.str.len().max())
-            padded.append(column.str.rjust(width) if is_number else column.str.ljust(width))
+            span = int(column.str.len().max())
+            used += span + 2
+            if width and used > width and padded:
+                break
+            padded.append(column.str.rjust(span) if is_number else column.str.ljust(span))
         lines = [line.rstrip() for line in pd.concat(padded, axis=1, keys=range(len(padded))).agg("  ".join, axis=1)]
-        return "\n".join([plain(self.headline), *lines, *self._more()])
+        return "\n".join([head, *lines, *self._more(len(columns) - len(padded))])
 
     def _repr_html_(self) -> str:
         """Lay out the same for a notebook, light or dark."""
@@ -114,16 +137,21 @@ class Report:
         more = "".join(f"<div style='opacity:.7'>{escape(line)}</div>" for line in self._more())
         return f"<div><b>{escape(plain(self.headline))}</b>{table}{more}</div>"
 
-    def _more(self) -> list[str]:
-        unseen = len(self.frame) - _MOST
-        return [f"… and {many(unseen, 'more row')} in .frame"] if unseen > 0 else []
+    def _more(self, columns: int = 0) -> list[str]:
+        rows = len(self.frame) - _MOST
+        unseen = [many(count, what) for count, what in ((rows, "more row"), (columns, "more column")) if count > 0]
+        return [f"… and {' and '.join(unseen)} in .frame"] if unseen else []
 
     def _columns(self) -> list[tuple[str, pd.Series[str], bool]]:
         """Give the first rows as text that neither a terminal obeys nor anybody has to count digits of, column by column."""
         head = self.frame.head(_MOST).reset_index(drop=True)
-        # a flag that no row has says nothing
+        # a flag that no row has says nothing, nor does a number that is zero in all
         head = head.drop(
-            columns=[name for name, unit in self.units.items() if unit == "flag" and not self.frame[name].any()]
+            columns=[
+                name
+                for name, unit in self.units.items()
+                if unit in ("flag", "if any", "credits if any") and not self.frame[name].any()
+            ]
         )
         words = {"share": share, "share of ended": share, "seconds": duration, "credits": number, "flag": _flag}
         numbers = set(head.select_dtypes("number").columns)

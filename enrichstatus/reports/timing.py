@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import OrganizationWarning, ValidationError
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import timing_out, with_outcome
 from enrichstatus.lookup.tasks import to_pandas
@@ -149,6 +150,12 @@ def limits_of(store: EnrichmentStore) -> dict[str, timedelta]:
     return store.max_processing_time
 
 
+def no_records_of(store: EnrichmentStore, org_id: str | None) -> str:
+    """Say that a store holds records, but none of the organization; nothing where that is not so."""
+    lacks = getattr(store, "lacks", None)
+    return lacks(store.org_id if org_id is None else org_id) if lacks else ""
+
+
 def read_history(
     store: EnrichmentStore,
     names: Sequence[str],
@@ -163,6 +170,8 @@ def read_history(
         raise ValidationError(f"takes {listed((*PERIODS, *COLUMNS), limit=20)}; not {listed(strange)}.", argument="by")
     columns = dict.fromkeys([*needed, *(name for name in names if name in COLUMNS)])
     table = store.records(tuple(columns), org_id=org_id)
+    if not len(table) and (message := no_records_of(store, org_id)):
+        warnings.warn(message, OrganizationWarning, stacklevel=3)
     if bought and table["creditTransactionId"].null_count < table.num_rows:
         table = table.filter(pc.is_valid(table["creditTransactionId"]))
     read = {name: period(table["createdAt"], name) if name in PERIODS else table[name] for name in names}

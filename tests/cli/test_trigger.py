@@ -42,7 +42,7 @@ def test_a_list_is_bought_within_a_limit(
         assert "--max-credits is 29, and the plan costs 30" in capsys.readouterr().err
         assert main([*command, "--max-credits", "30", "--dry-run"]) == 0
         shown = capsys.readouterr().out
-        assert "Dry run: 1 requests for 3 tasks and 30 credits; nothing was sent" in shown
+        assert "Dry run: 1 request for 3 tasks and 30 credits; nothing was sent" in shown
         assert uid(0) in shown
         assert main([*command, "--max-credits", "30"]) == 1
         assert "The balance is 25, and the next request costs 30" in capsys.readouterr().err

@@ -35,7 +35,7 @@ from enrichstatus.sources.client.config import Bearer, Request, parse_settings
 
 if TYPE_CHECKING:
     from enrichstatus.sources.client.transport import Outcome, Transport
-    from enrichstatus.sources.client.trigger import TriggerReport
+    from enrichstatus.sources.client.trigger_report import TriggerReport
 
 
 T = TypeVar("T")
@@ -232,6 +232,7 @@ class EnrichmentClient:
         quote: Mapping[str, Any] | None = None,
         dry_run: bool = False,
         missing_after: str | float | timedelta = "10min",
+        new_organization: bool = False,
         now: Instant = None,
         progress: bool | None = None,
     ) -> TriggerReport:
@@ -255,18 +256,27 @@ class EnrichmentClient:
             Send nothing, and give the requests that would be sent.
         missing_after : str, timedelta or seconds
             How long after its request a leased task without a record is released, to be planned again.
+        new_organization : bool
+            Buy into a store that has records of other organizations only; a plan that was made with it need not say it again.
 
         Returns
         -------
         TriggerReport
-            ``bought``, ``left``, ``in_flight``, and the ``credits`` by the prices of the plan.
+            ``bought``, ``already`` (there, and not bought again), ``left``, ``in_flight``, ``released``, the ``credits`` by the prices
+            of the plan, and ``charged``, by how much the balance fell.
 
         Raises
         ------
         ValidationError
             Nothing was bought: an argument is unusable, the limit too low, or the records are others than when it was planned.
         TriggerStopped, TriggerInterrupted
-            The credits ended, a request failed, or Ctrl-C came; ``.bought``, ``.left`` and ``.in_flight`` say how far it got.
+            The credits ended, a request failed, more than `max_credits` was charged, or Ctrl-C came; ``.report``, and of it ``.bought``,
+            ``.left`` and ``.in_flight``, say how far it got.
+
+        Warns
+        -----
+        ChargeWarning
+            The balance fell by more than was planned, though not by more than `max_credits`.
         """
         from enrichstatus.sources.client.trigger import trigger
 
@@ -278,6 +288,7 @@ class EnrichmentClient:
             quote=quote,
             dry_run=dry_run,
             missing_after=missing_after,
+            new_organization=new_organization,
             now=now,
             progress=self._progress if progress is None else progress,
         )

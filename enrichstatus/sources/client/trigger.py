@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,14 +16,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus.errors import EnrichStatusError, ServiceError, TriggerInterrupted, TriggerStopped, ValidationError
+from enrichstatus.errors import (
+    ChargeWarning,
+    EnrichStatusError,
+    ServiceError,
+    TriggerInterrupted,
+    TriggerStopped,
+    ValidationError,
+)
 from enrichstatus.lookup.arguments import Instant, parse_duration, parse_flags, parse_instant, parse_number
 from enrichstatus.lookup.contract import BALANCE_PATH, TRIGGER_PATH
-from enrichstatus.presentation import number
+from enrichstatus.presentation import many, number
 from enrichstatus.progress import Progress
 from enrichstatus.schema import COLUMNS, KEY, listed
 from enrichstatus.sources.client import responses as replies
 from enrichstatus.sources.client.config import Request
+from enrichstatus.sources.client.trigger_report import TriggerReport, tasks_of
 
 if TYPE_CHECKING:
     from enrichstatus.sources.client.client import EnrichmentClient
@@ -32,50 +40,14 @@ T = TypeVar("T")
 
 #: Never sent twice: whether a request that was not answered has bought is not known.
 _TRIGGER = Request(TRIGGER_PATH, accepted=(200, 201, 202), repeated=False)
-#: With these a service refuses before it buys anything.
-_REFUSED = (400, 401, 402, 403)
-#: Requests of a dry run that are shown, and the entities of each.
-_SHOWN, _IDS = 3, 2
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class TriggerReport:
-    """What one call of `EnrichmentClient.trigger` has bought, or would buy.
-
-    Attributes
-    ----------
-    bought : pandas.DataFrame
-        The tasks (``entityId``, ``entityType``, ``field``) that the service has answered with a record each.
-    left : pandas.DataFrame
-        Those that were not requested: all, in a dry run.
-    in_flight : pandas.DataFrame
-        Those that another call has leased or bought meanwhile, and those without a record in the answer.
-    credits : float
-        What those bought cost, by the prices of the plan; in a dry run what all would.
-    requests : list of dict
-        The bodies that were sent; in a dry run those that would be.
-    dry_run : bool
-        Whether nothing was sent.
-    """
-
-    bought: pd.DataFrame
-    left: pd.DataFrame
-    in_flight: pd.DataFrame
-    credits: float
-    requests: list[dict[str, Any]]
-    dry_run: bool = False
-
-    def __repr__(self) -> str:
-        return str(self) if self.dry_run else f"TriggerReport({self})"
-
-    def __str__(self) -> str:
-        if not self.dry_run:
-            flying = f", {len(self.in_flight):,} in flight" if len(self.in_flight) else ""
-            return f"{len(self.bought):,} bought for {number(self.credits)} credits, {len(self.left):,} left{flying}"
-        head = f"Dry run: {len(self.requests):,} requests for {len(self.left):,} tasks and {number(self.credits)} credits; nothing was sent"
-        bodies = [_shortened(body) for body in self.requests[:_SHOWN]]
-        more = len(self.requests) - len(bodies)
-        return "\n".join([head, *bodies, *([f"… and {more:,} more in .requests"] if more else [])])
+#: With these a service refuses before it buys anything, as what was sent, or where, or by whom, will not do. Others, such as 408, 409,
+#: 429, or a redirect that may follow a purchase, leave it open.
+_REFUSED = (307, 308, 400, 401, 402, 403, 404, 405, 410, 413, 414, 415, 422, 431)
+#: A record that was created longer before its request was there already: so far the two clocks may be apart, if the service has told
+#: us its time, and if it has not.
+_APART, _UNKNOWN_APART = timedelta(seconds=5), timedelta(minutes=1)
+_OPEN = "Whether it has bought is not known, so it is not repeated; the next trigger looks its tasks up first"
+_WHY = "Either the service charges other prices than the plan has, or somebody else buys at the same time"
 
 
 def trigger(
@@ -87,6 +59,7 @@ def trigger(
     quote: Any,
     dry_run: bool,
     missing_after: str | float | timedelta,
+    new_organization: bool,
     now: Instant,
     progress: bool | None,
 ) -> TriggerReport:
@@ -101,19 +74,22 @@ def trigger(
     patience = parse_duration(missing_after, "missing_after")
     if now is not None:
         parse_instant(now)
-    parse_flags(dry_run=dry_run)
+    parse_flags(dry_run=dry_run, new_organization=new_organization)
     purchases: pa.Table = plan.purchases()
     _check(plan, most, quote)
-    if dry_run:
-        return TriggerReport(
-            _tasks(purchases[:0]), _tasks(purchases), _tasks(purchases[:0]), plan.cost, plan.to_trigger(), True
+    opened = into.leasing()
+    if plan.org_id not in (None, opened.org_id):
+        raise ValidationError(
+            "is a store opened for another organization than the one whose records were planned with.",
+            argument="into",
         )
-    with into.leasing() as leases:
-        if plan.org_id not in (None, leases.org_id):
-            raise ValidationError(
-                "is a store opened for another organization than the one whose records were planned with.",
-                argument="into",
-            )
+    into.check_organization(new=new_organization or plan.new_organization)
+    if dry_run:
+        _refuse_changed(opened, purchases)
+        return TriggerReport(
+            tasks_of(purchases[:0]), tasks_of(purchases), tasks_of(purchases[:0]), plan.cost, plan.to_trigger(), True
+        )
+    with opened as leases:
         balance, organization = _balance(client)
         if organization not in (None, leases.org_id):
             raise ValidationError(
@@ -122,13 +98,9 @@ def trigger(
                 argument="into",
             )
         moment = _moment(client, now)
-        _recover(client, leases, moment, patience)
-        if changed := leases.changed(purchases):
-            raise ValidationError(
-                f"Of {changed:,} of the {purchases.num_rows:,} tasks to buy something else is recorded than when they were planned. "
-                "Nothing was bought. Plan again."
-            )
-        run = _Run(client, leases, purchases, most, now)
+        released = _recover(client, leases, moment, patience)
+        _refuse_changed(leases, purchases)
+        run = _Run(client, leases, purchases, most, now, released)
         with Progress.drawn("triggering", shown=progress, tasks=purchases.num_rows) as drawn:
             try:
                 with run.holding_interrupts():
@@ -171,24 +143,48 @@ def _is_quote(quote: Any) -> bool:
     return isinstance(quote, dict) and all(isinstance(quote.get(name), (int, float)) for name in ("tasks", "credits"))
 
 
-def _recover(client: EnrichmentClient, leases: Any, moment: datetime, patience: timedelta) -> None:
-    """Look up what calls that are over have leased; what has no record in time is released, and can be planned anew."""
+def _refuse_changed(leases: Any, purchases: pa.Table) -> None:
+    if changed := leases.changed(purchases):
+        raise ValidationError(
+            f"Of {changed:,} of the {purchases.num_rows:,} tasks to buy something else is recorded than when they were planned. "
+            "Nothing was bought. Plan again."
+        )
+
+
+def _recover(client: EnrichmentClient, leases: Any, moment: datetime, patience: timedelta) -> pa.Table:
+    """Look up what calls that are over have leased; gives what has no record in time, and is released to be planned anew."""
     lost = leases.lost()
     if not lost.num_rows:
-        return
+        return lost
     names = [name for name in COLUMNS if name not in KEY]
     found = client.lookup(lost.select(KEY), columns=names, how="inner")
     _refuse_strangers(found, leases.org_id)
-    leases.looked_up(found, lost, moment - patience)
+    released: pa.Table = leases.looked_up(found, lost, moment - patience)
+    return released
 
 
 class _Run:
     """The requests of one call, and what became of them."""
 
-    def __init__(self, client: EnrichmentClient, leases: Any, purchases: pa.Table, most: float, now: Instant):
+    def __init__(
+        self,
+        client: EnrichmentClient,
+        leases: Any,
+        purchases: pa.Table,
+        most: float,
+        now: Instant,
+        released: pa.Table,
+    ):
         self._client, self._leases, self._purchases, self._most, self._now = client, leases, purchases, most, now
+        self._released, self._waiting = released, leases.lost()
         self._bought: list[pa.Table] = []
+        self._already: list[pa.Table] = []
         self._flying: list[pa.Table] = []
+        #: requested, and without a record in the answer
+        self._missing: list[pa.Table] = []
+        #: the first balance, and the last one; none where a request has been sent since
+        self._first: float | None = None
+        self._last: float | None = None
         self._sent: list[dict[str, Any]] = []
         self._interrupted = False
 
@@ -212,30 +208,43 @@ class _Run:
             signal.signal(signal.SIGINT, before)
 
     def buy(self, balance: float | None, drawn: Progress) -> TriggerReport:
-        first = balance
+        self._first = self._last = balance
         for batch in self._purchases["batch"].unique():
             wanted = self._purchases.filter(pc.equal(self._purchases["batch"], batch))
             if self._interrupted:
                 raise TriggerInterrupted(f"interrupted between two requests: {self.report()}.", self.report())
             if self._sent and balance is not None:
-                balance = self._keeping(lambda: _balance(self._client)[0])
+                self._last = balance = self._keeping(lambda: _balance(self._client)[0])
             price = pc.sum(wanted["cost"]).as_py()
             if balance is not None and price > balance:
                 self._stop(f"The balance is {number(balance)}, and the next request costs {number(price)}")
-            if first is not None and balance is not None and first - balance + price > self._most:
+            charged = self.report().charged
+            if charged is not None and charged + price > self._most:
                 self._stop(
-                    f"The balance fell by {number(first - balance)}, where {number(self.report().credits)} were to be spent, and the next "
-                    f"request costs {number(price)}: together more than the limit of {number(self._most)}. Either the service charges "
-                    "other prices than the plan has, or somebody else buys at the same time"
+                    f"{self._fell()}, and the next request costs {number(price)}: together more than the limit of {number(self._most)}. "
+                    + _WHY
                 )
-            leased = self._leases.take(wanted, _moment(self._client, self._now))
+            moment = _moment(self._client, self._now)
+            leased = self._leases.take(wanted, moment)
             self._flying.append(_without(wanted, leased))
             if leased.num_rows:
-                self._request(leased)
+                self._request(leased, moment)
             drawn.add(wanted.num_rows)
-        return self.report()
+        if self._sent and balance is not None:
+            with suppress(EnrichStatusError):  # all is bought; what it cost is then not known
+                self._last = _balance(self._client)[0]
+        report = self.report()
+        if report.overcharged and (report.charged or 0) > self._most:
+            self._stop(f"{self._fell()}, and the limit is {number(self._most)}. {_WHY}")
+        if report.overcharged:
+            warnings.warn(f"{self._fell()}. {_WHY}.", ChargeWarning, stacklevel=4)
+        return report
 
-    def _request(self, leased: pa.Table) -> None:
+    def _fell(self) -> str:
+        report = self.report()
+        return f"The balance fell by {number(report.charged)}, where {number(report._planned)} were to be spent"
+
+    def _request(self, leased: pa.Table, moment: datetime) -> None:
         """Send one request, once; its records replace the leases."""
         body = {"personIds": leased["entityId"].to_pylist(), "field": leased["field"][0].as_py()}
 
@@ -244,21 +253,33 @@ class _Run:
 
         self._sent.append(body)
         self._flying.append(leased)
+        before, self._last = self._last, None
+        began = _moment(self._client, None)
         try:
             records = self._client._request_one(json.dumps(body), read, _TRIGGER)
         except EnrichStatusError as error:
             if getattr(error, "http_status", None) in _REFUSED:
                 self._flying.pop()
+                self._last = before
                 self._leases.refused(leased)
                 self._stop(f"The service refused a request: {error}", error)
-            self._stop(
-                f"A request was not answered: {str(error).removesuffix('.')}. Whether it has bought is not known, so it is not "
-                "repeated; the next trigger looks its tasks up first",
-                error,
-            )
+            what = "was not answered" if getattr(error, "http_status", None) is None else "went wrong"
+            self._stop(f"A request {what}: {str(error).removesuffix('.')}. {_OPEN}", error)
         self._keeping(lambda: _refuse_strangers(records, self._leases.org_id))
-        self._flying[-1] = self._keeping(lambda: self._leases.answered(records, leased))
-        self._bought.append(_without(leased, self._flying[-1]))
+        known = self._now is not None or self._client.service_time() is not None
+        # `now` may be any instant, a later one too
+        earlier = min(moment, began) - (_APART if known else _UNKNOWN_APART)
+        answer = self._keeping(lambda: self._leases.answered(records, leased, earlier))
+        self._flying[-1] = answer.missing
+        self._missing.append(answer.missing)
+        self._bought.append(answer.bought)
+        self._already.append(answer.already)
+        if answer.strangers:
+            self._stop(
+                f"The service answered a request with {many(answer.strangers, 'record')} of other tasks. {_OPEN}"
+            )
+        if answer.missing.num_rows == leased.num_rows:
+            self._stop(f"The service answered a request of {many(leased.num_rows, 'task')} without any record. {_OPEN}")
 
     def _keeping(self, work: Callable[[], T]) -> T:
         """Do something whose failure must not hide what was bought."""
@@ -273,11 +294,24 @@ class _Run:
         raise TriggerStopped(f"{why.removesuffix('.')}. {report}.", report) from error
 
     def report(self) -> TriggerReport:
-        nothing = self._purchases[:0]
-        bought, flying = pa.concat_tables([nothing, *self._bought]), pa.concat_tables([nothing, *self._flying])
-        left = _without(_without(self._purchases, bought), flying)
+        bought, already, flying, missing = (
+            pa.concat_tables([self._purchases[:0], *parts])
+            for parts in (self._bought, self._already, self._flying, self._missing)
+        )
+        left = _without(_without(_without(self._purchases, bought), already), flying)
+        spent, open_ = (float(pc.sum(part["cost"]).as_py() or 0) for part in (bought, missing))
+        in_flight = pd.concat([tasks_of(flying), tasks_of(self._waiting)])
         return TriggerReport(
-            _tasks(bought), _tasks(left), _tasks(flying), float(pc.sum(bought["cost"]).as_py() or 0), self._sent
+            tasks_of(bought),
+            tasks_of(left),
+            in_flight.drop_duplicates(ignore_index=True),
+            spent,
+            self._sent,
+            already=tasks_of(already),
+            released=tasks_of(self._released),
+            charged=None if self._first is None or self._last is None else self._first - self._last,
+            _planned=spent + open_,
+            _kept=already.num_rows - already["createdAt"].null_count,
         )
 
 
@@ -309,14 +343,3 @@ def _refuse_strangers(records: pa.Table, org_id: str) -> None:
 
 def _without(purchases: pa.Table, others: pa.Table) -> pa.Table:
     return purchases.filter(pc.invert(pc.is_in(purchases["position"], others["position"].combine_chunks())))
-
-
-def _tasks(purchases: pa.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = purchases.select(KEY).to_pandas()
-    return frame
-
-
-def _shortened(body: dict[str, Any]) -> str:
-    ids = body["personIds"]
-    more = f", … {len(ids) - _IDS:,} more" if len(ids) > _IDS else ""
-    return f'{{"personIds": [{", ".join(map(json.dumps, ids[:_IDS]))}{more}], "field": {json.dumps(body["field"])}}}'

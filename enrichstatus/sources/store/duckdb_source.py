@@ -360,6 +360,11 @@ class Embedded(Database, ABC):
                 self._known.add(self.org_id)
             return self._holds(con)
 
+    def lacks(self, org_id: str | None) -> str:
+        """Say that there are records, but none of the organization; nothing where that is not so."""
+        with self._cursor() as con:
+            return self._strangers(con, org_id) if org_id else ""
+
     def holds(self, fields: Sequence[str] = (), entity_type: str | None = None) -> bool:
         """Say whether the organization has a record, of one of some fields and of a type of entity if these are given."""
         with self._cursor() as con:

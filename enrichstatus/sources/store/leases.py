@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import duckdb
 import pyarrow as pa
@@ -24,11 +25,21 @@ from enrichstatus.sources.store.load import load
 if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore
 
+_KEY = pa.schema([(name, pa.string()) for name in KEY])
 _TABLE_SQL = Path(__file__).with_name("leases.sql").read_text(encoding="utf-8")
 
 #: The calls of this process that are under way. No other process can have the file open to write it.
 _under_way: set[str] = set()
 _lock = threading.Lock()
+
+
+class Answered(NamedTuple):
+    """What became of the tasks of a request: new records, records of before, none; and the records that it did not ask for."""
+
+    bought: pa.Table
+    already: pa.Table
+    missing: pa.Table
+    strangers: int
 
 
 class Leases:
@@ -85,37 +96,66 @@ class Leases:
         held = self._store.leases()
         return held.filter(pc.invert(pc.is_in(held["request"], alive)))
 
-    def answered(self, records: Any, leased: pa.Table) -> pa.Table:
-        """Load what a request was answered with, and end the leases of what it has a record of; gives the others."""
-        ended = self._end(leased, records, "answered")
-        return leased.filter(pc.invert(pc.is_in(leased["entityId"], ended)))
+    def answered(self, records: Any, leased: pa.Table, before: datetime) -> Answered:
+        """Load what a request was answered with, and end the leases of what it has a record of.
+
+        A record that was created `before`, or is the one that the plan has seen, was already there.
+        """
+        found: list[tuple[int, bool]] = []
+        strangers: list[int] = []
+
+        def look(con: duckdb.DuckDBPyConnection) -> None:
+            con.register("leased", leased)
+            found.extend(con.execute(_ANSWERED_SQL, {"org": self.org_id, "before": before.isoformat()}).fetchall())
+            strangers.extend(con.execute(_STRANGERS_SQL).fetchall()[0])
+
+        self._end(leased, records, "answered", look=look)
+        places = pa.table(
+            {"position": [place for place, _ in found], "already": [already for _, already in found]},
+            pa.schema([("position", pa.int64()), ("already", pa.bool_())]),
+        )
+        has = pc.is_in(leased["position"], places["position"].combine_chunks())
+        old = pc.is_in(leased["position"], places.filter(places["already"])["position"].combine_chunks())
+        new = pc.and_not(has, old)
+        return Answered(leased.filter(new), leased.filter(old), leased.filter(pc.invert(has)), strangers[0])
 
     def refused(self, leased: pa.Table) -> None:
         """End the leases of a request that has certainly bought nothing."""
         self._end(leased, SCHEMA.empty_table(), "refused")
 
-    def looked_up(self, records: Any, lost: pa.Table, before: datetime) -> int:
+    def looked_up(self, records: Any, lost: pa.Table, before: datetime) -> pa.Table:
         """Load what was looked up of lost leases, and end those that have a record made since, or that began before an instant.
 
-        A record that was made earlier does not show that the request has come to nothing: it may be on its way still.
+        A record that was made earlier does not show that the request has come to nothing: it may be on its way still. Gives the
+        tasks that are released: those that have ended without a record.
         """
-        return len(self._end(lost, records, "looked up", before))
+        self._end(lost, records, "looked up")
+        return self._end(lost, SCHEMA.empty_table(), "looked up", before)
 
-    def _end(self, keys: pa.Table, records: Any, how: str, before: datetime | None = None) -> pa.Array:
-        """Load records and end leases in one transaction; gives the entities whose leases have ended."""
-        ended: list[str] = []
+    def _end(
+        self,
+        keys: pa.Table,
+        records: Any,
+        how: str,
+        before: datetime | None = None,
+        look: Callable[[duckdb.DuckDBPyConnection], None] = lambda con: None,
+    ) -> pa.Table:
+        """Load records and end leases in one transaction; gives the tasks whose leases have ended, and lets `look` see what is loaded."""
+        ended: list[pa.Table] = []
 
         def end(con: duckdb.DuckDBPyConnection) -> None:
             con.register("ending", keys.select(KEY))
             moment = None if before is None else before.isoformat()
-            found = con.execute(_END_SQL, {"org": self.org_id, "how": how, "before": moment})
-            ended.extend(entity for (entity,) in found.fetchall())
+            look(con)
+            rows = con.execute(_END_SQL, {"org": self.org_id, "how": how, "before": moment}).fetchall()
+            columns = list(zip(*rows, strict=True)) or [()] * len(KEY)
+            ended.append(pa.table(dict(zip(KEY, columns, strict=True)), _KEY))
 
         with self._store._writing() as con:
             load(
                 con, records, org_id=self.org_id, errors="raise", columns=None, statuses=self._store._statuses, then=end
             )
-        return pa.array(ended, pa.string())
+        return ended[0]
 
 
 def leases(con: duckdb.DuckDBPyConnection, org_id: str | None) -> pa.Table:
@@ -217,5 +257,30 @@ where leases.orgId = $org
                 )
         )
     )
-returning entityId::varchar as entityId
+returning entityId::varchar, entityType::varchar, field::varchar
+"""
+
+# of each task that an answer has records of, whether these were there before
+_ANSWERED_SQL = """
+select
+    leased.position,
+    coalesce(max(staged.createdAt) < $before::timestamptz or max(staged.createdAt) <= any_value(leased.createdAt), false)
+from leased
+inner join staged
+    on staged.entityId = leased.entityId::uuid
+    and staged.entityType::varchar = leased.entityType
+    and staged.field::varchar = leased.field
+where staged.orgId = $org
+group by leased.position
+"""
+
+_STRANGERS_SQL = """
+select count(*)
+from staged
+where not exists (
+    from leased
+    where leased.entityId::uuid = staged.entityId
+        and leased.entityType = staged.entityType::varchar
+        and leased.field = staged.field::varchar
+)
 """
