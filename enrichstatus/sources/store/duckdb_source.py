@@ -24,6 +24,7 @@ from enrichstatus.lookup.arguments import (
     Errors,
     How,
     Instant,
+    choices,
     parse_columns,
     parse_fields,
     parse_flags,
@@ -35,7 +36,7 @@ from enrichstatus.lookup.contract import query
 from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of
 from enrichstatus.lookup.requirements import check_required
 from enrichstatus.progress import Progress
-from enrichstatus.schema import COLUMNS, SCHEMA, parse_statuses
+from enrichstatus.schema import COLUMNS, ENTITY_TYPES, SCHEMA, parse_statuses
 from enrichstatus.sources.store.connection import Database
 from enrichstatus.sources.store.lookup_files import Leads, LookupReport, TaskFiles, look_up_files
 
@@ -231,7 +232,8 @@ class Embedded(Database, ABC):
         if require is not None:
             check_required(require)
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
-        leads = None if entity_id is None else Leads(entity_id, parse_fields(fields or self.fields), entity_type)
+        wanted = parse_fields(self.fields if fields is None else fields)
+        leads = None if entity_id is None else Leads(entity_id, wanted, entity_type)
         if leads is None and fields is not None:
             raise ValidationError("goes with entity_id, the column of a lead list's ids.", argument="fields")
         given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip, multiline=multiline)
@@ -367,8 +369,10 @@ class Embedded(Database, ABC):
 
     def holds(self, fields: Sequence[str] = (), entity_type: str | None = None) -> bool:
         """Say whether the organization has a record, of one of some fields and of a type of entity if these are given."""
+        wanted = choices("fields", fields, self.fields)
+        choices("entity_type", () if entity_type is None else entity_type, ENTITY_TYPES)
         with self._cursor() as con:
-            return self._holds(con, self.org_id, fields, entity_type)
+            return self._holds(con, self.org_id, wanted, entity_type)
 
     def _strangers(self, con: duckdb.DuckDBPyConnection, org_id: str) -> str:
         """Say that there are records, but none of the organization; nothing where that is not so."""
