@@ -4,7 +4,8 @@
 
 A task has *ended* when it has a record and that is not pending: with data or without, failed, timed out, or with a status that
 nobody knows. A task without a record has not ended, as there is nothing that could; a poll stops waiting for one after
-``missing_after``. A share "with data" is of the tasks that have ended.
+``missing_after``. A share "with data" is of the tasks that have ended with a status that is known: what an unknown one means, nobody
+can say, so it is counted by itself.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Outcome(NamedTuple):
 
     @property
     def counted(self) -> bool:
-        """Whether a share "with data" counts it: of all that have ended, and of nothing else."""
-        return self.ended
+        """Whether a share "with data" counts it: of all that have ended with a known status, and of nothing else."""
+        return self.ended and self.word != "unknown"
 
     @property
     def failed(self) -> bool:
@@ -62,7 +63,8 @@ OUTCOMES: dict[str, Outcome] = {
 }
 #: The labels, each once, with one of its outcomes.
 LABELS: dict[str, Outcome] = {outcome.label: outcome for outcome in OUTCOMES.values()}
-ENDED = tuple(label for label, outcome in LABELS.items() if outcome.ended)
+#: What a share "with data" is of.
+COUNTED = tuple(label for label, outcome in LABELS.items() if outcome.counted)
 
 _STATUSES = {None: "no_record", "pending": "pending", "unanswered": "unanswered", "timeout": "timed_out_there"}
 

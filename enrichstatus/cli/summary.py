@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from enrichstatus.files.write import as_text
 from enrichstatus.frames import to_pandas
-from enrichstatus.outcomes import ENDED, LABELS, outcome
+from enrichstatus.outcomes import COUNTED, LABELS, outcome
 from enrichstatus.presentation import bar, label, many, share
 from enrichstatus.schema import KEY, PANDAS_TYPES
 
@@ -50,7 +50,7 @@ def report(counts: pd.DataFrame, head: pd.DataFrame, *, added: Sequence[str], pr
     ]
     table = pd.crosstab(field, pd.Series(labels), values=counts["tasks"], aggfunc="sum").fillna(0).astype("int64")
     table = table.reindex(columns=list(LABELS), fill_value=0)
-    ended = table[list(ENDED)].sum(axis=1)
+    ended = table[list(COUNTED)].sum(axis=1)
     shares = table["with data"] / ended.where(ended > 0)
     shown = table.loc[:, table.any()].map("{:,}".format)
     shown.insert(0, "tasks", table.sum(axis=1).map("{:,}".format))

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from enrichstatus.dashboard.chart import picture
-from enrichstatus.outcomes import ENDED, LABELS, outcome
+from enrichstatus.outcomes import COUNTED, LABELS, outcome
 from enrichstatus.polling.background import Progress
 from enrichstatus.polling.tracker import NO_RECORD
 from enrichstatus.polling.update import Update, cost, reason
@@ -144,7 +144,7 @@ def table(update: Update) -> str:
         return ""
     if len(counts) > 1:
         counts.loc["all"] = counts.sum()
-    ended = counts[list(ENDED)].sum(axis=1)
+    ended = counts[list(COUNTED)].sum(axis=1)
     with_data = counts["with data"] / ended.where(ended > 0)
     cells = counts[[name for name in counts if counts[name].any() or name in ("with data", "pending")]].map(
         "{:,}".format

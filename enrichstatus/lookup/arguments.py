@@ -67,18 +67,22 @@ def names_of(value: object) -> tuple[Any, ...] | None:
 
 def parse_prefix(prefix: object) -> str:
     """Check what is put before the names of columns."""
-    if not is_text(prefix):
+    if not isinstance(prefix, str):
         raise ValidationError(f"is text, not {quoted(prefix)}.", argument="prefix")
-    return str(prefix)
+    return _encodable(prefix, "prefix")
 
 
 def parse_org(org_id: str | None) -> str:
     """Read an organization: text, without outer white space; None is empty."""
-    if org_id is not None and not is_text(org_id):
-        raise ValidationError(
-            f"is text, not {quoted(org_id) if isinstance(org_id, str) else type(org_id).__name__}.", argument="org_id"
-        )
-    return (org_id or "").strip().strip("\ufeff").strip()
+    if org_id is not None and not isinstance(org_id, str):
+        raise ValidationError(f"is text, not {type(org_id).__name__}.", argument="org_id")
+    return _encodable(org_id or "", "org_id").strip().strip("\ufeff").strip()
+
+
+def _encodable(text: str, argument: str) -> str:
+    if not is_text(text):
+        raise ValidationError(f"has parts that are not UTF-8: {quoted(text)}. Name it in UTF-8.", argument=argument)
+    return text
 
 
 def is_text(value: object) -> TypeGuard[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.arguments import is_text, parse_number
 from enrichstatus.lookup.tasks import unusable
-from enrichstatus.outcomes import ENDED, LABELS, OUTCOMES, places
-from enrichstatus.presentation import share
+from enrichstatus.outcomes import COUNTED, LABELS, OUTCOMES, places
+from enrichstatus.presentation import of_unknown_status, share
 from enrichstatus.reports.groups import By, comparable, parse_by, segment
 from enrichstatus.reports.groups import found as column_named
 from enrichstatus.reports.report import Report
@@ -24,8 +25,9 @@ from enrichstatus.reports.report import Report
 #: The standard normal's quantile for an interval of 95 %.
 _Z = 1.959963984540054
 _COVERAGE = ("tasks", "no record", "pending", "ended", "with data", "share", "low", "high", "small")
-#: Whether it has ended, by the place of the label.
-_ENDED = np.array([label in ENDED for label in LABELS])
+_UNKNOWN = OUTCOMES["unknown"].label
+#: Whether it has ended with a known status, by the place of the label.
+_ENDED = np.array([label in COUNTED for label in LABELS])
 _UNITS = {"share": "share of ended", "low": "share", "high": "share", "small": "flag"}
 
 
@@ -50,8 +52,9 @@ def coverage(status: Any, by: By = "field", *, found: str | None = None, prefix:
     -------
     Report
         ``.frame`` has the columns of `by`, and for each group ``tasks``, ``no record``, ``pending``, ``ended`` (those with a record
-        that is not pending: timeouts and failures too), ``with data``, the ``share`` with data of those that ended with its 95 %
-        interval (Wilson's score) from ``low`` to ``high``, and ``small``; with `found` also that column's count, and its ``share …``.
+        that is not pending: timeouts and failures too, though no unknown status), ``with data``, the ``share`` with data of those that
+        ended with its 95 % interval (Wilson's score) from ``low`` to ``high``, and ``small``; with `found` also that column's count,
+        and its ``share …``. Where some have an ``unknown status``, a column counts these.
         The largest group comes first; numbers and dates keep their own order.
 
     Raises
@@ -80,6 +83,8 @@ def coverage(status: Any, by: By = "field", *, found: str | None = None, prefix:
     else:
         theirs = [column_named(frame.columns, name, what="names", argument="by") for name in names]
         columns = comparable(frame.arrow(theirs)).rename_columns(list(names))
+    if found is not None and not is_text(found):
+        raise ValidationError(f"names a column of the list, not {quoted(found)}.", argument="found")
     measure = [] if found is None else [found, f"share {found}"]
     segments = segment(columns, len(frame), reserved=(*_COVERAGE, *LABELS, *measure))
     size = len(LABELS)
@@ -89,7 +94,7 @@ def coverage(status: Any, by: By = "field", *, found: str | None = None, prefix:
     pairs = np.bincount(segments.code * size + place, minlength=len(segments) * size)
     counts = pd.DataFrame(pairs.reshape(-1, size), columns=list(LABELS)).astype(np.int64)
     counts["tasks"] = segments.count()
-    counts["ended"] = counts[list(ENDED)].sum(axis=1)
+    counts["ended"] = counts[list(COUNTED)].sum(axis=1)
     counts["share"], counts["low"], counts["high"] = _wilson(counts["with data"], counts["ended"])
     counts["small"] = counts["ended"] < small
     details: dict[str, Any] = {"small": small}
@@ -110,10 +115,11 @@ def coverage(status: Any, by: By = "field", *, found: str | None = None, prefix:
     if found is not None:
         ranges = table[[found, measure[1], "found low", "found high"]]
         details |= {"found": found, "measure": ranges.set_axis(["count", "share", "low", "high"], axis=1)}
-    left = {name: int(counts[name].sum()) for name in LABELS if name not in ENDED}
+    left = {name: int(counts[name].sum()) for name in LABELS if name not in (*COUNTED, _UNKNOWN)}
+    strange = dict(Counter(words.filter(pa.array(place == list(LABELS).index(_UNKNOWN))).to_pylist()))
     return Report(
-        table[[*names, *_COVERAGE[:-1], *measure, "small"]],
-        _covered(with_data, ended, said, left),
+        table[[*names, *_COVERAGE[:-1], *([_UNKNOWN] if strange else []), *measure, "small"]],
+        _covered(with_data, ended, said, left) + (f"; {of_unknown_status(strange)}" if strange else ""),
         "coverage",
         names,
         _UNITS | dict.fromkeys(measure[1:], "share"),

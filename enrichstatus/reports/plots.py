@@ -39,6 +39,7 @@ _LINES = (_BLUE, _ORANGE, _GREEN, _RED, _SKY, _PINK, GREY)
 _CREDITS = {
     "useful": ("with data", "", None),
     "open": ("pending", "", None),
+    "unknown": ("unknown status", "", None),
     "for nothing": ("brought nothing", "//", "#9A6324"),
     "again": ("bought again", "xx", "#882255"),
 }
@@ -233,7 +234,11 @@ _UNITS = (
 
 def _waste(drawing: Drawing) -> Axes:
     what = drawing.details["what"]
-    parts = {name: (said, hatch, own or _colour(said)) for name, (said, hatch, own) in _CREDITS.items()}
+    parts = {
+        name: (said, hatch, own or _colour(said))
+        for name, (said, hatch, own) in _CREDITS.items()
+        if name in drawing.details["credits"]
+    }
     spent = "credits spent" if what == "credits" else "purchases"
     return _stacked(drawing, "bought", f"What the {what} brought", spent, parts)
 

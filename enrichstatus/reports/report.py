@@ -114,7 +114,8 @@ class Report:
         said = plain(self.headline)
         head = "\n".join(wrap(said, width, break_long_words=False, break_on_hyphens=False)) if width else said
         if self.frame.empty:
-            return f"{head}\n(no rows: {', '.join(map(plain, self.frame.columns))})"
+            said = f"(no rows: {', '.join(map(plain, self.frame.columns))})"
+            return "\n".join([head, *(wrap(said, width) if width else [said])])
         padded: list[pd.Series[str]] = []
         columns = self._columns()
         used = -2

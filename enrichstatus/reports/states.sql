@@ -17,7 +17,9 @@ select
     stated.outcome in ('timed_out_here', 'timed_out_there') as timedOut,
     -- a service may find data after it has given up
     stated.outcome = 'data' or (stated.outcome = 'timed_out_there' and stated.dataFound is true) as data,
-    not pending and not data as nothing,
+    -- what a status means that nobody knows, is not known: it is neither data nor nothing
+    stated.outcome = 'unknown' as strange,
+    not pending and not data and not strange as nothing,
     (epoch_us(stated.updatedAt) - epoch_us(stated.createdAt)) / 1e6 as took,
     -- of what is pending or has timed out it is known that it takes longer; where clocks disagree it took no time
     case

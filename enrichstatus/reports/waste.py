@@ -15,7 +15,7 @@ from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import timing_out
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.outcomes import OUTCOMES
-from enrichstatus.presentation import number, share
+from enrichstatus.presentation import number, of_unknown_status, share
 from enrichstatus.reports.groups import By, parse_by
 from enrichstatus.reports.report import Report
 from enrichstatus.reports.timing import STATES_SQL, filled, limits_of, read_history
@@ -28,7 +28,9 @@ WASTE_SQL = Path(__file__).with_name("waste.sql").read_text(encoding="utf-8")
 
 #: After these a task had to be bought again.
 _FAILED = [word for word, outcome in OUTCOMES.items() if outcome.failed]
-_WASTE = ("bought", "spent", "retried", "bought again", "nothing", "late", "wasted", "share wasted")
+_UNKNOWN = OUTCOMES["unknown"].label
+_WASTE = ("bought", "spent", "retried", "bought again", "nothing", _UNKNOWN, "late", "wasted", "share wasted")
+_STRANGE_SQL = "select status, count(*) from states where strange group by status order by count(*) desc, status"
 
 
 def waste(
@@ -62,7 +64,8 @@ def waste(
         ``.frame`` has the columns of `by`, and for each group the records ``bought`` (those that carry a ``creditTransactionId``; all,
         where none does), the credits ``spent`` on them, how many of them were ``retried`` (after a failure or timeout that brought
         nothing, as was needed) or ``bought again`` (the same task had been bought before, and that had not failed), how many ended
-        with ``nothing`` (no data, failures and timeouts among them), how many brought data ``late`` (after the store's maximum
+        with ``nothing`` (no data, failures and timeouts among them), how many have an ``unknown status`` (where any has: it is not known
+        what these brought, so they are not wasted), how many brought data ``late`` (after the store's maximum
         processing time), the credits ``wasted`` on what was bought again or for nothing, and their share.
 
     Raises
@@ -87,7 +90,6 @@ def waste(
     2026-11-16       2     20        0             1        0     0      10        50.0 %
     """
     names, limits = parse_by(by), limits_of(store)
-    columns = [name for name in _WASTE if costs is not None or name != "spent"]
     prices = dict.fromkeys(limits, 1.0 if costs is None else 0.0) | parse_costs(costs, tuple(limits))
     needed = (*KEY, "id", "createdAt", "updatedAt", "status", "dataFound", "creditTransactionId")
     table, segments = read_history(store, names, needed, org_id, reserved=_WASTE, bought=True)
@@ -98,19 +100,27 @@ def waste(
         con.register("history", table)
         con.execute("create temp table states as " + STATES_SQL)
         counts = filled(to_pandas(con.sql(WASTE_SQL, params={"failed": _FAILED})), segments)
+        strange = dict(con.execute(_STRANGE_SQL).fetchall())
     counts["share wasted"] = counts["wasted"] / counts["spent"].where(counts["spent"] > 0)
     report = segments.report(counts, "bought")
     what = "purchases" if costs is None else "credits"
     headline = _wasted(counts, what) if len(counts) else "Nothing was bought"
     if unpaid:
         headline += " (no record has a creditTransactionId, so all count as bought)"
+    if strange:
+        headline += f"; {of_unknown_status(strange)}"
+    absent = {"spent": costs is None, _UNKNOWN: not strange}
+    columns = [name for name in _WASTE if not absent.get(name)]
     return Report(
         report[[*names, *columns]],
         headline,
         "waste",
         names,
         {name: what for name in ("spent", "wasted") if name in columns} | {"share wasted": "share"},
-        {"what": what, "credits": report[["useful", "open", "for nothing", "again"]]},
+        {
+            "what": what,
+            "credits": report[["useful", "open", *(["unknown"] if strange else []), "for nothing", "again"]],
+        },
     )
 
 

@@ -24,13 +24,15 @@ select
     count(*) filter (where bought.retried) as retried,
     count(*) filter (where bought.again) as "bought again",
     count(*) filter (where bought.nothing) as nothing,
+    count(*) filter (where bought.strange) as "unknown status",
     count(*) filter (where bought.data and (bought.took > bought.maximum or bought.timedOut)) as late,
     coalesce(sum(bought.price) filter (where bought.again or bought.nothing), 0) as wasted,
     -- the same credits, each in one place: for a picture
     coalesce(sum(bought.price) filter (where bought.again), 0) as again,
     coalesce(sum(bought.price) filter (where bought.nothing and not bought.again), 0) as "for nothing",
     coalesce(sum(bought.price) filter (where bought.pending and not bought.again), 0) as "open",
-    coalesce(sum(bought.price) filter (where not bought.pending and not bought.nothing and not bought.again), 0) as useful
+    coalesce(sum(bought.price) filter (where bought.strange and not bought.again), 0) as "unknown",
+    coalesce(sum(bought.price) filter (where bought.data and not bought.again), 0) as useful
 from bought
 group by bought.segment
 order by bought.segment

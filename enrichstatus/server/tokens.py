@@ -28,18 +28,12 @@ def new_token(path: str | os.PathLike[str], org_id: str) -> str:
     token = "es_" + secrets.token_urlsafe(32)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     entry = f'\n[[token]]\norg = {_quoted(org_id)}\nsha256 = "{_digest(token)}"\ncreated = {created}\n'
-    try:
-        added = entry.encode()
-    except UnicodeEncodeError as error:
-        raise ValidationError(
-            f"The organization {org_id!a} is not text: it has bytes that are not UTF-8. Name it in UTF-8."
-        ) from error
     if file.exists():
         _check_addition(file, entry, {_digest(token): org_id})  # before anything is written
     try:
         # for its owner alone; one write, so that a server that reads meanwhile sees all of it or nothing
         with open(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab", buffering=0) as handle:
-            handle.write((_HEAD.encode() if handle.tell() == 0 else b"") + added)
+            handle.write((_HEAD if handle.tell() == 0 else "").encode() + entry.encode())
     except OSError as error:
         raise ValidationError(f"The tokens file {str(file)!r} cannot be written: {error.strerror}.") from error
     return token

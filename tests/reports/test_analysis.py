@@ -67,7 +67,23 @@ def test_what_became_of_tasks_is_told_apart():
         [0, 0, 0, 0, 1, 1, 1, 0],
         [1, 1, 0, 0, 0, 0, 0, 0],
     ]
-    assert es.coverage(rows, by=None).frame["ended"].tolist() == [7]
+    whole = es.coverage(rows, by=None)
+    assert whole.frame[["ended", "unknown status"]].to_numpy().tolist() == [[6, 1]]
+    assert "1 with an unknown status: 'cancelled' (1). statuses= (--statuses) says what a word means" in whole.headline
+    assert "unknown status" not in es.coverage(ROWS, by="source").frame
+
+
+def test_an_unknown_status_is_no_waste(store: es.EnrichmentStore):
+    """What nobody knows is counted by itself, with its words: it has not brought nothing, and is not wasted."""
+    store.load([
+        record(number, status=status, dataFound=found)
+        for number, (status, found) in enumerate([("finished", True), ("finished", False), ("in review", None)])
+    ])  # fmt: skip
+    report = es.waste(store, by=None, costs={"emails": 2})
+    columns = ["bought", "spent", "nothing", "unknown status", "wasted"]
+    assert report.frame[columns].to_numpy().tolist() == [[3, 6, 1, 1, 2]]
+    assert "1 with an unknown status: 'in review' (1). statuses=" in report.headline
+    assert report.details["credits"].sum(axis=1).tolist() == [6]
 
 
 @pytest.mark.parametrize("ended", [1, 2, 7, 30, 400])

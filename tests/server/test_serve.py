@@ -455,7 +455,7 @@ def test_an_organization_that_is_no_text_is_refused(capsys: pytest.CaptureFixtur
     before = Path("tokens.toml").read_bytes()
     for tokens in ("tokens.toml", "t.toml"):
         code, _, err = run(capsys, "token", "new", "--org", "o\udcff", "--tokens", tokens)
-        assert (code, "are not UTF-8" in err) == (2, True), err
+        assert (code, "--org has parts that are not UTF-8" in err) == (2, True), err
     assert Path("tokens.toml").read_bytes() == before
     assert not Path("t.toml").exists()
 

@@ -536,7 +536,7 @@ def test_the_document_describes_the_trigger():
         assert requests.get(url + TRIGGER_PATH, timeout=20).status_code == 405
     described = document["paths"][TRIGGER_PATH]["post"]
     assert described["security"] == document["paths"][PATH]["post"]["security"]
-    assert sorted(described["responses"]) == ["200", "400", "401", "500"]
+    assert sorted(described["responses"]) == ["200", "400", "401", "402", "500"]
     trigger = document["components"]["schemas"]["Trigger"]
     assert (trigger["required"], trigger["properties"]["personIds"]["maxItems"]) == (["personIds", "field"], 100)
 
