@@ -103,7 +103,7 @@ class Embedded(Database, ABC):
             ``failed``, ``no_data``, ``data``, ``invalid``), ``age`` of the record in seconds, and ``expiresIn``, the seconds in which
             a pending one counts as timed out.
         how : {"left", "inner"}
-            ``left`` keeps tasks without a record, with nulls; ``inner`` leaves them out.
+            ``left`` keeps tasks without a record, with nulls; ``inner`` leaves them out, so that `require` does not count them.
         errors : {"raise", "coerce"}
             What bad tasks do: ``raise`` names them all; ``coerce`` gives them nulls.
         now : datetime or str, optional
