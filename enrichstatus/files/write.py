@@ -275,8 +275,14 @@ def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:
 #: Rows of one file, where a folder of files is written.
 PART_ROWS = 1 << 21
 _PART = "part-{:05d}.parquet"
-#: In a folder that was written here: the names of its files.
+#: In a folder that was written here: the names of its files, and (not from earlier versions) what they were like.
 _MARKER = ".enrichstatus"
+
+
+def _state(file: Path) -> str:
+    """Say what a file is like that nobody has changed: its size, and when it was written."""
+    found = file.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 class Output:
@@ -312,17 +318,21 @@ class Output:
                 raise ValidationError(f"{str(self.path)!r} cannot be written: it is a file.")
             there = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path] if self.path.exists() else []
             marker = self.path / _MARKER
-            ours = (
-                {_MARKER, *marker.read_text(encoding="utf-8").split()} if self._folder and marker.is_file() else set()
-            )
+            lines = marker.read_text(encoding="utf-8").splitlines() if self._folder and marker.is_file() else []
+            ours = {name: state for name, _, state in (line.partition(" ") for line in lines)}
+            strange = [
+                file.name
+                for file in there
+                if not (lines and file == marker) and ours.get(file.name) not in ("", _state(file))
+            ]
         except OSError as error:
             raise ValidationError(f"{str(self.path)!r} cannot be written: {error.strerror}.") from error
         if there and not overwrite:
             what = f"{str(self.path)!r} {'is not empty' if self._folder else 'is there already'}"
             raise ValidationError(f"{what}; name another place, or pass overwrite=True to replace it.")
-        if self._folder and (strange := [file.name for file in there if file.name not in ours]):
+        if self._folder and strange:
             raise ValidationError(
-                f"{str(self.path)!r} is not replaced: {listed(strange, limit=3)} in it was not written by a lookup."
+                f"{str(self.path)!r} is not replaced: {listed(strange, limit=3)} in it was not written by a lookup, or has changed since."
             )
         self._overwrite = overwrite
         self._bom = bom
@@ -370,4 +380,5 @@ class Output:
             yield write
             stack.close()
             if self._folder:
-                (part / _MARKER).write_text("\n".join(Path(name).name for name in self.files()), encoding="utf-8")
+                made = (part / Path(name).name for name in self.files())
+                (part / _MARKER).write_text("\n".join(f"{file.name} {_state(file)}" for file in made), encoding="utf-8")
