@@ -279,9 +279,13 @@ class _Polars:
     def arrow(self, names: Sequence[str]) -> pa.Table:
         import polars as pl
 
-        # the oldest types: of string views Arrow cannot take rows
-        table: pa.Table = self.frame.select(names).to_arrow(compat_level=pl.CompatLevel.oldest())
-        return table
+        frame, kinds = self.frame.select(names), (pl.Int64, pl.Decimal(38, 0), pl.String)
+        wide = [_narrower(one, kinds) for one in frame.get_columns() if str(one.dtype) in ("Int128", "UInt128")]
+        try:
+            # the oldest types: of string views Arrow cannot take rows
+            return frame.with_columns(wide).to_arrow(compat_level=pl.CompatLevel.oldest())
+        except pa.ArrowException as error:
+            raise ValidationError(f"Arrow cannot carry the column {listed(names)}; make text of it: {error}") from error
 
     def take(self, rows: Rows) -> _Polars:
         return _Polars(self.frame[rows], lazy=self.lazy)
@@ -297,6 +301,11 @@ class _Polars:
 
         frame = self.frame.with_columns(pl.DataFrame(columns).get_columns())
         return frame.lazy() if self.lazy else frame
+
+
+def _narrower(series: Any, kinds: Sequence[Any]) -> Any:
+    """Turn whole numbers of 128 bits, which Arrow has no type for, into the first kind that holds them."""
+    return next(one for kind in kinds if (one := series.cast(kind, strict=False)).null_count() == series.null_count())
 
 
 def _unchanged(answer: pa.Table) -> pa.Table:

@@ -61,7 +61,7 @@ def label(value: Any, longest: int = LONGEST) -> str:
     if pd.api.types.is_scalar(value) and pd.isna(value):  # a list is never null
         return NONE
     if isinstance(value, pd.Timestamp):
-        midnight = value == value.normalize()
+        midnight = not (value.hour or value.minute or value.second or value.microsecond or value.nanosecond)
         return value.strftime("%Y-%m-%d" if midnight else "%Y-%m-%d %H:%M:%S")
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a year, for example: numbers that name a group are not quantities

@@ -9,6 +9,7 @@ import inspect
 import math
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,43 @@ def test_an_odd_argument_is_an_error_of_ours(
         except Exception as error:
             wrong.append(f"{call}({argument}={name}): {type(error).__name__}: {str(error)[:100]}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_an_argument_that_takes_names_says_so(
+    calls: dict[str, tuple[Callable[..., Any], dict[str, Any]]], tmp_path: Path
+) -> None:
+    """Whatever is not a name or several, of every argument that takes such, is an error that names the argument."""
+    leads = pd.DataFrame({"id": [uid(0)]})
+    leads.to_csv(tmp_path / "l.csv", index=False)
+    with es.EnrichmentStore(org_id=ORG) as store:
+        files = {"tasks": tmp_path / "l.csv", "output": tmp_path / "o.csv", "entity_id": "id"}
+        taking: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
+            (*calls["plan"], "retry"),
+            (store.lookup_to, files, "fields"),
+            (es.tasks_from_leads, {"leads": leads, "entity_id": "id"}, "fields"),
+            (store.holds, {}, "fields"),
+            (store.holds, {}, "entity_type"),
+            (*calls["lookup"], "columns"),
+            (*calls["coverage"], "by"),
+        ]
+        strange = [
+            5,
+            decimal.Decimal("1.5"),
+            pd.NA,
+            np.array(1),
+            np.array([1, 2]),
+            pd.Series([1.5]),
+            [["emails"]],
+            object(),
+        ]
+        for function, given, argument in taking:
+            for value in strange:
+                with pytest.raises(es.ValidationError) as raised:
+                    function(**given | {argument: value})
+                assert raised.value.argument == argument, (argument, value)
+        store.load([record(0)])
+        assert store.holds(np.array(["emails"]))
+        assert not store.holds("phones")
 
 
 CELLS = {name: value for name, value in VALUES.items() if name not in ("function", "type", "object")}

@@ -252,7 +252,7 @@ def read_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[An
 
     from enrichstatus import frames
     from enrichstatus.files.read import Files
-    from enrichstatus.files.write import check_writable
+    from enrichstatus.files.write import check_cells
     from enrichstatus.lookup.tasks import naming_leads, tasks_from_leads
 
     wanted = fields(options, known)
@@ -264,7 +264,7 @@ def read_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[An
         )
     for path in (getattr(options, name, None) for name in ("output", "failed")):
         if path and not path.endswith(".html"):
-            check_writable(frames.read(tasks).assign(pa.table({})).schema, path, bom=bool(options.bom))
+            check_cells(frames.read(tasks).assign(pa.table({})), path, bom=bool(options.bom))
     with naming_leads(options.entity_id, wanted):
         yield tasks
 

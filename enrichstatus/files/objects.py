@@ -130,6 +130,12 @@ def _unwrapped(path: str, values: list[dict[str, Any]]) -> list[dict[str, Any]]:
             raise ValidationError(f"{path!r} holds records of several streams, {listed(streams)}; keep those of one.")
     else:
         name, *more = [name for name in members if name in _ROWS]
+        held = [value for one in (name, *more) if isinstance(value := values[0].get(one), (dict, list))]
+        if len(values) == 1 and len(held) == 1 + len(more) and (more or isinstance(held[0], dict)):
+            raise ValidationError(
+                f"{path!r} is a wrapper around the rows, and which they are is not clear: expected a list in one of "
+                f"{listed(_ROWS, 9)}, found {listed([name, *more])}. Keep the list of the rows alone."
+            )
         lists = [value.get(name) for value in values]
         if more or not all(isinstance(rows, list) for rows in lists):
             return values
@@ -225,10 +231,12 @@ def _objects(path: str, encoding: str | None) -> list[dict[str, Any]]:
             path, line(start), f"the member {str(error)!r} stands twice in one object. Rename or drop one."
         ) from None
     except _Digits as error:
+        beyond = re.fullmatch(r"[^eE]*[eE].*", str(error)) and math.isinf(float(str(error)))
+        why = (
+            "is beyond what a double holds: its exponent is too great" if beyond else "has more digits than can be kept"
+        )
         raise unreadable(
-            path,
-            line(start),
-            f"the number {shown(str(error))} has more digits than can be kept. Write it in quotes, as text.",
+            path, line(start), f"the number {shown(str(error))} {why}. Write it in quotes, as text."
         ) from None
     except UnicodeEncodeError:
         raise unreadable(

@@ -99,20 +99,37 @@ def blocks(path: str, encoding: str) -> Iterator[str]:
                 text = decoder.decode(block, final=last)
             except UnicodeDecodeError as error:
                 before = error.object[: error.start].decode(encoding, "replace")
+                name, hint = _other(encoding, error.object)
                 raise unreadable(
                     path,
                     lines + before.count("\n"),
                     f"the byte 0x{error.object[error.start]:02X} is not {'UTF-8' if encoding == UTF8 else encoding}. Save the "
                     "file as UTF-8.",
-                    instead=("encoding", "cp1252", "read what Windows calls ANSI (others are latin-1, shift_jis, gbk)"),
+                    instead=("encoding", name, hint),
                 ) from None
             lines += text.count("\n")
             yield text
 
 
+def _other(encoding: str, block: bytes) -> tuple[str, str]:
+    """Suggest an encoding for what is not text in one, and say why."""
+    start = block[: 1 << 12]
+    for name, nulls in (("utf-16-le", start[1::2]), ("utf-16-be", start[::2])):
+        if nulls.count(0) * 2 > len(nulls):
+            return name, "read UTF-16 without a byte order mark: every second byte is 0"
+    if codecs.lookup(encoding).name == "shift_jis":
+        return "cp932", "read what Windows calls Shift-JIS, which has more characters"
+    return "cp1252", "read what Windows calls ANSI (others are latin-1, shift_jis, gbk)"
+
+
 def unreadable(path: str, lines: object, why: str, **more: Any) -> ValidationError:
     """Refuse a file, with the line or lines of the fault."""
     return ValidationError(f"{path!r}, line {lines}, cannot be read: {why}", **more)
+
+
+def first_line(error: Exception) -> str:
+    """Cut the details from an error of DuckDB or Arrow."""
+    return str(error).strip().partition("\n")[0].rstrip(".")[:300]
 
 
 def shown(text: str) -> str:

@@ -6,7 +6,6 @@ import codecs
 import errno
 import io
 import os
-import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,7 +19,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from enrichstatus.errors import EnrichStatusError, ValidationError, quoted
+from enrichstatus.files.json_out import objects, refuse_not_finite
 from enrichstatus.files.read import PathLike
+from enrichstatus.files.text import first_line as first_line
 from enrichstatus.schema import PANDAS_TYPES, listed
 
 #: Takes the next piece of what is written; all pieces are of one schema.
@@ -73,9 +74,7 @@ def replacing(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
             raise EnrichStatusError(f"{text} Nothing is left of it; make room, or name another place.") from error
         raise ValidationError(text) from error
     except (pa.ArrowException, UnicodeError) as error:
-        raise ValidationError(
-            f"{str(target)!r} cannot be written: {first_line(error)}. Leave such a column out, or name another format."
-        ) from error
+        raise _not_written(target, error) from error
     finally:
         with suppress(OSError):  # where nothing can be written there is nothing to remove
             _remove(part)
@@ -106,11 +105,6 @@ def _put(part: Path, target: Path, *, overwrite: bool) -> None:
             part.replace(target)
 
 
-def first_line(error: Exception) -> str:
-    """Cut the details from an error of DuckDB or Arrow."""
-    return str(error).strip().partition("\n")[0].rstrip(".")[:300]
-
-
 def _remove(part: Path) -> None:
     """Remove what was begun: a file, or a folder of files."""
     if part.is_dir():
@@ -132,6 +126,22 @@ def write(table: pa.Table, path: PathLike, *, bom: bool = False) -> None:
     check_writable(table.schema, target, bom=bom)
     with replacing(target) as part, part.open("wb") as file, pieces(file, target.suffix, table.schema, bom=bom) as put:
         put(table)
+
+
+def check_cells(table: pa.Table, path: PathLike, *, bom: bool = False) -> None:
+    """Check before the work that a format can hold the columns, and the numbers in them."""
+    check_writable(table.schema, path, bom=bom)
+    if Path(path).suffix not in (*_CSV, ".parquet"):
+        try:
+            refuse_not_finite(table)
+        except pa.ArrowInvalid as error:
+            raise _not_written(path, error) from error
+
+
+def _not_written(path: PathLike, error: Exception) -> ValidationError:
+    return ValidationError(
+        f"{str(path)!r} cannot be written: {first_line(error)}. Leave such a column out, or name another format."
+    )
 
 
 def check_writable(schema: pa.Schema, path: PathLike, *, bom: bool = False) -> None:
@@ -183,50 +193,18 @@ def pieces(file: Any, ending: str, schema: pa.Schema, *, bom: bool = False) -> I
             yield lambda table: csv.write_table(_plain(as_text(table), bom=bom))
     else:
         begin, between, end = ("[", ",", "]") if ending == ".json" else ("", "", "")
-        nested = any(pa.types.is_nested(kind) or isinstance(kind, pa.JsonType) for kind in schema.types)
         with duckdb.connect() as con:
 
             def put(table: pa.Table) -> None:
                 nonlocal begin
-                for batch in _objects(con, table, "" if between else "\n").to_batches():
+                refuse_not_finite(table)
+                for batch in objects(con, _plain(table), "" if between else "\n").to_batches():
                     if len(batch):
-                        text = between.join(batch.column(0).to_pylist())
-                        # within nested values DuckDB writes words that are not JSON
-                        text = _WORDS.sub(lambda found: found[1] or "null", text) if nested else text
-                        file.write((begin + text).encode())
+                        file.write((begin + between.join(batch.column(0).to_pylist())).encode())
                         begin = between
 
             yield put
         file.write((("[" if begin == "[" else "") + end).encode())
-
-
-_WORDS = re.compile(r'("(?:[^"\\]|\\.)*")|-?(?:NaN|Infinity)')
-
-
-def _objects(con: duckdb.DuckDBPyConnection, table: pa.Table, line_end: str) -> pa.Table:
-    """Make a JSON object of each row; a NaN or an infinity, which JSON does not have, is null, nested ones later."""
-    if not table.num_columns:
-        return pa.table({"json": ["{}" + line_end] * len(table)})
-    columns = []
-    for column in _plain(table).columns:
-        if pa.types.is_floating(column.type):
-            column = (
-                column.cast(pa.float32()) if pa.types.is_float16(column.type) else column
-            )  # DuckDB has no narrower one
-            column = pc.if_else(pc.is_finite(column), column, None)
-        columns.append(column.cast(pa.string()) if pa.types.is_decimal256(column.type) else column)
-    # numbers for names: DuckDB does not distinguish names that differ in case alone
-    numbered = con.from_arrow(pa.table(columns, names=list(map(str, range(len(columns))))))
-    members = [
-        (duckdb.ConstantExpression(name), duckdb.ColumnExpression(str(n))) for n, name in enumerate(table.column_names)
-    ]
-    row = duckdb.FunctionExpression("json_object", *(part for member in members for part in member)).cast("VARCHAR")
-    try:
-        return numbered.select(
-            duckdb.FunctionExpression("concat", row, duckdb.ConstantExpression(line_end))
-        ).to_arrow_table()
-    except duckdb.Error as error:
-        raise pa.ArrowInvalid(first_line(error)) from error
 
 
 def as_text(table: pa.Table) -> pa.Table:
@@ -265,7 +243,7 @@ def _plain(table: pa.Table, *, bom: bool = False) -> pa.Table:
                 uuids = con.from_arrow(pa.table({"uuid": column}))
                 column = uuids.select(duckdb.ColumnExpression("uuid").cast("VARCHAR")).to_arrow_table().column(0)
         elif pa.types.is_string_view(column.type) or pa.types.is_dictionary(column.type):
-            column = column.cast(pa.string())
+            column = column.cast(kind if pa.types.is_primitive(kind) else pa.string())  # numbers stay numbers
         if bom and (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             column = _as_text(column)
         columns.append(column)
@@ -297,8 +275,14 @@ def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:
 #: Rows of one file, where a folder of files is written.
 PART_ROWS = 1 << 21
 _PART = "part-{:05d}.parquet"
-#: In a folder that was written here: the names of its files.
+#: In a folder that was written here: the names of its files, and (not from earlier versions) what they were like.
 _MARKER = ".enrichstatus"
+
+
+def _state(file: Path) -> str:
+    """Say what a file is like that nobody has changed: its size, and when it was written."""
+    found = file.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 class Output:
@@ -334,17 +318,21 @@ class Output:
                 raise ValidationError(f"{str(self.path)!r} cannot be written: it is a file.")
             there = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path] if self.path.exists() else []
             marker = self.path / _MARKER
-            ours = (
-                {_MARKER, *marker.read_text(encoding="utf-8").split()} if self._folder and marker.is_file() else set()
-            )
+            lines = marker.read_text(encoding="utf-8").splitlines() if self._folder and marker.is_file() else []
+            ours = {name: state for name, _, state in (line.partition(" ") for line in lines)}
+            strange = [
+                file.name
+                for file in there
+                if not (lines and file == marker) and ours.get(file.name) not in ("", _state(file))
+            ]
         except OSError as error:
             raise ValidationError(f"{str(self.path)!r} cannot be written: {error.strerror}.") from error
         if there and not overwrite:
             what = f"{str(self.path)!r} {'is not empty' if self._folder else 'is there already'}"
             raise ValidationError(f"{what}; name another place, or pass overwrite=True to replace it.")
-        if self._folder and (strange := [file.name for file in there if file.name not in ours]):
+        if self._folder and strange:
             raise ValidationError(
-                f"{str(self.path)!r} is not replaced: {listed(strange, limit=3)} in it was not written by a lookup."
+                f"{str(self.path)!r} is not replaced: {listed(strange, limit=3)} in it was not written by a lookup, or has changed since."
             )
         self._overwrite = overwrite
         self._bom = bom
@@ -392,4 +380,5 @@ class Output:
             yield write
             stack.close()
             if self._folder:
-                (part / _MARKER).write_text("\n".join(Path(name).name for name in self.files()), encoding="utf-8")
+                made = (part / Path(name).name for name in self.files())
+                (part / _MARKER).write_text("\n".join(f"{file.name} {_state(file)}" for file in made), encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus import frames
-from enrichstatus.errors import EntityWarning, ValidationError, quoted
+from enrichstatus.errors import EntityWarning, ValidationError
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.leads.plan import ACTIONS, BOUGHT, Codes, Plan
 from enrichstatus.leads.prices import over_budget, parse_budget, parse_costs, prices_of, priorities, unpriced_in
@@ -23,7 +23,7 @@ from enrichstatus.leads.reasons import LEFT, OVER, STALE, WORDS, words_of
 from enrichstatus.lookup.arguments import (
     Instant,
     check_source,
-    choice,
+    choices,
     parse_duration,
     parse_instant,
     parse_prefix,
@@ -102,7 +102,8 @@ def plan(
     client : EnrichmentClient, optional
         The service whose balance ``budget="balance"`` means; the source unless given.
     priority : str, optional
-        A column of numbers: the greatest are bought first, those without one last. Unless given, the first in the list are.
+        A column of numbers, or of text that is numbers, as CSV has it: the greatest are bought first, to the last digit, those without
+        one last. Unless given, the first in the list are.
     retry : sequence of str
         Which of ``timeout`` and ``failed`` are bought again; the others are as good as ``no_data``.
     stale_after : str, timedelta or seconds, or a mapping of these, optional
@@ -163,7 +164,7 @@ def plan(
     frame = frames.read(tasks)
     names = [parse_prefix(prefix) + name for name in (_ADDED if stale_after is None else (*_ADDED, _EXPIRES))]
     refuse_clash(frame, names, "plan_")
-    value = priorities(frame, priority)
+    rank = priorities(frame, priority)
     with task_tables(fields) as con:
         keys = check(con, frame, errors="coerce")
         if most is not None and (unpriced := unpriced_in(con, prices)):
@@ -201,7 +202,7 @@ def plan(
             remarks.append(con.sql(_BAD_SQL).to_arrow_table())
     cost = np.where(_BUYING[action], prices_of(keys, prices), 0.0)
     if most is not None:
-        over = over_budget(np.flatnonzero(_BUYING[action]), cost, most, value)
+        over = over_budget(np.flatnonzero(_BUYING[action]), cost, most, rank)
         action[over], remark[over], cost[over] = _OVER_BUDGET, OVER, 0.0
     words = words_of(reason, made, ended, remark)
     if len(own := pa.concat_tables(remarks).sort_by("position")):
@@ -306,14 +307,7 @@ def _warn_of_entities(source: Source, reason: Codes, con: duckdb.DuckDBPyConnect
 
 
 def _parse_retry(retry: Sequence[str] | str) -> list[str]:
-    if not isinstance(retry, (str, Sequence, Set)):
-        raise ValidationError(
-            f"takes some of {listed(map(repr, _RETRIED))}, or () for none, not {quoted(retry)}.", argument="retry"
-        )
-    names = [retry] if isinstance(retry, str) else list(retry)
-    for name in names:
-        choice("retry", name, tuple(_RETRIED))
-    return [reason for name in names for reason in _RETRIED[name]]
+    return [reason for name in choices("retry", retry, tuple(_RETRIED)) for reason in _RETRIED[name]]
 
 
 def _mistaken(

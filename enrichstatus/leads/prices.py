@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 
 import duckdb
@@ -18,6 +18,7 @@ from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.schema import listed
 
 Numbers = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
 
 
 def parse_costs(costs: object, fields: Sequence[str], types: Sequence[str] = ()) -> dict[str, float]:
@@ -63,19 +64,47 @@ def unpriced_in(con: duckdb.DuckDBPyConnection, prices: Mapping[str, float]) -> 
     return sorted({field for field, kind in used if field not in prices and f"{field}/{kind}" not in prices})
 
 
-def priorities(frame: Frame, name: str | None) -> Numbers | None:
-    """Read the column of a priority; what has none comes last."""
+def priorities(frame: Frame, name: str | None) -> Codes | None:
+    """Read the column of a priority, as the rank of each row: 1 for the greatest, equal where they are; what has none comes last."""
     if name is None:
         return None
     if sum(isinstance(column, type(name)) and column == name for column in frame.columns) != 1:
         raise ValidationError(
             f"names a column of the tasks, which are {listed(frame.columns)}; not {quoted(name)}.", argument="priority"
         )
-    column = frame.arrow([name]).column(0)
-    try:
-        return column.cast(pa.float64()).fill_null(-math.inf).to_numpy()  # type: ignore[no-any-return]
-    except pa.ArrowException as error:
-        raise ValidationError(f"takes a column of numbers; {name!r} is not.", argument="priority") from error
+    numbers = _numbers(frame.arrow([name]).column(0), name)
+    if pa.types.is_floating(numbers.type):
+        numbers = pc.if_else(pc.is_nan(numbers), None, numbers)
+    ranks: Codes = pc.rank(numbers, "descending", tiebreaker="min").to_numpy().astype(np.int64)
+    return ranks
+
+
+def _numbers(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Make numbers of a column that can be ranked with every digit."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        return _numbers(column.cast(kind.value_type), name)
+    if pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return column.cast(pa.int8())
+    if pa.types.is_floating(kind):
+        return column.cast(pa.float64())
+    if pa.types.is_integer(kind) or pa.types.is_decimal(kind):
+        return column
+    example = f"is {kind}"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        column = pc.utf8_trim_whitespace(column)
+        strange = column.filter(pc.invert(pc.match_substring_regex(column, _NUMBER)))
+        example = f"holds {quoted(strange[0].as_py())}" if len(strange) else "holds numbers of too many digits"
+        # every digit, as far as 76 of them go; beyond, as a double has them
+        for exact in (pa.decimal256(76, 0), pa.decimal256(76, 38), pa.float64()) if not len(strange) else ():
+            with suppress(pa.ArrowException):
+                return column.cast(exact)
+    raise ValidationError(
+        f"takes a column of numbers, or of text that is numbers; {name!r} {example}.", argument="priority"
+    )
+
+
+_NUMBER = r"^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"
 
 
 def prices_of(keys: pa.Table, prices: Mapping[str, float]) -> Numbers:
@@ -90,9 +119,9 @@ def prices_of(keys: pa.Table, prices: Mapping[str, float]) -> Numbers:
     return found
 
 
-def over_budget(wanted: Rows, cost: Numbers, budget: float, value: Numbers | None) -> Rows:
-    """Give the wanted rows that cannot be paid: they are bought by value, and what costs more than is left is passed over."""
-    queue = wanted if value is None else wanted[np.argsort(-value[wanted], kind="stable")]
+def over_budget(wanted: Rows, cost: Numbers, budget: float, rank: Codes | None) -> Rows:
+    """Give the wanted rows that cannot be paid: they are bought by rank, and what costs more than is left is passed over."""
+    queue = wanted if rank is None else wanted[np.argsort(rank[wanted], kind="stable")]
     over = []
     left = budget * (1 + 1e-12)  # as exact as sums of fractions are
     while len(queue):  # once for each price at most: with one that is passed over, all as dear are

@@ -38,7 +38,7 @@ def parse_columns(columns: Columns, known: Sequence[str] = (*COLUMNS, *EXPLANATI
     """Read ``columns=``: names of a record's columns and of what explains it, or ``"all"`` for a record's that are not the key."""
     if isinstance(columns, str) and columns == "all":
         return tuple(name for name in COLUMNS if name not in KEY)
-    names = (columns,) if isinstance(columns, str) else tuple(columns) if isinstance(columns, Iterable) else ()
+    names = names_of(columns) or ()
     strange = [name for name in names if not isinstance(name, str) or name not in known]
     if strange or not names or len(set(names)) < len(names):
         raise ValidationError(
@@ -49,11 +49,20 @@ def parse_columns(columns: Columns, known: Sequence[str] = (*COLUMNS, *EXPLANATI
 
 def parse_fields(fields: Sequence[str] | str) -> tuple[str, ...]:
     """Check a vocabulary of fields: one or more distinct names, without outer white space."""
-    names = (fields,) if isinstance(fields, str) else tuple(fields) if isinstance(fields, Iterable) else ()
+    names = names_of(fields) or ()
     bad = [name for name in names if not is_text(name) or not name or name != name.strip()]
     if bad or not names or len(set(names)) < len(names):
         raise ValidationError(f"takes distinct names, such as {FIELDS}, not {quoted(fields)}.", argument="fields")
     return names
+
+
+def names_of(value: object) -> tuple[Any, ...] | None:
+    """Read an argument that takes one name or several; None is no such argument. What they are is not checked."""
+    if isinstance(value, str):
+        return (value,)
+    with suppress(TypeError):  # an array without dimensions says that it can be gone through
+        return tuple(value) if isinstance(value, Iterable) else None
+    return None
 
 
 def parse_prefix(prefix: object) -> str:
@@ -82,6 +91,14 @@ def is_text(value: object) -> TypeGuard[str]:
         return isinstance(value, str) and bool(value.encode() or True)
     except UnicodeError:
         return False
+
+
+def choices(name: str, value: object, allowed: Sequence[str]) -> tuple[str, ...]:
+    """Read an option that takes one, several or none of those allowed."""
+    names = names_of(value)
+    if names is None or not all(isinstance(one, str) and one in allowed for one in names):
+        raise ValidationError(f"takes some of {listed(map(repr, allowed))}, not {quoted(value)}.", argument=name)
+    return names
 
 
 def choice(name: str, value: object, allowed: Sequence[str]) -> None:

@@ -28,7 +28,8 @@ def require(
     Parameters
     ----------
     status : DataFrame, Arrow table, DuckDB relation, list of dicts or path
-        What a lookup or a poll gave.
+        What a lookup or a poll gave. Of what was looked up with ``how="inner"`` the tasks without a record are not in it, and not
+        counted; ``lookup_to(require=)`` and ``--require`` count all tasks.
     ended : float, optional
         The least share of the tasks that has ended, from 0 to 1; a task without a record has not.
     failed : float, optional

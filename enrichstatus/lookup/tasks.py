@@ -99,6 +99,10 @@ def tasks_from_leads(
     if not isinstance(entity_type, str) or entity_type not in ENTITY_TYPES:
         raise ValidationError(f"is one of {listed(ENTITY_TYPES)}, not {quoted(entity_type)}.", argument="entity_type")
     frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline)
+    if frame.objects and not len(frame) and entity_id not in frame.columns:
+        raise ValidationError(
+            f"names the column {quoted(entity_id)}, but there are no leads: the list is empty.", argument="entity_id"
+        )
     column_named("entity_id", entity_id, frame.columns, "the leads")
     if clashes := clashing(frame, [name for name in KEY if name != entity_id]):
         raise ValidationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.errors import ValidationError, quoted
+from enrichstatus.lookup.arguments import names_of
 from enrichstatus.schema import PANDAS_TYPES, listed, snake
 
 By: TypeAlias = str | Sequence[str] | None
@@ -61,7 +63,7 @@ def parse_by(by: By) -> tuple[str, ...]:
     """Read ``by=``: one name, some distinct names, or None for all rows in one segment."""
     if by is None:
         return ()
-    names = (by,) if isinstance(by, str) else tuple(by) if isinstance(by, Iterable) else ()
+    names = names_of(by) or ()
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise ValidationError(
             f'takes a name such as "field", distinct names, or None for one row; not {quoted(by)}.', argument="by"
@@ -101,7 +103,7 @@ def segment(columns: pa.Table, rows: int, *, reserved: Collection[str]) -> Segme
 
 
 def comparable(columns: pa.Table) -> pa.Table:
-    """Turn the columns into types that can be compared and ordered: text, numbers, booleans, and instants by the microsecond."""
+    """Turn the columns into types that can be compared and ordered: text, numbers, booleans, and instants."""
     return pa.table([_comparable(column) for column in columns.columns], names=columns.column_names)
 
 
@@ -111,16 +113,17 @@ def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
         chunks = [chunk.dictionary.take(chunk.indices) for chunk in column.chunks]
         return _comparable(pa.chunked_array(chunks, kind.value_type))
     if pa.types.is_duration(kind):
-        return _text(column)
+        try:
+            return _text(column.cast(pa.duration("us")))
+        except pa.ArrowInvalid:  # nanoseconds, or seconds beyond
+            return _words(column)
     if str(kind).startswith("extension<pandas."):  # intervals, as of pandas.cut, and periods
-        values = column.to_pandas()
-        words = pd.Series(values.unique()).dropna()
-        texts = dict(zip(words, words.map(str), strict=True))
-        return pa.chunked_array([pa.array(values.map(texts), pa.string(), from_pandas=True)])
-    if pa.types.is_timestamp(kind):
-        return column.cast(pa.timestamp("us", kind.tz), safe=False)
-    if pa.types.is_date(kind):
-        return column.cast(pa.timestamp("us"))
+        return _words(column)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        try:
+            return column.cast(pa.timestamp("us", getattr(kind, "tz", None)))
+        except pa.ArrowInvalid:  # nanoseconds, which are not cut off: what differs is not one group; or a year beyond
+            return column if str(kind).startswith("timestamp[ns") else column.cast(pa.string())
     if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return column
     try:
@@ -129,8 +132,22 @@ def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return _text(column)
 
 
+#: Types within others that DuckDB reads by the microsecond.
+_NANOSECONDS = re.compile(r"duration\[ns|timestamp\[ns, tz")
+
+
+def _words(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Make text of values as pandas does, which has types that nobody else has."""
+    values = column.to_pandas()
+    words = pd.Series(values.unique()).dropna()
+    texts = dict(zip(words, words.map(str), strict=True))
+    return pa.chunked_array([pa.array(values.map(texts), pa.string(), from_pandas=True)])
+
+
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Make text of UUIDs, durations and nested values, of which Arrow makes none that reads well."""
+    if _NANOSECONDS.search(str(column.type)):
+        raise ValidationError(f"A column holds {column.type}, of which the nanoseconds would be lost; make text of it.")
     try:
         with duckdb.connect() as con:
             con.register("given", pa.table({"value": column}))

@@ -284,14 +284,8 @@ def _stacked(drawing: Drawing, size: str, what: str, unit: str, parts: Mapping[s
     shown = [name for name in parts if drawn[name].any()]
     missing = drawn["no charge"] if "no charge" in drawn else pd.Series(0.0, rows.index)
     named = len(shown) + bool(missing.any())
-    ax = axes_for(
-        ax,
-        11 if period else len(rows),
-        title or f"{what}{titled_by(by)}",
-        left,
-        legend=max(-(-named // 4), 1),
-        which="latest" if period else "largest",
-    )
+    lines, which = (11, "latest") if period else (len(rows), "largest")
+    ax = axes_for(ax, lines, title or f"{what}{titled_by(by)}", left, legend=max(-(-named // 4), 1), which=which)
     top, bottom = np.zeros(len(rows)), np.zeros(len(rows))
     thin = 0.006 * drawn.abs().sum(axis=1).max()
     places = _days(rows[period]) if period else np.arange(len(rows))

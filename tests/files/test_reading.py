@@ -489,3 +489,23 @@ def test_commands_read_any_encoding(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert "or pass --encoding cp1252 to read what Windows calls ANSI" in capsys.readouterr().err
     assert main(["serve", "--simulate", "--skip", "1"]) == 2
     assert "--skip goes with --tasks" in capsys.readouterr().err
+
+
+def test_a_refusal_of_a_file_says_what_is_the_matter(tmp_path: Path):
+    """Wrappers that are not clear, empty lists, UTF-16 without a mark, more characters than Shift-JIS has, and exponents."""
+    row = f"id,n\n{uid(0)},é\n"
+    faults: list[tuple[str, bytes, str | None, str]] = [
+        ("a.json", b"[]", None, "there are no leads: the list is empty"),
+        ("b.json", b'{"data": []}', None, "there are no leads: the list is empty"),
+        ("c.json", b'{"data": {"id": "x"}}', None, "c.json' is a wrapper around the rows"),
+        ("d.json", b'{"data": [{"id": "x"}], "results": []}', None, "d.json' is a wrapper around the rows"),
+        ("e.csv", row.encode("utf-16-le"), None, 'pass encoding="utf-16-le"'),
+        ("f.csv", row.encode("utf-16-be"), None, 'pass encoding="utf-16-be"'),
+        ("g.csv", row.replace("é", "①").encode("cp932"), "shift_jis", 'pass encoding="cp932"'),
+        ("h.json", b'\xef\xbb\xbf[{"id": "x", "n": 1e400}]', None, "exponent is too great"),
+        ("i.json", b'[{"id": "x", "n": 1.23456789012345678901}]', None, "more digits than can be kept"),
+    ]
+    for name, content, encoding, message in faults:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(es.ValidationError, match=message):
+            es.tasks_from_leads(tmp_path / name, entity_id="id", encoding=encoding)

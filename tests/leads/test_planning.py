@@ -6,6 +6,7 @@ import math
 import pickle
 import random
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -436,8 +437,11 @@ def history(seed: int) -> tuple[int, int, int]:
         ({"budget": 5}, "budget= needs the price of emails"),
         ({"budget": 5, "costs": {"phones": 1}}, "budget= needs the price of emails"),
         ({"priority": "score"}, "priority= names a column of the tasks, which are entityId, field; not 'score'"),
-        ({"priority": "field"}, "priority= takes a column of numbers; 'field' is not"),
-        ({"retry": "pending"}, "retry= is one of 'timeout', 'failed', not 'pending'"),
+        (
+            {"priority": "field"},
+            "priority= takes a column of numbers, or of text that is numbers; 'field' holds 'emails'",
+        ),
+        ({"retry": "pending"}, "retry= takes some of 'timeout', 'failed', not 'pending'"),
         ({"stale_after": "soon"}, "stale_after= takes a duration"),
         ({"now": "soon"}, "now= takes"),
     ],
@@ -467,3 +471,28 @@ def test_a_plan_needs_a_source():
     """What cannot be looked up is no source."""
     with pytest.raises(es.ValidationError, match="source= is"):
         es.plan(pd.DataFrame(), [task(0)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        pl.Series([2**53, 2**53 + 1, None], dtype=pl.Int64),
+        pl.Series([2**64 - 2, 2**64 - 1, 0], dtype=pl.UInt64),
+        pl.Series([2**100, 2**100 + 1, None], dtype=pl.Int128),
+        pl.Series([Decimal("0.1"), Decimal("0.10000000000000000001"), None], dtype=pl.Decimal(38, 20)),
+        pl.Series(["9", "10", "-1e2"]),
+        pl.Series([str(2**70), str(2**70 + 1), "1.5"]),
+        pl.Series([-math.inf, math.inf, math.nan]),
+        pl.Series([False, True, None]),
+    ],
+    ids=str,
+)
+def test_the_greatest_priority_is_bought_first_to_the_last_digit(scores: pl.Series):
+    """Whole numbers of any size, decimals, and text of both; NaN is none. Of the first kinds of frame Python's integers too."""
+    store = es.EnrichmentStore(org_id=ORG)
+    tasks = pl.DataFrame({"entityId": [uid(n) for n in (7, 8, 9)], "field": "emails", "score": scores})
+    for frame in (tasks, tasks.to_dicts()):
+        plan = es.plan(store, frame, costs={"emails": 1}, budget=2, priority="score")
+        assert list(plan.frame["action"]) == ["trigger", "trigger", "over_budget"]
+        plan = es.plan(store, frame, costs={"emails": 1}, budget=1, priority="score")
+        assert list(plan.frame["action"]) == ["over_budget", "trigger", "over_budget"]

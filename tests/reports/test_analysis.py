@@ -121,6 +121,36 @@ def test_a_lookups_answer_is_covered(store: es.EnrichmentStore):
     assert "1 of 3 ended tasks has data (33.3 %); 1 without a record left out" in repr(report)
 
 
+FINE: dict[str, pa.Array] = {
+    "instants": pa.array([0, 1, 1], pa.timestamp("ns", "UTC")),
+    "times without a zone": pa.array([None, 1, 1], pa.timestamp("ns")),
+    "durations": pa.array([0, 1, 1], pa.duration("ns")),
+    "in a dictionary": pa.array([0, 1, 1], pa.duration("ns")).dictionary_encode(),
+    "times of a day": pa.array([0, 1, 1], pa.time64("ns")),
+    "in a struct": pa.array([{"a": 0}, {"a": 1}, {"a": 1}], pa.struct([("a", pa.timestamp("ns"))])),
+    "years beyond": pa.array([0, 2**50, 2**50], pa.timestamp("s")),
+    "durations beyond": pa.array([0, 2**61, 2**61], pa.duration("s")),
+}
+
+
+def test_values_that_differ_are_different_groups():
+    """Below a microsecond too, where there are no such types, and of whole numbers of 128 bits; or the column is refused."""
+    for name, values in FINE.items():
+        status = pa.table({"status": ["finished"] * 3, "dataFound": [True] * 3, "x": values})
+        report = es.coverage(status, by="x")
+        assert sorted(report.frame["tasks"]) == [1, 2], name
+        assert str(report)
+    for kind in (pa.timestamp("ns", "UTC"), pa.duration("ns")):
+        nested = pa.array([{"a": 0}, {"a": 1}, {"a": 1}], pa.struct([("a", kind)]))
+        with pytest.raises(es.ValidationError, match="nanoseconds would be lost; make text"):
+            es.coverage(status.set_column(2, "x", nested), by="x")
+    for numbers in ([5, 7, 7], [2**100, 2**100 + 1, 2**100 + 1], [2**126, -(2**126), -(2**126)]):
+        wide = pl.DataFrame(status.drop_columns("x")).with_columns(x=pl.Series(numbers, dtype=pl.Int128))
+        assert sorted(es.coverage(wide, by="x").frame["tasks"]) == [1, 2]
+    with pytest.raises(es.ValidationError, match="Arrow cannot carry the column x"):
+        es.coverage(wide.with_columns(pl.concat_list("x")), by="x")
+
+
 def test_groups_that_are_dates_or_numbers_keep_their_order():
     """Years, days and sizes rise; words come by size, and those as large by name."""
     days = pd.to_datetime(["2026-11-17", "2026-11-16", "2026-11-17"])

@@ -533,3 +533,17 @@ def test_an_output_does_not_replace_what_was_loaded(tmp_path: Path):
             store.lookup_to(tmp_path / "t.csv", output, overwrite=True)
     assert json.loads(path.read_text())[0]["id"] == record(0)["id"]
     assert store.lookup_to(tmp_path / "t.csv", tmp_path / "o.json").rows == 1
+
+
+def test_a_folder_whose_files_were_changed_is_not_replaced(tmp_path: Path):
+    """A file of a lookup that somebody has edited is theirs; a folder of an earlier version, which noted names alone, is replaced."""
+    (tmp_path / "t.csv").write_text(f"entityId,field\n{uid(0)},emails\n")
+    folder, store = tmp_path / "out", es.EnrichmentStore(org_id=ORG)
+    for _ in range(2):
+        store.lookup_to(tmp_path / "t.csv", f"{folder}/", overwrite=True)
+    part = folder / "part-00000.parquet"
+    part.write_bytes(part.read_bytes() + b"theirs")
+    with pytest.raises(es.ValidationError, match="in it was not written by a lookup, or has changed since"):
+        store.lookup_to(tmp_path / "t.csv", folder, overwrite=True)
+    (folder / ".enrichstatus").write_text("part-00000.parquet")
+    assert store.lookup_to(tmp_path / "t.csv", folder, overwrite=True).rows == 1

@@ -24,6 +24,7 @@ from enrichstatus.lookup.arguments import (
     Errors,
     How,
     Instant,
+    choices,
     parse_columns,
     parse_fields,
     parse_flags,
@@ -35,7 +36,7 @@ from enrichstatus.lookup.contract import query
 from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of
 from enrichstatus.lookup.requirements import check_required
 from enrichstatus.progress import Progress
-from enrichstatus.schema import COLUMNS, SCHEMA, parse_statuses
+from enrichstatus.schema import COLUMNS, ENTITY_TYPES, SCHEMA, parse_statuses
 from enrichstatus.sources.store.connection import Database
 from enrichstatus.sources.store.lookup_files import Leads, LookupReport, TaskFiles, look_up_files
 
@@ -59,8 +60,7 @@ class Embedded(Database, ABC):
     ):
         self._statuses = parse_statuses(statuses)
         self.org_id = None if org_id is None else parse_org(org_id)
-        #: organizations that are known to have records
-        self._known: set[str] = set()
+        self._known: set[str] = set()  # organizations that are known to have records
         parse_flags(read_only=read_only, preload=preload)
         wanted = None if fields is None else parse_fields(fields)
         super().__init__(path, fields=wanted, read_only=read_only, preload=preload)
@@ -102,7 +102,7 @@ class Embedded(Database, ABC):
             ``failed``, ``no_data``, ``data``, ``invalid``), ``age`` of the record in seconds, and ``expiresIn``, the seconds in which
             a pending one counts as timed out.
         how : {"left", "inner"}
-            ``left`` keeps tasks without a record, with nulls; ``inner`` leaves them out.
+            ``left`` keeps tasks without a record, with nulls; ``inner`` leaves them out, so that `require` does not count them.
         errors : {"raise", "coerce"}
             What bad tasks do: ``raise`` names them all; ``coerce`` gives them nulls.
         now : datetime or str, optional
@@ -142,9 +142,9 @@ class Embedded(Database, ABC):
                 at_once=lambda given, names: counted(self._answer_at_once(con, given, names, whose, moment)),
                 **options,
             )
-            if not answered and (message := self._strangers(con, whose)):
-                warnings.warn(message, OrganizationWarning, stacklevel=2)
-            return status
+        if not answered and (message := self.lacks(whose)):
+            warnings.warn(message, OrganizationWarning, stacklevel=2)
+        return status
 
     def lookup_to(
         self,
@@ -231,7 +231,8 @@ class Embedded(Database, ABC):
         if require is not None:
             check_required(require)
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
-        leads = None if entity_id is None else Leads(entity_id, parse_fields(fields or self.fields), entity_type)
+        wanted = parse_fields(self.fields if fields is None else fields)
+        leads = None if entity_id is None else Leads(entity_id, wanted, entity_type)
         if leads is None and fields is not None:
             raise ValidationError("goes with entity_id, the column of a lead list's ids.", argument="fields")
         given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip, multiline=multiline)
@@ -256,10 +257,9 @@ class Embedded(Database, ABC):
                 register=lambda: self._register(con, question["orgId"][0].as_py(), names),
                 answered=self._check_unchanged,
             )
-            whose = question["orgId"][0].as_py()
-            if report.counts["status"].isna().all() and (message := self._strangers(con, whose)):
-                warnings.warn(message, OrganizationWarning, stacklevel=2)
-            return report
+        if report.counts["status"].isna().all() and (message := self.lacks(question["orgId"][0].as_py())):
+            warnings.warn(message, OrganizationWarning, stacklevel=2)
+        return report
 
     def records(self, columns: Columns = COLUMNS, *, org_id: str | None = None) -> pa.Table:
         """Give all records of an organization as they were loaded, in no particular order.
@@ -287,10 +287,9 @@ class Embedded(Database, ABC):
         names = parse_columns(columns, COLUMNS)
         with self._cursor() as con:
             con.register("asker", question)
-            found = self._distinct(con, question["orgId"][0].as_py()).select(*names)
-            table = found.to_arrow_table().cast(pa.schema([SCHEMA.field(name) for name in names]))
+            found = self._distinct(con, question["orgId"][0].as_py()).select(*names).to_arrow_table()
             self._check_unchanged()
-            return table
+            return found.cast(pa.schema([SCHEMA.field(name) for name in names]))
 
     def query(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> list[dict[str, Any]]:
         """Answer the contract's request in process: 1 to 200 tasks in, the existing records out, as wire objects.
@@ -329,11 +328,10 @@ class Embedded(Database, ABC):
         Arguments and errors are those of `query`. It gives None for a body that breaks the contract, or that writes a UUID in an unusual
         way, and without ``preload=True``: `query` answers these.
         """
-        snapshot = self._snapshot
-        if snapshot is None:
+        if self._snapshot is None:
             return None
         self._ready()
-        return snapshot.objects(body, self.org_id if org_id is None else org_id, self._limits, now)
+        return self._snapshot.objects(body, self.org_id if org_id is None else org_id, self._limits, now)
 
     def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, **options: Any) -> Kind:
         with self._cursor() as con:
@@ -353,31 +351,28 @@ class Embedded(Database, ABC):
 
     def check_organization(self, *, new: bool = False) -> bool:
         """Say whether there is any record; all of them other organizations' is an error, unless ours is meant to be a `new` one."""
+        if self.org_id and (message := self.lacks(self.org_id)):
+            if not new:
+                raise ValidationError(message, instead=NEW_ORGANIZATION)
+            self._known.add(self.org_id)
         with self._cursor() as con:
-            if self.org_id and (message := self._strangers(con, self.org_id)):
-                if not new:
-                    raise ValidationError(message, instead=NEW_ORGANIZATION)
-                self._known.add(self.org_id)
             return self._holds(con)
 
     def lacks(self, org_id: str | None) -> str:
         """Say that there are records, but none of the organization; nothing where that is not so."""
-        with self._cursor() as con:
-            return self._strangers(con, org_id) if org_id else ""
+        if org_id and org_id not in self._known:
+            with self._cursor() as con:
+                if not self._holds(con, org_id):
+                    return no_records_of(org_id) if self._holds(con) else ""
+            self._known.add(org_id)
+        return ""
 
     def holds(self, fields: Sequence[str] = (), entity_type: str | None = None) -> bool:
         """Say whether the organization has a record, of one of some fields and of a type of entity if these are given."""
+        fields = choices("fields", fields, self.fields)
+        choices("entity_type", () if entity_type is None else entity_type, ENTITY_TYPES)
         with self._cursor() as con:
             return self._holds(con, self.org_id, fields, entity_type)
-
-    def _strangers(self, con: duckdb.DuckDBPyConnection, org_id: str) -> str:
-        """Say that there are records, but none of the organization; nothing where that is not so."""
-        if org_id in self._known or not self._holds(con):
-            return ""
-        if self._holds(con, org_id):
-            self._known.add(org_id)
-            return ""
-        return no_records_of(org_id)
 
     @abstractmethod
     def _holds(
