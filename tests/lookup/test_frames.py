@@ -77,6 +77,8 @@ def table(frame: Any) -> pa.Table:
         if isinstance(native, pd.DataFrame)
         else native.arrow()
         if isinstance(native, duckdb.DuckDBPyRelation)
+        else native
+        if isinstance(native, pa.Table)  # Arrow 19 cannot hand views on
         else pa.table(native)
     )
     return read.read_all() if isinstance(read, pa.RecordBatchReader) else read
