@@ -25,7 +25,13 @@ def by_the_query(store: es.EnrichmentStore, asked: pd.DataFrame, org_id: str) ->
         check(con, read(asked))
         con.register("asker", asker(org_id, store.max_processing_time, NOW))
         con.register("records", con.table("enrichments"))
-        found = con.sql(LOOKUP_SQL).select("position", *ANSWERS).to_arrow_table().to_pandas()
+        answer = con.sql(LOOKUP_SQL).select("position", *ANSWERS)
+        # pandas 2 does not take over DuckDB's enums
+        found = (
+            answer.project("* replace (entityType::varchar as entityType, field::varchar as field)")
+            .to_arrow_table()
+            .to_pandas()
+        )
     found = found.set_index("position").reindex(range(len(asked)))
     return found.assign(reason=found["reason"].fillna("no_record"))
 
