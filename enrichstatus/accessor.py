@@ -34,8 +34,8 @@ class Enrichment:
       name emails_status  emails_dataFound  ready
     0  Ada           NaN              <NA>  False
     >>> leads.enrichment.plan(store, entity_id="lead_id", fields="emails", costs={"emails": 1})
-    Plan of 1 task: 1 to trigger for 1 credits; the store is empty: nothing is known of what was bought before
-             emails total cost
+    Plan of 1 task: 1 to trigger for 1 credit; the store is empty: nothing is known of what was bought before
+            emails  total cost
     trigger       1     1    1
     """
 

@@ -96,8 +96,9 @@ def is_text(value: object) -> TypeGuard[str]:
 def choices(name: str, value: object, allowed: Sequence[str]) -> tuple[str, ...]:
     """Read an option that takes one, several or none of those allowed."""
     names = names_of(value)
-    if names is None or not all(isinstance(one, str) and one in allowed for one in names):
-        raise ValidationError(f"takes some of {listed(map(repr, allowed))}, not {quoted(value)}.", argument=name)
+    strange = [value] if names is None else [one for one in names if not isinstance(one, str) or one not in allowed]
+    if names is None or strange:
+        raise ValidationError(f"takes some of {listed(map(repr, allowed))}, not {listed(map(quoted, strange))}.", argument=name)
     return names
 
 

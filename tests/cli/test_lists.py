@@ -208,7 +208,7 @@ def test_what_is_required_is_required_of_all_tasks(
         (("plan", *LEADS, *STORE, "--budget", "-5"), "--budget takes a number of credits from 0 up, not -5.0"),
         (("plan", *LEADS, *STORE, "--budget", "5"), "--budget needs the price of emails, which the costs do not have"),
         (("plan", *LEADS, *STORE, "--priority", "rank"), "--priority names a column of the tasks"),
-        (("plan", *LEADS, *STORE, "--retry", "pending"), "--retry is one of 'timeout', 'failed', not 'pending'"),
+        (("plan", *LEADS, *STORE, "--retry", "pending"), "--retry takes some of 'timeout', 'failed', not 'pending'"),
         (("plan", *LEADS, *STORE, "--requests", "x.csv"), "'x.csv' has no known ending to write; expected .ndjson"),
         (("plan", *LEADS, *STORE, "-o", "leads.csv"), "--output would replace 'leads.csv', which TASKS names"),
         (
