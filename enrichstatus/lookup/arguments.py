@@ -98,7 +98,9 @@ def choices(name: str, value: object, allowed: Sequence[str]) -> tuple[str, ...]
     names = names_of(value)
     strange = [value] if names is None else [one for one in names if not isinstance(one, str) or one not in allowed]
     if names is None or strange:
-        raise ValidationError(f"takes some of {listed(map(repr, allowed))}, not {listed(map(quoted, strange))}.", argument=name)
+        raise ValidationError(
+            f"takes some of {listed(map(repr, allowed))}, not {listed(map(quoted, strange))}.", argument=name
+        )
     return names
 
 
