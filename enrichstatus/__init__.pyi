@@ -2,6 +2,8 @@
 
 from enrichstatus.accessor import Enrichment as Enrichment
 from enrichstatus.dashboard.dashboard import Dashboard as Dashboard
+from enrichstatus.dashboard.dashboard import dashboards as dashboards
+from enrichstatus.dashboard.dashboard import stop_all as stop_all
 from enrichstatus.errors import ChargeWarning as ChargeWarning
 from enrichstatus.errors import EnrichStatusError as EnrichStatusError
 from enrichstatus.errors import EntityWarning as EntityWarning

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import sys
 import threading
-import uuid
+import weakref
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
-from enrichstatus.dashboard import html as drawing
+from enrichstatus.dashboard import views
 from enrichstatus.lookup.arguments import Errors, choice
 from enrichstatus.lookup.query import Source
-from enrichstatus.polling.background import OVER, Progress, Watch
+from enrichstatus.polling.background import OVER, Watch
 from enrichstatus.polling.run import Duration
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.update import Update
@@ -50,8 +49,10 @@ class Dashboard:
 
     Notes
     -----
-    It polls in a thread of its own, which lives while there is something to wait for: closing the page does not end it, `pause`,
-    `stop`, the end of all tasks and the end of the kernel do. While a cell is running, in `wait` for one, the kernel does not hear
+    It polls in a thread of its own, which lives while there is something to wait for: closing the page or the output does not end it,
+    `pause`, `stop`, `stop_all`, the end of all tasks and the end of the kernel do. A dashboard that is started takes the place of an
+    earlier one of the same source and tasks, so that a cell that is run again polls once; one that somebody waits for goes on, and
+    both share what they are answered. While a cell is running, in `wait` for one, the kernel does not hear
     the buttons; its interrupt ends the wait and stops the poll.
 
     Examples
@@ -80,7 +81,7 @@ class Dashboard:
     ):
         choice("show", show, _SHOWS)
         self._how, self._starts = show, start
-        self._views: list[_View] = []
+        self._views: list[views.View] = []
         self._lock = threading.RLock()
         self._watch = Watch(
             source,
@@ -93,6 +94,8 @@ class Dashboard:
             prefix=prefix,
             changed=self._draw,
         )
+        with _LOCK:
+            _ALL.add(self)
 
     @property
     def frame(self) -> Any:
@@ -148,7 +151,7 @@ class Dashboard:
     @property
     def widget(self) -> Any:
         """A new view of it, to be put into a layout of your own (an ``ipywidgets.VBox``)."""
-        view = _Widgets(self._watch)
+        view = views.Widgets(self._watch)
         self._add(view)
         return view.box
 
@@ -166,15 +169,15 @@ class Dashboard:
     def _show(self) -> None:
         kind = self._kind()
         if kind == "lines":
-            self._add(_Lines(self._watch))
+            self._add(views.Lines(self._watch))
             return
         if kind == "widgets":
-            view = _Widgets(self._watch)
-            _display({"application/vnd.jupyter.widget-view+json": view.reference, "text/plain": ""})
+            view = views.Widgets(self._watch)
+            views.display({"application/vnd.jupyter.widget-view+json": view.reference, "text/plain": ""})
             self._add(view)
-            self._add(_Html(self._watch, hidden_by=view.name))
+            self._add(views.Html(self._watch, hidden_by=view.name))
         else:
-            self._add(_Html(self._watch))
+            self._add(views.Html(self._watch))
 
     def _kind(self) -> str:
         if self._how != "auto":
@@ -183,7 +186,7 @@ class Dashboard:
             return "lines"
         return "widgets" if importlib.util.find_spec("ipywidgets") else "html"
 
-    def _add(self, view: _View) -> None:
+    def _add(self, view: views.View) -> None:
         with self._lock:
             view.draw(self._watch.look())
             self._views.append(view)
@@ -194,106 +197,53 @@ class Dashboard:
             for view in list(self._views):
                 try:
                     view.draw(progress)
+                    if progress.replaced and progress.phase in OVER and isinstance(view, views.Widgets):
+                        # the HTML beside it stays
+                        self._views.remove(view)
+                        view.close()
                 except Exception:  # a view that fails does not end the poll
                     _log.exception("a view of the dashboard cannot be drawn, and is given up")
                     self._views.remove(view)
 
 
-def _display(bundle: dict[str, Any], **options: Any) -> Any:
-    from IPython import display
-
-    show: Any = display.display
-    return show(bundle, raw=True, **options)
+_ALL: weakref.WeakSet[Dashboard] = weakref.WeakSet()
+_LOCK = threading.Lock()
 
 
-class _View(Protocol):
-    """One place where a dashboard is shown."""
+def dashboards() -> list[Dashboard]:
+    """List the dashboards that poll at the moment, whatever has become of their names and outputs.
 
-    def draw(self, progress: Progress) -> None:
-        """Show the progress; called from any thread, one at a time."""
+    Returns
+    -------
+    list of Dashboard
+        The one that was started last comes last.
 
-
-class _Widgets:
-    """Live, with buttons."""
-
-    def __init__(self, watch: Watch):
-        import ipywidgets
-
-        self.name = f"es-{uuid.uuid4().hex[:12]}"
-        self._drawn: tuple[object, ...] = ()
-        self._phase, self._line, self._main = (ipywidgets.HTML() for _ in range(3))
-        self._go, self._now, self._end = (
-            ipywidgets.Button(description=text, tooltip=tip)
-            for text, tip in (
-                ("Pause", ""),
-                ("Poll now", "Request all that has not ended, without waiting"),
-                ("Stop", "Give up waiting; Start goes on where it was"),
-            )
-        )
-        self._go.on_click(lambda _: watch.pause() if watch.progress.wanted == "run" else watch.start())
-        self._now.on_click(lambda _: watch.ask_now())
-        self._end.on_click(lambda _: watch.stop())
-        self._buttons = ipywidgets.HBox([self._go, self._now, self._end])
-        self.box = ipywidgets.VBox([self._phase, self._line, self._buttons, self._main])
-
-    @property
-    def reference(self) -> dict[str, Any]:
-        """Name the widget to a page."""
-        return {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
-
-    def draw(self, progress: Progress) -> None:
-        # what has not changed is not sent again: the countdown changes one line only
-        self._phase.value = drawing.frame(drawing.phase(progress), extra=self.name)
-        self._line.value = drawing.frame(drawing.line(progress, live=True))
-        drawn = (progress.update, drawing.phase(progress))
-        if drawn != self._drawn:
-            self._main.value = drawing.frame(drawing.body(progress, live=True))
-        self._drawn = drawn
-        running = progress.wanted == "run" and progress.phase not in OVER
-        self._go.description = "Pause" if running else "Start"
-        self._go.tooltip = "Poll no more until started again" if running else "Poll until all have ended"
-        self._now.disabled = progress.phase not in ("ready", "waiting", "paused", "stopped")
-        self._end.disabled = progress.phase in OVER
-        if progress.phase == "done":  # there is nothing left to press them for
-            self._buttons.layout.display = "none"
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> es.dashboards()
+    []
+    """
+    with _LOCK:
+        running = [one for one in _ALL if one._watch.runs]
+    return sorted(running, key=lambda one: one._watch.turn)
 
 
-class _Html:
-    """HTML in the output of a cell, which is saved with the notebook; out of sight while a live view is on the page."""
+def stop_all() -> int:
+    """Stop every dashboard that polls; ``start()`` of each goes on where it was.
 
-    def __init__(self, watch: Watch, hidden_by: str | None = None):
-        self._name = f"{hidden_by}-still" if hidden_by else ""
-        self._style = ""
-        if hidden_by:
-            # a live view of an earlier session would show an error in its place
-            self._style = (
-                f"body:has(.{hidden_by}) .{self._name}{{display:none}}"
-                f".jp-OutputArea-child:not(:has(.{hidden_by})):has(+ .jp-OutputArea-child .{self._name}){{display:none}}"
-            )
-        self._handle: Any = None
-        self._drawn: tuple[object, ...] = ()
+    Returns
+    -------
+    int
+        How many were stopped. A request under way is ended first.
 
-    def draw(self, progress: Progress) -> None:
-        drawn = (progress.update, drawing.phase(progress))
-        if drawn == self._drawn:
-            return
-        self._drawn = drawn
-        page = drawing.frame(drawing.page(progress), extra=self._name, style=self._style)
-        bundle = {"text/html": page, "text/plain": str(progress.update)}
-        if self._handle is None:
-            self._handle = _display(bundle, display_id=True)
-        else:
-            self._handle.update(bundle, raw=True)
-
-
-class _Lines:
-    """A line for each update."""
-
-    def __init__(self, watch: Watch):
-        self._shown: Update | None = watch.progress.update
-
-    def draw(self, progress: Progress) -> None:
-        if progress.update is not self._shown:
-            self._shown = progress.update
-            sys.stderr.write(f"{progress.update}\n")
-            sys.stderr.flush()
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> es.stop_all()
+    0
+    """
+    running = dashboards()
+    for one in running:
+        one.stop()
+    return len(running)

@@ -62,6 +62,8 @@ def phase(progress: Progress) -> str:
         "deadline": f"The deadline came: {left:,} have not ended",
         "failed": "Given up",
     }.get(progress.phase, "Polling")
+    if progress.replaced and progress.phase == "stopped":
+        said = "Replaced by a newer dashboard of these tasks"
     if said == "Polling" and progress.wanted != "run":
         said = "Polling, then pauses" if progress.wanted == "pause" else "Polling, then stops"
     return f'<div role="status" class="big">{said}</div>'

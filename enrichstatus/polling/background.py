@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import threading
@@ -11,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
+from hashlib import blake2b
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -18,16 +21,20 @@ import pandas as pd
 
 from enrichstatus.errors import EnrichStatusError, PollDeadline, PollInterrupted
 from enrichstatus.lookup.query import Source
+from enrichstatus.lookup.sharing import identity
 from enrichstatus.polling.poll import updates
 from enrichstatus.polling.run import Duration, Run
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.update import Update
+from enrichstatus.schema import KEY
 from enrichstatus.survival import Outlook
 
 Phase: TypeAlias = Literal["ready", "asking", "waiting", "paused", "stopped", "done", "deadline", "failed"]
 Wish: TypeAlias = Literal["run", "pause", "stop"]
 #: In these phases no request is made until somebody starts the poll again.
 OVER: tuple[Phase, ...] = ("stopped", "done", "deadline", "failed")
+#: These it has reached by itself.
+ENDED: tuple[Phase, ...] = ("done", "deadline", "failed")
 
 _IDLE: dict[Wish, Phase] = {"pause": "paused", "stop": "stopped"}
 
@@ -57,6 +64,8 @@ class Progress:
         Seconds until the next request, while the poll waits for it.
     failure : Exception or None
         Why it ended before all had.
+    replaced : bool
+        Whether a newer one of the same source and tasks goes on in its place.
     """
 
     update: Update
@@ -66,6 +75,7 @@ class Progress:
     changes: deque[tuple[datetime, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=_CHANGES))
     next_in: float | None = None
     failure: Exception | None = None
+    replaced: bool = False
 
 
 class Watch:
@@ -91,12 +101,18 @@ class Watch:
         self._news = threading.Condition()
         self._thread: threading.Thread | None = None
         self._hurry = False
+        self._source = identity(source)
+        #: how many wait for its end, and when it was last started among all
+        self._waiting, self.turn = 0, 0
         self._begin()
-        _WATCHES.add(self)
+        with _LOCK:
+            _WATCHES.add(self)
 
     def _begin(self) -> None:
         """Make a run; it raises what is wrong with the arguments."""
         run = self._make()
+        self._tasks = run.tracker.tasks
+        self.__dict__.pop("question", None)
         # this object waits itself, so the poll must not
         self._updates: Generator[Update, Ask | None] = updates(
             run, self._schedule, self._deadline, lambda seconds: None
@@ -107,6 +123,17 @@ class Watch:
         self._due = self._earliest = -math.inf
         update = run.update(Outlook({}), None, None)
         self.progress = Progress(update, points=[(0.0, update.settled)])
+
+    @cached_property
+    def question(self) -> bytes:
+        """Tell its tasks from others, in whatever order they are."""
+        hashes = np.sort(pd.util.hash_pandas_object(self._tasks[list(KEY)], index=False).to_numpy())
+        return blake2b(hashes.tobytes()).digest()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it polls, or waits to."""
+        return self.progress.phase in ("asking", "waiting")
 
     def look(self) -> Progress:
         """Give a copy of the progress, which later updates do not change."""
@@ -122,7 +149,25 @@ class Watch:
                 self._begin()
             if self.progress.phase not in ("asking", "waiting"):
                 self.progress.phase = "waiting"
+            self.progress.replaced = False
             self._go(wanted="run")
+        with _LOCK:
+            self.turn = next(_TURNS)
+            others = [one for one in _WATCHES if one.turn < self.turn and one._source == self._source]
+        for other in others:
+            if other.question == self.question:
+                other._give_way()
+
+    def _give_way(self) -> None:
+        """Stop, as a newer one has begun to poll the same tasks; unless somebody waits for this one."""
+        with self._news:
+            if self._waiting:
+                return
+            self.progress.replaced = True
+        if self.progress.phase in ENDED:
+            self._changed()
+        else:
+            self._go_slow("stop")
 
     def ask_now(self) -> None:
         """Send a request without waiting, unless the service wants none yet; what is paused or stopped stays so afterwards."""
@@ -144,6 +189,8 @@ class Watch:
         if self.progress.phase == "ready":
             self.start()
         until = None if timeout is None else time.monotonic() + timeout
+        with self._news:
+            self._waiting += 1
         try:
             with self._news:
                 while self.progress.phase not in OVER:
@@ -154,10 +201,15 @@ class Watch:
         except KeyboardInterrupt as interrupt:
             self.stop()
             raise self._interrupted("interrupted") from interrupt
+        finally:
+            with self._news:
+                self._waiting -= 1
         if self.progress.failure is not None:
             raise self.progress.failure
         if self.progress.phase == "stopped":
-            raise self._interrupted("stopped")
+            raise self._interrupted(
+                "replaced by a newer one of the same tasks" if self.progress.replaced else "stopped"
+            )
         return self.progress.update
 
     def _go(self, wanted: Wish | None = None) -> None:
@@ -170,7 +222,7 @@ class Watch:
 
     def _go_slow(self, wanted: Wish) -> None:
         with self._news:
-            if self.progress.phase in ("done", "deadline", "failed"):
+            if self.progress.phase in ENDED:
                 return
             self.progress.wanted, self._hurry = wanted, False
             if self._thread is None:  # no thread is there that would change the phase
@@ -259,9 +311,13 @@ class Watch:
 
 
 _WATCHES: weakref.WeakSet[Watch] = weakref.WeakSet()
+_LOCK = threading.Lock()
+_TURNS = itertools.count(1)
 
 
 def _forked() -> None:
+    global _LOCK
+    _LOCK = threading.Lock()
     for watch in _WATCHES:
         watch.stay()
 

@@ -223,6 +223,8 @@ def updates(
 
 #: Seconds: a shorter wait may be less than a clock can count.
 _MOMENT = 1e-6
+#: Seconds for which the answers of another poll are news to one that begins.
+_JUST_NOW = 1.0
 
 
 def _updates(
@@ -232,12 +234,12 @@ def _updates(
     update: Update | None = None
     delay: float | None = None
     troubles = Backoff()
-    ask = Ask(0.0)
+    ask, fresh = Ask(0.0), _JUST_NOW
     heard = 0.0
     run.begin()
     try:
         while True:
-            error = run.request(ask)
+            error = run.request(ask, fresh=fresh)
             now = run.now()
             outlook = run.tracker.outlook(now)
             earliest = now + _held(error)
@@ -262,13 +264,16 @@ def _updates(
                 learn(outlook)
             ask = _next(steps, delay)
             delay = ask.after
-            # after a request that failed the waits grow, whatever the schedule says
-            due = max(now + (delay if error is None else max(delay, next(troubles))), earliest)
+            # what another poll was answered counts from when it was; after a request that failed the waits grow, whatever the
+            # schedule says
+            due = run.answered + delay if error is None else now + max(delay, next(troubles))
+            due, fresh = max(due, now, earliest), delay / 2
             if end is not None and due >= end:
                 # the last one, which is for all tasks
-                due, ask = end, Ask(end)
+                due, ask, fresh = end, Ask(end), min(fresh, _JUST_NOW)
             update = run.update(outlook, error, due - now, held=max(earliest - now, 0.0))
-            ask = (yield update) or ask
+            if hurried := (yield update):
+                ask, fresh = hurried, 0.0
             if (left := due - run.now()) > 0:
                 sleep(left)
             while (left := min(earliest, due) - run.now()) > _MOMENT:  # the service wants no request before
@@ -283,6 +288,8 @@ def _updates(
         if "update" not in vars(error):
             vars(error)["update"] = run.last()  # nothing that is known is lost
         raise
+    finally:
+        run.member.leave()
 
 
 def _steps(schedule: Iterable[float | Ask] | None) -> Iterator[float | Ask]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gc
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,14 +15,16 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from ipywidgets.widgets.widget import _instances
 
 import enrichstatus as es
-from enrichstatus.dashboard import dashboard as dashboards
 from enrichstatus.dashboard import html as drawing
+from enrichstatus.dashboard import views
 from enrichstatus.errors import PollInterrupted, ServiceError, ValidationError
 from enrichstatus.polling import background as watching
 from enrichstatus.polling.background import Watch
 from enrichstatus.presentation import share
+from tests.support.cases import cases
 from tests.support.factory import uid
 from tests.support.polled import NEVER, Clock, Service, numbered
 from tests.support.waiting import threads, until
@@ -59,7 +63,7 @@ class Handle:
 @pytest.fixture
 def displayed(monkeypatch: pytest.MonkeyPatch) -> Displayed:
     displayed = Displayed()
-    monkeypatch.setattr(dashboards, "_display", displayed)
+    monkeypatch.setattr(views, "display", displayed)
     return displayed
 
 
@@ -141,6 +145,75 @@ def test_a_stop_ends_the_wait_and_a_start_goes_on(make: Make):
     source.clock.seconds += 5
     dashboard.ask_now()
     assert dashboard.wait()["status"].tolist() == ["finished", "finished"]
+
+
+# --- one poll for one question ------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_that_is_run_again_replaces_its_dashboard(make: Make, displayed: Displayed):
+    """Of the same source and tasks, in whatever order, the last one polls: one thread, and the earlier live views are closed."""
+    source = service({0: NEVER, 1: NEVER})
+    one, two = (make(source, numbered(*keys), show="widgets") for keys in ((0, 1), (1, 0)))
+    other = make(source, numbered(0), show="lines")
+    other.start()
+    for each in (one, two):
+        each._ipython_display_()
+    settled_as(one, "stopped")
+    until(lambda: len(threads()) == 2)
+    assert es.dashboards() == [other, two]
+    assert text(displayed.handles[0].bundles[-1]["text/html"]).startswith(
+        "Replaced by a newer dashboard of these tasks"
+    )
+    live = displayed.shown[0]
+    assert isinstance(live, dict)
+    assert live["application/vnd.jupyter.widget-view+json"]["model_id"] not in _instances
+    with pytest.raises(PollInterrupted, match="was replaced by a newer one of the same tasks"):
+        one.wait()
+    one.start()
+    until(lambda: es.dashboards() == [other, one])
+    assert es.stop_all() == 2
+    until(lambda: not threads())
+    assert (es.dashboards(), es.stop_all()) == ([], 0)
+    assert [each.phase for each in (one, two, other)] == ["stopped"] * 3
+
+
+def settled_as(dashboard: es.Dashboard, phase: str) -> None:
+    until(lambda: dashboard.phase == phase)
+
+
+def test_one_that_somebody_waits_for_is_not_replaced(make: Make):
+    """In threads two may wait for the same tasks: both are answered, by one's requests."""
+    source = service({0: 5})
+    one, two = (make(source, numbered(0), schedule=[0.05], show="lines") for _ in range(2))
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(one.wait()))
+    thread.start()
+    until(lambda: one._watch._waiting)
+    two.start()
+    until(lambda: two.update.requests + one.update.requests)
+    source.clock.seconds += 5
+    assert two.wait().equals(one.wait())
+    thread.join()
+    assert found[0]["status"].tolist() == ["finished"]
+
+
+def test_a_thousand_made_and_dropped_leave_nothing(displayed: Displayed):
+    """However many are made, started or shown in place of each other: no thread, no widget and no memory stays."""
+    source, tasks = service({0: NEVER}), numbered(0)
+    kept = len(_instances)
+    for count in range(cases(24, 1000)):
+        dashboard = es.Dashboard(source, tasks, schedule=[1000], show="widgets")
+        if count % 4 == 0:
+            dashboard._ipython_display_()
+            settled_as(dashboard, "waiting")
+    dashboard.stop()
+    assert es.stop_all() <= 1
+    until(lambda: not threads())
+    displayed.shown.clear()
+    del dashboard
+    gc.collect()
+    assert len([one for one in gc.get_objects() if isinstance(one, es.Dashboard)]) <= 1
+    assert len(_instances) - kept <= 30  # of the one that was shown last
 
 
 # --- as HTML ------------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -132,6 +132,11 @@ class EnrichmentClient:
     def max_processing_time(self) -> dict[str, timedelta]:
         """By field, for how long a record may be pending before it counts as ``timeout``."""
         return dict(self._limits)
+
+    def identity(self) -> Hashable:
+        """Give what two clients have in common that get the same answers, for polls that share them."""
+        words = tuple(sorted(self._statuses.items()))
+        return self.base_url, self._bearer.digest(), self.fields, words, tuple(sorted(self._limits.items()))
 
     def service_time(self) -> float | None:
         """Give the seconds since 1970 by the service's clock; None until an answer had a ``Date``."""
