@@ -148,13 +148,13 @@ class Interruption:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._is_set = False
+        self.is_set = False
         self._listeners: list[Callable[[], object]] = []
 
     def set(self) -> None:
         """Call who listens."""
         with self._lock:
-            self._is_set = True
+            self.is_set = True
             listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener()
@@ -162,9 +162,9 @@ class Interruption:
     def listen(self, listener: Callable[[], object]) -> bool:
         """Have a function called, from any thread, when it is set; says whether it is already, and then calls nothing."""
         with self._lock:
-            if not self._is_set:
+            if not self.is_set:
                 self._listeners.append(listener)
-            return self._is_set
+            return self.is_set
 
 
 #: What interrupts the work of this thread; Ctrl-C comes to the main thread alone.

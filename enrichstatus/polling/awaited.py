@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
@@ -79,11 +80,11 @@ async def apoll(
     )
     run = await in_thread(make)
     # the loop waits, so the poll must not
-    steps = updates(run, schedule, deadline, lambda seconds: None)
-    while update := await in_thread(partial(next, steps, None)):
-        yield update
-        if update.next_in is not None:
-            await sleep(max(update.elapsed + update.next_in - run.now(), 0.0))
+    with closing(updates(run, schedule, deadline, lambda seconds: None)) as steps:
+        while update := await in_thread(partial(next, steps, None)):
+            yield update
+            if update.next_in is not None:
+                await sleep(max(update.elapsed + update.next_in - run.now(), 0.0))
 
 
 @overload

@@ -73,7 +73,7 @@ def test_a_cancelled_lookup_leaves_no_request_and_no_thread():
 
 
 def test_a_cancelled_poll_leaves_no_request_and_no_thread():
-    """A poll ends at once in its wait, and cut off in its request; the error has the last update."""
+    """A poll ends at once in its wait, and is cut off in its request, also in that of another poll; the error has the last update."""
     with served(third_hangs, workers=1) as (service, client):
         error: Any = asyncio.run(cancelled(es.await_completed(client, TASKS), lambda: len(service.requests) == 3))
         service.settle()
@@ -82,6 +82,16 @@ def test_a_cancelled_poll_leaves_no_request_and_no_thread():
     waiting = es.await_completed(service_, numbered(0), schedule=[1000])
     error = asyncio.run(cancelled(waiting, lambda: service_.asks and not ours()))
     assert statuses(error.update.frame) == ["pending"]
+
+    async def several(client: es.AsyncEnrichmentClient) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(es.await_completed(client, TASKS))
+
+    with served(third_hangs, workers=1) as (service, client):
+        asyncio.run(cancelled(several(client), lambda: len(service.requests) == 3))
+        service.settle()
+        assert len(service.requests) == 3
 
 
 def test_apoll_gives_what_poll_gives():
