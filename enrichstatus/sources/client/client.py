@@ -100,7 +100,7 @@ class EnrichmentClient:
         self,
         base_url: str | None = None,
         *,
-        token: str | None = None,
+        token: str | Bearer | None = None,
         workers: int = 4,
         timeout: tuple[float, float] | float = (5, 30),
         deadline: str | float | timedelta | None = None,

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from enrichstatus.errors import ServiceError, UnauthorizedError
 from enrichstatus.lookup.clocks import ServiceClock
+from enrichstatus.lookup.query import interruption
 from enrichstatus.sources.client.config import Bearer, Request, Settings
 from enrichstatus.sources.client.lane import Lane
 from enrichstatus.sources.client.retry import Attempts, Call, OutOfTime, Passing, Quota
@@ -26,6 +27,8 @@ _log = logging.getLogger("enrichstatus.client")
 
 #: Seconds between looks at the clock while answers are waited for.
 _GLANCE = 0.2
+#: In the place of a batch that has ended: the call is interrupted.
+_INTERRUPTED = -1
 #: Seconds that workers have to end when the call does.
 _PATIENCE = 1.0
 
@@ -70,6 +73,8 @@ class Transport:
         interrupted = False
         with self._lanes(min(self.settings.workers, len(bodies)), call) as lanes:
             try:
+                if (stop := interruption.get()) and stop.listen(lambda: ended.put(_INTERRUPTED)):
+                    raise KeyboardInterrupt
                 for lane in lanes:
                     lane.free = False
                     # a thread that does not keep the program from ending
@@ -138,7 +143,10 @@ class Transport:
             for lane in lanes:
                 lane.line.cut(older_than=self.settings.read)
             with suppress(queue.Empty):
-                return ended.get(timeout=max(0.0, min(_GLANCE, call.remaining())))
+                place = ended.get(timeout=max(0.0, min(_GLANCE, call.remaining())))
+                if place == _INTERRUPTED:
+                    raise KeyboardInterrupt
+                return place
             if call.remaining() <= 0:
                 raise OutOfTime
 
