@@ -255,7 +255,11 @@ def _as_text(column: Any) -> Any:
     """Put an apostrophe before what Excel takes for a formula; numbers below zero are numbers."""
     formula = pc.match_substring_regex(column, r"^[=+@\t\r-]")
     number = pc.match_substring_regex(column, r"^-\d+([.,]\d+)*([eE][+-]?\d+)?$")
-    return pc.if_else(pc.and_not(formula, number), pc.binary_join_element_wise("'", column, ""), column)
+    return pc.if_else(pc.and_not(formula, number), _joined("'", column), column)
+
+
+def _joined(before: str, column: Any) -> Any:
+    return pc.binary_join_element_wise(pa.scalar(before, column.type), column, pa.scalar("", column.type))
 
 
 def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:
