@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
         "records",
         nargs="+",
         metavar="RECORDS",
-        help="files or globs: .csv .tsv .json .ndjson .parquet, compressed where .gz or .zst follows",
+        help="files or globs: .csv .tsv .json .ndjson .parquet, compressed where .gz or .zst follows, .xlsx .xls",
     )
     command.add_argument("--store", required=True, metavar="FILE", help="the store's file; made where there is none")
     command.add_argument("--org", dest="org_id", metavar="ORG", help="the organization of records that carry none")
@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
         help="a column that has another name; can be repeated",
     )
     add_options(command, "--epoch", "--statuses")
-    add_options(command, *READING, note="CSV files")
+    add_options(command, *READING, note="CSV files and sheets")
 
 
 def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:

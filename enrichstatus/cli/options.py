@@ -31,7 +31,7 @@ def add_command(
     return command
 
 
-READING = ("--encoding", "--skip", "--multiline")
+READING = ("--encoding", "--skip", "--multiline", "--sheet")
 TASKS = ("tasks", "--entity-id", "--fields", "--entity-type", *READING)
 SERVICE = ("--allow-http", "--rate")
 NOW = ("--now", "--max-processing-time")
@@ -52,6 +52,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         "default": None,
         "help": "read cells in quotes that hold what looks like whole rows",
     },
+    "--sheet": {"metavar": "NAME", "help": "the sheet of a workbook (default: the only one that holds something)"},
     "--epoch": {
         "metavar": "UNIT",
         "help": "{note}createdAt and updatedAt are numbers of seconds (s), milliseconds (ms) or microseconds (us) since 1970",
@@ -92,7 +93,10 @@ _SHARED: dict[str, dict[str, Any]] = {
         "help": 'a record\'s columns to add, or "all"',
     },
     "--prefix": {"default": "", "metavar": "TEXT", "help": "put this before the names of {note}"},
-    "-o --output": {"metavar": "FILE", "help": "write the rows: .csv .tsv .parquet .json .ndjson; replaces a file"},
+    "-o --output": {
+        "metavar": "FILE",
+        "help": "write the rows: .csv .tsv .xlsx .parquet .json .ndjson; replaces a file",
+    },
     "--excel-csv": {
         "dest": "bom",
         "action": "store_true",
@@ -128,7 +132,12 @@ def add_source(command: Any) -> None:
 
 def reading(options: argparse.Namespace) -> dict[str, Any]:
     """Give how files of text are read."""
-    return {"encoding": options.encoding, "skip": options.skip or 0, "multiline": bool(options.multiline)}
+    return {
+        "encoding": options.encoding,
+        "skip": options.skip or 0,
+        "multiline": bool(options.multiline),
+        "sheet": options.sheet,
+    }
 
 
 def statuses(options: argparse.Namespace) -> dict[str, str] | None:
@@ -295,7 +304,7 @@ def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | Enrichm
     store = opened(path, org_id=options.org_id, max_processing_time=maximum, read_only=stored)
     try:
         if options.records:
-            how = reading(options) | {"skip": 0}
+            how = reading(options) | {"skip": 0, "sheet": None}
             store.load(options.records, statuses=statuses(options), epoch=options.epoch, **how)
     except BaseException:
         store.close()

@@ -124,7 +124,7 @@ def add(commands: Any) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help="a page (.html), or a row for each purchase (.csv .tsv .parquet .json .ndjson)",
+        help="a page (.html), or a row for each purchase (.csv .tsv .xlsx .parquet .json .ndjson)",
     )
     checking.set_defaults(base_url=None, allow_http=None, rate=None, entity_id=None, fields=None, entity_type=None)
 

@@ -136,6 +136,7 @@ def _check(options: argparse.Namespace) -> None:
             "encoding",
             "skip",
             "multiline",
+            "sheet",
             "seed",
             "speed",
             "fault_rate",
@@ -151,7 +152,7 @@ def _check(options: argparse.Namespace) -> None:
         "--store; a simulated service has the time of --speed, and no file",
     )
     if not options.tasks:
-        refuse_stray(options, ["encoding", "skip", "multiline"], "--tasks, which is what is read")
+        refuse_stray(options, ["encoding", "skip", "multiline", "sheet"], "--tasks, which is what is read")
         refuse_stray(options, ["entity_id"], "--tasks, which names the lead list that was triggered")
     if not options.entity_id:
         refuse_stray(options, ["fields"], "--entity-id, which names the column of a lead list's ids")

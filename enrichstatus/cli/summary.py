@@ -9,7 +9,7 @@ from itertools import accumulate
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus.files.write import as_text
+from enrichstatus.files.plain import as_text
 from enrichstatus.frames import to_pandas
 from enrichstatus.outcomes import COUNTED, LABELS, outcome
 from enrichstatus.presentation import bar, label, many, share

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("enrichstatus.dashboard")
 
-#: What became of tasks that cost nothing, as they have no record.
-_FREE = ("no record", "unanswered", "bad row")
 _SHOWS = ("auto", "widgets", "html", "lines")
 
 
@@ -192,11 +190,12 @@ class Dashboard:
         """Sum the credits of the tasks by what became of them; None without ``costs=``. One that stands in two rows counts once."""
         if self._prices is None:
             return None
-        rows = np.full(len(self._prices), -1)
-        places = update.tracker.places
-        rows[places[places >= 0]] = update.labels()[places >= 0]
-        sums = np.bincount(rows[rows >= 0], self._prices[rows >= 0], len(LABELS))
-        return {name: float(total) for name, total in zip(LABELS, sums, strict=True) if name not in _FREE}
+        known = update.tracker
+        labels = np.zeros(len(self._prices), dtype=np.int64)
+        good = known.places >= 0
+        labels[known.places[good]] = update.labels()[good]
+        sums = np.bincount(labels[known.recorded], self._prices[known.recorded], len(LABELS))
+        return {name: float(total) for name, total in zip(LABELS, sums, strict=True)}
 
     def page(self, progress: Progress) -> str:
         """Draw it as it stays in a notebook."""

@@ -46,6 +46,7 @@ padding:2px 12px;margin:0 6px 0 0;cursor:pointer}
 .enrichstatus button:hover{background:rgba(128,128,128,.3)}
 .enrichstatus button:disabled{opacity:.45;cursor:default}
 .enrichstatus button.cell{background:none;border-color:transparent;padding:0 4px;margin:0 -4px;border-radius:3px}
+.enrichstatus button.cell[data-do=select]{text-decoration:underline dotted rgba(128,128,128,.9);text-underline-offset:3px}
 .enrichstatus button.cell:hover{text-decoration:underline;background:rgba(128,128,128,.2)}
 .enrichstatus button.cell[aria-pressed=true]{background:rgba(0,120,212,.25);border-color:rgba(0,120,212,.9)}
 .enrichstatus button:focus-visible,.enrichstatus input:focus-visible{outline:2px solid rgba(0,120,212,.9);outline-offset:1px}
@@ -271,7 +272,10 @@ def table(
         if row not in numbers.index or column not in numbers:
             return inner
         field = None if row == "all" and row not in update.tracker.fields else row
-        return _button(inner, None if column == "tasks" else column, field, int(numbers[column][row]), chosen)
+        count = int(numbers[column][row])
+        if column == "tasks" and field is None and count < update.total:
+            return inner  # bad rows have no field
+        return _button(inner, None if column == "tasks" else column, field, count, chosen)
 
     caption = "tasks by field, and what became of them"
     return html_table(cells, shares=shares, caption=caption, around=pressable if live else unchanged)

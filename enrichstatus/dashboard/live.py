@@ -33,7 +33,8 @@ _OFFERED = tuple(ending for ending in _KINDS if ending in ENDINGS)
 class Live(anywidget.AnyWidget):
     """One place on a page where a dashboard lives, with buttons."""
 
-    _esm = Path(__file__).with_name("live.js")
+    # as text: a path would be watched for changes
+    _esm = Path(__file__).with_name("live.js").read_text(encoding="utf-8")
     _css = drawing.STYLE
 
     name = traitlets.Unicode().tag(sync=True)

@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from enrichstatus.dashboard.html import mark
 from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.files import write as writing
 from enrichstatus.lookup.arguments import choice, is_text
+from enrichstatus.lookup.lazy import lazy
 from enrichstatus.outcomes import LABELS
 from enrichstatus.polling.update import Update
 from enrichstatus.presentation import label as in_words
@@ -176,14 +177,14 @@ class Table:
         words = [in_words(np.nan if value is None else value, longest) for value in values.to_pylist()]
         return [f"<td><bdi>{escape(word)}</bdi></td>" for word in words]
 
-    @cached_property
+    @lazy
     def _own(self) -> list[Column]:
         """The caller's columns that are shown; the type of an entity is mostly the same, and of two with one name neither is."""
         once = [name for name, count in Counter(self._frame.columns).items() if count == 1]
         names = [name for name in once if name not in KEY][:_MOST]
         return [Column(name) for name in [*names, *(name for name in once if name in ("entityId", "field"))]]
 
-    @cached_property
+    @lazy
     def _texts(self) -> pa.Array:
         """The caller's texts of each row as one, in lower case."""
         columns = [self._frame.arrow([column.name]).column(0) for column in self._own]
@@ -195,7 +196,7 @@ class Table:
         )
         return pc.utf8_lower(joined)
 
-    @cached_property
+    @lazy
     def _order(self) -> Callable[[Column], Rows]:
         """Give the order of a column of the caller's; that of the last few is remembered."""
         frame = self._frame

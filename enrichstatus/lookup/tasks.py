@@ -56,6 +56,7 @@ def tasks_from_leads(
     encoding: str | None = None,
     skip: int = 0,
     multiline: bool = False,
+    sheet: str | None = None,
 ) -> Kind:
     """Turn a lead list, one row a lead, into tasks, one row a lead and field.
 
@@ -72,9 +73,11 @@ def tasks_from_leads(
     encoding : str, optional
         How a file is encoded, ``cp1252`` say, unless it is UTF-8 or begins with a byte order mark.
     skip : int
-        Lines above the header of a CSV file, which are left out.
+        Lines above the header of a CSV file or a sheet, which are left out.
     multiline : bool
         Read cells in quotes that hold what looks like whole rows, which are refused otherwise: two stray quotes make such a cell, too.
+    sheet : str, optional
+        The sheet of a workbook; unless given, it must have one only that holds something.
 
     Returns
     -------
@@ -98,7 +101,7 @@ def tasks_from_leads(
     names = parse_fields(fields)
     if not isinstance(entity_type, str) or entity_type not in ENTITY_TYPES:
         raise ValidationError(f"is one of {listed(ENTITY_TYPES)}, not {quoted(entity_type)}.", argument="entity_type")
-    frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline)
+    frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline, sheet=sheet)
     if frame.objects and not len(frame) and entity_id not in frame.columns:
         raise ValidationError(
             f"names the column {quoted(entity_id)}, but there are no leads: the list is empty.", argument="entity_id"

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Literal, TypeAlias
 
@@ -20,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from enrichstatus.errors import EnrichStatusError, PartialLookupError, PollDeadline, PollInterrupted
+from enrichstatus.lookup.lazy import lazy
 from enrichstatus.lookup.query import Source
 from enrichstatus.lookup.sharing import identity
 from enrichstatus.outcomes import LABELS
@@ -135,7 +135,7 @@ class Watch:
         update = run.update(Outlook({}), None, None)
         self.progress = Progress(update, points=[(0.0, update.settled)])
 
-    @cached_property
+    @lazy
     def question(self) -> bytes:
         """Tell its tasks from others, in whatever order they are."""
         hashes = np.sort(pd.util.hash_pandas_object(self.tasks[list(KEY)], index=False).to_numpy())

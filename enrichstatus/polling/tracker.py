@@ -80,6 +80,8 @@ class Tracker:
         self._codes = {name: self.vocabulary.index(name) for name in STATUSES}
         self.status: Codes = np.full(count, UNANSWERED, dtype=np.int16)
         self.found: npt.NDArray[np.int8] = np.full(count, -1, dtype=np.int8)  # -1 is null
+        #: whether it has a record, as far as is known
+        self.recorded = np.zeros(count, dtype=bool)
         #: the other columns that are kept, those `beside` them too, which a source may lack
         self.columns = tuple(name for name in columns if name not in ("status", "dataFound"))
         others = (*self.columns, *(name for name in beside if name not in columns))
@@ -103,7 +105,8 @@ class Tracker:
         known = copy(self)
         for name in ("tasks", *(name for name in vars(self) if name.startswith("_"))):
             delattr(known, name)  # or an update would keep and pickle what only the poll needs
-        known.vocabulary, known.status, known.found = self.vocabulary.copy(), self.status.copy(), self.found.copy()
+        for name in ("vocabulary", "status", "found", "recorded"):
+            setattr(known, name, getattr(self, name).copy())
         known.others = {name: values.copy() for name, values in self.others.items()}
         return known
 
@@ -142,6 +145,7 @@ class Tracker:
         self._made[places], self._id[places] = self._seconds(known, "createdAt"), _numbers(known)
         recorded = known["status"].notna().to_numpy()
         self.status[places[recorded]] = PENDING
+        self.recorded[places[recorded]] = True
         self.absorb(known[recorded & (known["status"] != "pending").to_numpy()], 0.0, 0.0)
 
     def absorb(self, answers: pd.DataFrame, sent: float, now: float, *, ahead: float | None = None) -> None:
@@ -186,10 +190,12 @@ class Tracker:
         late = known & (codes == PENDING) & (now - self._latest_begin(places) > self.limits[self.field[places]])
         codes[late] = self._codes["timeout"]
         self.status[places], self.found[places] = codes, np.where(news, found, -1)
+        self.recorded[places] = recorded
         if "reason" in others:
             others["reason"][late] = "timed_out_here"
         for name, values in others.items():  # a few columns, not tasks
-            self.others[name][places] = np.where(news, values, None)
+            values[~news] = None
+            self.others[name][places] = values
         # the record of one that timed out was last written when it began: when it ended is known only if it was pending before
         observed = np.where(np.isnan(before), np.nan, now - self._begin(places))
         self._took[places] = np.where(ended, np.where(updated > created, updated - created, observed), np.nan)
@@ -244,11 +250,12 @@ class Tracker:
             return pa.array(found == 1, mask=found < 0)
         if name == "status":
             return pa.array(self.vocabulary, pa.string()).take(pa.array(code, mask=code == NO_RECORD))
-        values = np.where(places < 0, None, self.others[name][places]) if len(self.status) else np.full(len(places), None)
+        values, good = np.full(len(places), None), places >= 0
+        values[good] = self.others[name][places[good]]
         if name != "reason":
             return pa.array(values, SCHEMA.field(name).type, from_pandas=True)
         said = np.array(["pending", "unanswered", "no_record"], dtype=object)[np.minimum(code, NO_RECORD)]
-        said[places < 0] = "invalid"
+        said[~good] = "invalid"
         return pa.array(np.where(code > NO_RECORD, values, said), pa.string(), from_pandas=True)
 
     def outlook(self, now: float) -> Outlook:

@@ -116,6 +116,7 @@ class EnrichmentStore(Embedded):
         encoding: str | None = None,
         skip: int = 0,
         multiline: bool = False,
+        sheet: str | None = None,
         epoch: Epoch | None = None,
     ) -> LoadReport:
         """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
@@ -127,7 +128,7 @@ class EnrichmentStore(Embedded):
         Parameters
         ----------
         records : path, glob, list of paths, DataFrame, Arrow table, DuckDB relation or list of dicts
-            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too; wire names, in any case or in snake_case. Folders such as
+            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too, or Excel; wire names, in any case or in snake_case. Folders such as
             ``orgId=org_1/`` say what the records in them have in common, as text.
         org_id : str, optional
             The organization of records that carry none; the store's unless given.
@@ -140,9 +141,11 @@ class EnrichmentStore(Embedded):
         encoding : str, optional
             How files are encoded, ``cp1252`` say, unless they are UTF-8 or begin with a byte order mark.
         skip : int
-            Lines above the header of each CSV file, which are left out.
+            Lines above the header of each CSV file or sheet, which are left out.
         multiline : bool
             Read cells in quotes that hold what looks like whole rows, which are refused otherwise: two stray quotes make such a cell, too.
+        sheet : str, optional
+            The sheet of each workbook; unless given, there must be one only that holds something.
         epoch : {"s", "ms", "us"}, optional
             Read numbers in ``createdAt`` and ``updatedAt`` as so many seconds, milliseconds or microseconds since 1970; unless this is
             given they are bad.
@@ -174,6 +177,7 @@ class EnrichmentStore(Embedded):
                 encoding=encoding,
                 skip=skip,
                 multiline=multiline,
+                sheet=sheet,
             )
         if is_path(records):
             self._loaded += map(os.path.abspath, expand(records))
