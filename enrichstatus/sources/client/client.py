@@ -133,6 +133,11 @@ class EnrichmentClient:
         """By field, for how long a record may be pending before it counts as ``timeout``."""
         return dict(self._limits)
 
+    @property
+    def requests(self) -> int:
+        """How many requests it has made in this process, repetitions too."""
+        return sum(transport.sent for transport in self._transports.values())
+
     def identity(self) -> Hashable:
         """Give what two clients have in common that get the same answers, for polls that share them."""
         words = tuple(sorted(self._statuses.items()))

@@ -52,6 +52,8 @@ class Transport:
         self._quota = Quota(settings.rate)
         self._idle: list[Lane] = []
         self._closed = False
+        #: requests that were sent, repetitions too
+        self.sent = 0
         # reentrant: the garbage collector may close this transport in any thread, also in one that holds the lock
         self._lock = threading.RLock()
 
@@ -201,6 +203,8 @@ class Transport:
         attempts = Attempts(self.settings)
         while True:
             self._quota.begin(call)
+            with self._lock:
+                self.sent += 1
             try:
                 return lane.send(call.request, body, read, self.clock)
             except Passing as trouble:
