@@ -290,9 +290,9 @@ def test_a_hundred_thousand_rows_are_drawn_and_filtered_in_a_moment(make: Make):
     progress = board._watch.progress
     progress.points = [(seconds, seconds * 100) for seconds in range(watching._POINTS)]
     for live_ in (True, False):
-        begun = time.perf_counter()
+        begun = time.thread_time()
         html = drawing.frame(drawing.body(progress, live=live_))
-        assert (time.perf_counter() - begun < 0.2, len(html) < 25_000) == (True, True)
+        assert (time.thread_time() - begun < 0.2, len(html) < 25_000) == (True, True)
     board.select()  # reads the texts
     board.choose(Choice(search="x"))
     took, most = {}, 0
@@ -304,10 +304,9 @@ def test_a_hundred_thousand_rows_are_drawn_and_filtered_in_a_moment(make: Make):
         "page": Choice("pending", page=300),
         "by outcome": Choice(sort=6),
     }.items():
-        begun = time.perf_counter()
+        begun = time.thread_time()
         board.choose(chosen)
-        took[what] = time.perf_counter() - begun
+        took[what] = time.thread_time() - begun
         most = max(most, len(view.main) + len(view.rows) + len(view.head))
-    print(took, most)
-    assert sorted(took.values())[-2] < 0.2, took  # one of them may have to wait for a busy machine
+    assert max(took.values()) < 0.2, took  # of this thread: the machine may be busy
     assert most < 50_000
