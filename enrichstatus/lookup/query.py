@@ -44,6 +44,13 @@ LOOKUP_SQL = _RULES_SQL.replace("    $newest", indent(newest_sql("position"), " 
 DECIDED_SQL = _RULES_SQL.replace("    $newest", "    select contending.*, 1 as rank from contending")
 
 
+def by_key_sql(key: str) -> str:
+    """Give the same without ``tasks``: the newest record of each key, whose ``position`` is the key as one expression."""
+    before, start, rest = LOOKUP_SQL.partition("contending as (\n")
+    _, end, after = rest.partition("\n),")
+    return f"{before}{start}    select {key} as position, own.* from own{end}{after}"  # noqa: S608  of constants
+
+
 class Source(Protocol):
     """Anything that answers tasks: an `EnrichmentStore`, or any object with this one method."""
 

@@ -42,13 +42,13 @@ def answer_at_once(
     fields: Sequence[str],
     tasks: pa.Table,
     names: Sequence[str],
-    asked: Question | None,
+    question: Question | None,
 ) -> pa.Table | None:
     """Answer few tasks, as they came, with the usual columns by one statement; None where that is for the query.
 
     It fetches the records that the index names, and the rules are applied beside it: planning the query takes four times as long.
     """
-    if asked is None or len(tasks) > FEW or not _USUAL.issuperset(names):
+    if question is None or len(tasks) > FEW or not _USUAL.issuperset(names):
         return None
     if not len(tasks):
         return _NOTHING.select(["position", *names])
@@ -58,13 +58,13 @@ def answer_at_once(
     field = keys.kind % len(fields)
     probes = (keys.high >> np.uint64(32)) ^ (keys.low & np.uint64(2**32 - 1)) ^ field.astype(np.uint64)
     found = con.sql(_FETCH_SQL, params={"probes": np.unique(probes).tolist()}).to_arrow_table()
-    found = found.filter(pc.and_not(pc.equal(found["orgId"], asked.org_id), found["superseded"]))
+    found = found.filter(pc.and_not(pc.equal(found["orgId"], question.org_id), found["superseded"]))
     position, row = _matched(keys, *(found[name].to_numpy() for name in ("high", "low", "kind")))
     found, field = found.take(pa.array(row)), field[position]
     statuses = found["status"].combine_chunks().dictionary_encode()
     recorded = Statuses(statuses.dictionary.to_pylist())
     said = statuses.indices.to_numpy(zero_copy_only=False) * len(FOUND) + found["found"].to_numpy()
-    timed_out = recorded.timed_out(said, found["created"].to_numpy(), field, asked)
+    timed_out = recorded.timed_out(said, found["created"].to_numpy(), field, question)
     columns = {
         "status": words(recorded.codes(said, timed_out), recorded.words),
         "dataFound": pa.array(FOUND).take(found["found"].combine_chunks()),
