@@ -320,10 +320,12 @@ class SparkEnrichmentStore:
 
     def _answers(self, question: pa.Table, few: DataFrame | None) -> DataFrame:
         """Run the query over the records of the organization: an answer for each key, or for those of a `few` tasks."""
-        frames = {"records": self._records_of(question["orgId"][0].as_py(), reject=self._reject)}
+        frames: dict[str, Any] = {"records": self._records_of(question["orgId"][0].as_py(), reject=self._reject)}
         frames["asker"] = self._spark.createDataFrame(question)
         text = _QUERY.replace("$narrowed", "" if few is None else _NARROWED)
-        return self._spark.sql(text, **frames, **({} if few is None else {"tasks": few}))
+        if few is not None:
+            frames["tasks"] = few
+        return self._spark.sql(text, **frames)
 
 
 def _any(records: DataFrame) -> bool:
