@@ -4,6 +4,7 @@
 ``enrichments.json``    some 5,000 enrichment objects in the wire format, of three organizations, as exported at `EXPORTED`
 ``bad_leads.csv``       a lead list with mistakes that people make
 ``bad_records.json``    enrichment objects of which some are unusable
+``google_sheets.csv``, ``hubspot.csv``, ``salesforce.csv``, ``apollo.csv``   40 of the leads in the shapes that these export
 
 People, companies and domains are invented; the domains end in ``.example``, which nobody can own.
 """
@@ -11,6 +12,7 @@ People, companies and domains are invented; the domains end in ``.example``, whi
 from __future__ import annotations
 
 import csv
+import io
 import json
 import random
 import uuid
@@ -53,7 +55,7 @@ LUCK = {"US": 0.08, "GB": 0.05, "DE": -0.14, "FR": -0.08, "IN": -0.10, "Purchase
 
 
 def main() -> None:
-    """Write the four files."""
+    """Write the files."""
     rng = random.Random(20261116)
     leads = [lead(rng) for _ in range(2000)]
     with (HERE / "leads.csv").open("w", newline="", encoding="utf-8") as file:
@@ -68,6 +70,7 @@ def main() -> None:
     write_objects("enrichments.json", records)
     write_objects("bad_records.json", bad_records(records))
     (HERE / "bad_leads.csv").write_text(bad_leads(leads), encoding="utf-8")
+    write_exports(random.Random(17), leads[:40])
     print(f"{len(leads):,} leads, {len(records):,} enrichments")
 
 
@@ -172,6 +175,84 @@ def bad_leads(leads: list[dict[str, str]]) -> str:
         (ids[0][:-1], "a digit short"),
     ]
     return "".join(",".join(row) + "\n" for row in rows)
+
+
+def write_exports(rng: random.Random, leads: list[dict[str, str]]) -> None:
+    """Write leads as others export them: each with a column of ids of its own, beside the one that counts."""
+    sheets, hubspot, salesforce, apollo = [], [], [], []
+    for one in leads:
+        first, last = one["name"].split(" ", 1)
+        day = EXPORTED - timedelta(days=rng.randrange(1, 300), minutes=rng.randrange(900))
+        email = f"{first[0]}.{last}@{one['domain']}".lower().encode("ascii", "ignore").decode()
+        number, site = f"+49 30 5550{rng.randrange(1000, 9999)}", f"https://www.{one['domain']}"
+        sheets.append(
+            {
+                "Person ID": one["lead_id"],
+                "Full name": one["name"],
+                "Company": one["company"],
+                "Notes": rng.choice(["", "", 'met at "Expo", hall 3', "call back, after 5 pm", "=HYPERLINK"]),
+                "Opted in": rng.choice(["TRUE", "FALSE"]),
+                "Added": f"{day.month}/{day.day}/{day.year}",
+            }
+        )
+        hubspot.append(
+            {
+                "Record ID": str(rng.randrange(10**11, 10**12)),
+                "First Name": first,
+                "Last Name": last,
+                "Email": email,
+                "Phone Number": number,
+                "Contact owner": one["owner"],
+                "Lead Status": rng.choice(["", "New", "Open", "Connected"]),
+                "Create Date": day.strftime("%Y-%m-%d %H:%M"),
+                "Associated Company": one["company"],
+                "Enrichment person ID": one["lead_id"],
+            }
+        )
+        salesforce.append(
+            {
+                "ID": "00Q" + "".join(rng.choices("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijk0123456789", k=15)),
+                "FIRSTNAME": first,
+                "LASTNAME": last,
+                "COMPANY": one["company"],
+                "COUNTRY": one["country"],
+                "STATUS": rng.choice(["Open - Not Contacted", "Working - Contacted", "Closed - Converted"]),
+                "LEADSOURCE": one["source"],
+                "DESCRIPTION": rng.choice(["", "Asked for a demo.\nPrefers mail."]),
+                "CREATEDDATE": day.strftime("%Y-%m-%dT%H:%M:%S.000+0000"),
+                "PERSON_ID__C": one["lead_id"],
+            }
+        )
+        apollo.append(
+            {
+                "First Name": first,
+                "Last Name": last,
+                "Title": rng.choice(["VP, Sales", "Head of Operations", "CEO & Founder"]),
+                "Company": one["company"],
+                "Email": email,
+                "Email Status": rng.choice(["Verified", "Unavailable", "Extrapolated"]),
+                "Work Direct Phone": "'" + number,
+                "# Employees": str(rng.randrange(5, 4000)),
+                "Keywords": "saas, b2b, analytics",
+                "Website": site,
+                "Country": one["country"],
+                "Apollo Contact Id": f"{rng.getrandbits(96):024x}",
+                "Person Id": one["lead_id"],
+            }
+        )
+    # none ends its last line, as Sheets does not; one begins with a byte order mark, as Excel likes it; two write every cell in quotes
+    write_table("google_sheets.csv", sheets, csv.QUOTE_MINIMAL, "\r\n")
+    write_table("hubspot.csv", hubspot, csv.QUOTE_ALL, "\n", "\ufeff")
+    write_table("salesforce.csv", salesforce, csv.QUOTE_ALL, "\n")
+    write_table("apollo.csv", apollo, csv.QUOTE_MINIMAL, "\n")
+
+
+def write_table(name: str, rows: list[dict[str, str]], quoting: int, line_end: str, mark: str = "") -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], quoting=quoting, lineterminator=line_end)  # type: ignore[arg-type]
+    writer.writeheader()
+    writer.writerows(rows)
+    (HERE / name).write_bytes((mark + text.getvalue().rstrip("\r\n")).encode())
 
 
 def write_objects(name: str, records: list[dict[str, object]]) -> None:

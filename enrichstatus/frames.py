@@ -22,8 +22,8 @@ import pyarrow as pa
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.files import read as files
+from enrichstatus.files.plain import as_text
 from enrichstatus.files.text import check_options
-from enrichstatus.files.write import as_text
 from enrichstatus.schema import KEY, PANDAS_TYPES, listed
 
 
@@ -81,11 +81,11 @@ class Frame(Named, Protocol):
         """The caller's own frame with columns added (or replaced), as the caller's kind."""
 
 
-def read(data: Any, *, encoding: str | None = None, skip: int = 0, multiline: bool = False) -> Frame:
+def read(data: Any, **reading: Any) -> Frame:
     """Read anything tabular: see the module's first line for the kinds; the options are those of files."""
     if isinstance(data, (_Pandas, _Polars, _Arrow, _Narwhals)):
         return data
-    check_options(encoding, skip, multiline)
+    check_options(**reading)
     module = type(data).__module__
     if module.partition(".")[0] == "narwhals" and hasattr(data, "columns"):
         # of whichever of its promises, e.g. narwhals.stable.v1
@@ -101,10 +101,10 @@ def read(data: Any, *, encoding: str | None = None, skip: int = 0, multiline: bo
         return _Polars(data)
     if files.is_path(data):
         with duckdb.connect() as con:
-            given = files.Files(data, encoding=encoding, skip=skip, multiline=multiline, con=con)
+            given = files.Files(data, **reading, con=con)
             return of_files(given, to_pandas, con=con)
-    if encoding is not None or skip or multiline:
-        raise ValidationError("encoding=, skip= and multiline= say how files are read; this is not a file.")
+    if any(reading.values()):
+        raise ValidationError("encoding=, skip=, multiline= and sheet= say how files are read; this is not a file.")
     if isinstance(data, (list, tuple)):
         if strangers := set(map(type, data)) - {dict}:
             raise ValidationError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -135,7 +134,6 @@ class Outlook:
 
     fields: Mapping[str, Prospect]
 
-    @cached_property
     def _ahead(self) -> tuple[Numbers, Numbers]:
         """Seconds from now, and the share of the unfinished that is expected to have ended by then."""
         ages = [float((one.age + one.since).max()) for one in self.fields.values()]
@@ -147,10 +145,10 @@ class Outlook:
 
     def until(self, share: float) -> float | None:
         """Expect this share of the unfinished to have ended in so many seconds; None where too little is known."""
-        seconds, ended = self._ahead
+        seconds, ended = self._ahead()
         reached = np.flatnonzero(ended >= share)
         return float(seconds[reached[0]]) if len(reached) else None
 
     def ahead(self, seconds: Numbers) -> Numbers:
         """Expect this share of the unfinished to have ended by then."""
-        return np.interp(seconds, *self._ahead)
+        return np.interp(seconds, *self._ahead())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from enrichstatus.cli.output import FORMATS
 from enrichstatus.errors import StoreError, StoreLockedError, UnauthorizedError, ValidationError
 
 if TYPE_CHECKING:
@@ -19,23 +20,11 @@ if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore
 
 
-def add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace, Callable[[str], None]], int | None], **texts: Any
-) -> Any:
-    """Declare a command that `run` runs. An option's ``dest`` is the name of the Python argument that it becomes.
-
-    What `run` returns is the exit code; None is 0.
-    """
-    command = commands.add_parser(name, **texts)
-    command.set_defaults(run=run, declared=command)
-    return command
-
-
-READING = ("--encoding", "--skip", "--multiline")
+READING = ("--encoding", "--skip", "--multiline", "--sheet")
 TASKS = ("tasks", "--entity-id", "--fields", "--entity-type", *READING)
 SERVICE = ("--allow-http", "--rate")
 NOW = ("--now", "--max-processing-time")
-OUTPUT = ("-o --output", "--excel-csv")
+OUTPUT = ("-o --output", "--format", "--excel-csv")
 #: The options that several commands have, as argparse declares them. A command fills in ``{note}``.
 _SHARED: dict[str, dict[str, Any]] = {
     "tasks": {"metavar": "TASKS", "help": "tasks (entityId, field), or a lead list with --entity-id"},
@@ -52,6 +41,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         "default": None,
         "help": "read cells in quotes that hold what looks like whole rows",
     },
+    "--sheet": {"metavar": "NAME", "help": "the sheet of a workbook (default: the only one that holds something)"},
     "--epoch": {
         "metavar": "UNIT",
         "help": "{note}createdAt and updatedAt are numbers of seconds (s), milliseconds (ms) or microseconds (us) since 1970",
@@ -86,8 +76,17 @@ _SHARED: dict[str, dict[str, Any]] = {
         "default": "raise",
         "help": "where tasks are bad, stop (default), or give them no status",
     },
+    "--columns": {
+        "default": "status,dataFound",
+        "metavar": "COLUMN,…",
+        "help": 'a record\'s columns to add, or "all"',
+    },
     "--prefix": {"default": "", "metavar": "TEXT", "help": "put this before the names of {note}"},
-    "-o --output": {"metavar": "FILE", "help": "write the rows: .csv .tsv .parquet .json .ndjson; replaces a file"},
+    "-o --output": {
+        "metavar": "FILE",
+        "help": "write the rows: .csv .tsv .xlsx .parquet .json .ndjson; replaces a file; - is stdout",
+    },
+    "--format": {"choices": FORMATS, "help": "with -o -: how the rows go to stdout (default: csv)"},
     "--excel-csv": {
         "dest": "bom",
         "action": "store_true",
@@ -123,7 +122,12 @@ def add_source(command: Any) -> None:
 
 def reading(options: argparse.Namespace) -> dict[str, Any]:
     """Give how files of text are read."""
-    return {"encoding": options.encoding, "skip": options.skip or 0, "multiline": bool(options.multiline)}
+    return {
+        "encoding": options.encoding,
+        "skip": options.skip or 0,
+        "multiline": bool(options.multiline),
+        "sheet": options.sheet,
+    }
 
 
 def statuses(options: argparse.Namespace) -> dict[str, str] | None:
@@ -290,7 +294,7 @@ def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | Enrichm
     store = opened(path, org_id=options.org_id, max_processing_time=maximum, read_only=stored)
     try:
         if options.records:
-            how = reading(options) | {"skip": 0}
+            how = reading(options) | {"skip": 0, "sheet": None}
             store.load(options.records, statuses=statuses(options), epoch=options.epoch, **how)
     except BaseException:
         store.close()

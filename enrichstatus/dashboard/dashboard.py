@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import sys
 import threading
-import uuid
-from collections.abc import Iterable
+import weakref
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
 
 from enrichstatus.dashboard import html as drawing
-from enrichstatus.lookup.arguments import Errors, choice
+from enrichstatus.dashboard import views
+from enrichstatus.dashboard.selection import Choice, Table
+from enrichstatus.errors import ValidationError, quoted
+from enrichstatus.leads.prices import parse_costs, prices_of
+from enrichstatus.lookup.arguments import Columns, Errors, choice, is_text
 from enrichstatus.lookup.query import Source
+from enrichstatus.outcomes import LABELS
 from enrichstatus.polling.background import OVER, Progress, Watch
 from enrichstatus.polling.run import Duration
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.update import Update
 from enrichstatus.progress import in_notebook
+from enrichstatus.schema import ENTITY_TYPES, FIELDS
 
 if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore
@@ -33,8 +41,13 @@ class Dashboard:
 
     Parameters
     ----------
-    source, tasks, into, schedule, deadline, missing_after, errors, prefix
+    source, tasks, into, schedule, deadline, missing_after, errors, prefix, columns
         As for `poll`.
+    title : str
+        A heading over it, which downloads are named after.
+    costs : mapping, optional
+        Credits that a record costs, by field, or by field and type of entity, as for `plan`: it shows what the tasks with a record
+        come to, by outcome.
     start : bool
         Start to poll when it is first shown; else at the press of the button, or with ``.start()``.
     show : {"auto", "widgets", "html", "lines"}
@@ -50,8 +63,10 @@ class Dashboard:
 
     Notes
     -----
-    It polls in a thread of its own, which lives while there is something to wait for: closing the page does not end it, `pause`,
-    `stop`, the end of all tasks and the end of the kernel do. While a cell is running, in `wait` for one, the kernel does not hear
+    It polls in a thread of its own, which lives while there is something to wait for: closing the page or the output does not end it,
+    `pause`, `stop`, `stop_all`, the end of all tasks and the end of the kernel do. A dashboard that is started takes the place of an
+    earlier one of the same source and tasks, so that a cell that is run again polls once; one that somebody waits for goes on, and
+    both share what they are answered. While a cell is running, in `wait` for one, the kernel does not hear
     the buttons; its interrupt ends the wait and stops the poll.
 
     Examples
@@ -75,12 +90,19 @@ class Dashboard:
         missing_after: Duration = "60s",
         errors: Errors = "raise",
         prefix: str = "",
+        columns: Columns = ("status", "dataFound"),
+        title: str = "",
+        costs: Mapping[Any, Any] | None = None,
         start: bool = True,
         show: Literal["auto", "widgets", "html", "lines"] = "auto",
     ):
         choice("show", show, _SHOWS)
-        self._how, self._starts = show, start
-        self._views: list[_View] = []
+        if not is_text(title):
+            raise ValidationError(f"is text, not {quoted(title)}.", argument="title")
+        self._how, self._starts, self.title = show, start, title
+        #: the rows that are shown; None are, until a number is pressed
+        self.chosen: Choice | None = None
+        self._views: list[views.View] = []
         self._lock = threading.RLock()
         self._watch = Watch(
             source,
@@ -91,8 +113,17 @@ class Dashboard:
             missing_after=missing_after,
             errors=errors,
             prefix=prefix,
+            columns=columns,
+            beside=("error",),
             changed=self._draw,
         )
+        tasks = self._watch.tasks
+        prices = parse_costs(costs, getattr(source, "fields", FIELDS), ENTITY_TYPES)
+        keys = pa.table({name: pa.array(tasks[name], pa.string()) for name in ("field", "entityType")})
+        self._prices = prices_of(keys, prices) if prices else None
+        self._table: Table | None = None
+        with _LOCK:
+            _ALL.add(self)
 
     @property
     def frame(self) -> Any:
@@ -108,6 +139,67 @@ class Dashboard:
     def phase(self) -> str:
         """What it does: ready, asking, waiting, paused, stopped, done, deadline or failed."""
         return self._watch.progress.phase
+
+    def select(self, outcome: str | None = None, *, field: str | None = None, search: str = "") -> None:
+        """Show the rows of an outcome, as a press on its number does.
+
+        Parameters
+        ----------
+        outcome : str, optional
+            What became of them, as the legend says: ``"failed"``, ``"no data"``, ``"pending"`` …; any unless given.
+        field : str, optional
+            Their field; any unless given.
+        search : str
+            A text that is somewhere in the row, in whatever case.
+
+        Raises
+        ------
+        ValidationError
+            There is no such outcome or field.
+        """
+        self.choose(Choice(outcome, field, search))
+
+    @property
+    def selection(self) -> Any:
+        """The rows that are chosen, as they are now, in the order in which they are shown: a frame like the tasks.
+
+        It has the service's ``error`` beside the columns of `frame`. Where nothing is chosen, it is all rows.
+        """
+        update = self.update
+        return self.table.frame(update, self.table.rows(update, self.chosen or Choice()))
+
+    def choose(self, chosen: Choice | None) -> None:
+        """Show these rows in all its views; None hides them."""
+        self.chosen = None if chosen is None else self.table.check(chosen)
+        self._draw()
+
+    @property
+    def table(self) -> Table:
+        """Its rows, to be looked through."""
+        tracker = self.update.tracker
+        if self._table is None or self._table.frame_of is not tracker.frame:
+            self._table = Table(self.update)
+        return self._table
+
+    def file(self, ending: str) -> bytes:
+        """Write the selection in the format of an ending."""
+        update = self.update
+        return self.table.file(update, self.table.rows(update, self.chosen or Choice()), ending)
+
+    def credits(self, update: Update) -> dict[str, float] | None:
+        """Sum the credits of the tasks by what became of them; None without ``costs=``. One that stands in two rows counts once."""
+        if self._prices is None:
+            return None
+        known = update.tracker
+        labels = np.zeros(len(self._prices), dtype=np.int64)
+        good = known.places >= 0
+        labels[known.places[good]] = update.labels()[good]
+        sums = np.bincount(labels[known.recorded], self._prices[known.recorded], len(LABELS))
+        return {name: float(total) for name, total in zip(LABELS, sums, strict=True)}
+
+    def page(self, progress: Progress) -> str:
+        """Draw it as it stays in a notebook."""
+        return drawing.page(progress, title=self.title, spent=self.credits(progress.update))
 
     def start(self) -> None:
         """Begin, or go on after a pause, a stop, a deadline or an error."""
@@ -142,15 +234,23 @@ class Dashboard:
         """
         if not self._views and self._kind() == "lines":
             self._show()
-        self._watch.wait(timeout)
+        self._watch.progress.blocked = in_notebook() and threading.current_thread() is threading.main_thread()
+        self._draw()
+        try:
+            self._watch.wait(timeout)
+        finally:
+            self._watch.progress.blocked = False
+            self._draw()
         return self.frame
 
     @property
     def widget(self) -> Any:
         """A new view of it, to be put into a layout of your own (an ``ipywidgets.VBox``)."""
-        view = _Widgets(self._watch)
+        from enrichstatus.dashboard.live import Live
+
+        view = Live(self)
         self._add(view)
-        return view.box
+        return view
 
     def __repr__(self) -> str:
         # while it is paused no request is due
@@ -159,6 +259,14 @@ class Dashboard:
 
     def _ipython_display_(self) -> None:
         self._show()
+        self._start_once()
+
+    def _repr_html_(self) -> str:
+        """Draw it for a page that shows HTML and hears of no widget, such as marimo: each time it is shown, as it is then."""
+        self._start_once()
+        return drawing.frame(self.page(self._watch.look()))
+
+    def _start_once(self) -> None:
         if self._starts:
             self._starts = False  # shown once more, it stays paused if somebody has paused it
             self.start()
@@ -166,24 +274,22 @@ class Dashboard:
     def _show(self) -> None:
         kind = self._kind()
         if kind == "lines":
-            self._add(_Lines(self._watch))
-            return
-        if kind == "widgets":
-            view = _Widgets(self._watch)
-            _display({"application/vnd.jupyter.widget-view+json": view.reference, "text/plain": ""})
-            self._add(view)
-            self._add(_Html(self._watch, hidden_by=view.name))
+            self._add(views.Lines(self.update))
+        elif kind == "widgets":
+            view = self.widget
+            views.display({"application/vnd.jupyter.widget-view+json": view.reference, "text/plain": ""})
+            self._add(views.Html(self, hidden_by=view.name))
         else:
-            self._add(_Html(self._watch))
+            self._add(views.Html(self))
 
     def _kind(self) -> str:
         if self._how != "auto":
             return self._how
         if not in_notebook():
             return "lines"
-        return "widgets" if importlib.util.find_spec("ipywidgets") else "html"
+        return "widgets" if importlib.util.find_spec("anywidget") else "html"
 
-    def _add(self, view: _View) -> None:
+    def _add(self, view: views.View) -> None:
         with self._lock:
             view.draw(self._watch.look())
             self._views.append(view)
@@ -194,106 +300,53 @@ class Dashboard:
             for view in list(self._views):
                 try:
                     view.draw(progress)
+                    if progress.replaced and progress.phase in OVER and hasattr(view, "close"):
+                        # the HTML beside it stays
+                        self._views.remove(view)
+                        view.close()
                 except Exception:  # a view that fails does not end the poll
                     _log.exception("a view of the dashboard cannot be drawn, and is given up")
                     self._views.remove(view)
 
 
-def _display(bundle: dict[str, Any], **options: Any) -> Any:
-    from IPython import display
-
-    show: Any = display.display
-    return show(bundle, raw=True, **options)
+_ALL: weakref.WeakSet[Dashboard] = weakref.WeakSet()
+_LOCK = threading.Lock()
 
 
-class _View(Protocol):
-    """One place where a dashboard is shown."""
+def dashboards() -> list[Dashboard]:
+    """List the dashboards that poll at the moment, whatever has become of their names and outputs.
 
-    def draw(self, progress: Progress) -> None:
-        """Show the progress; called from any thread, one at a time."""
+    Returns
+    -------
+    list of Dashboard
+        The one that was started last comes last.
 
-
-class _Widgets:
-    """Live, with buttons."""
-
-    def __init__(self, watch: Watch):
-        import ipywidgets
-
-        self.name = f"es-{uuid.uuid4().hex[:12]}"
-        self._drawn: tuple[object, ...] = ()
-        self._phase, self._line, self._main = (ipywidgets.HTML() for _ in range(3))
-        self._go, self._now, self._end = (
-            ipywidgets.Button(description=text, tooltip=tip)
-            for text, tip in (
-                ("Pause", ""),
-                ("Poll now", "Request all that has not ended, without waiting"),
-                ("Stop", "Give up waiting; Start goes on where it was"),
-            )
-        )
-        self._go.on_click(lambda _: watch.pause() if watch.progress.wanted == "run" else watch.start())
-        self._now.on_click(lambda _: watch.ask_now())
-        self._end.on_click(lambda _: watch.stop())
-        self._buttons = ipywidgets.HBox([self._go, self._now, self._end])
-        self.box = ipywidgets.VBox([self._phase, self._line, self._buttons, self._main])
-
-    @property
-    def reference(self) -> dict[str, Any]:
-        """Name the widget to a page."""
-        return {"version_major": 2, "version_minor": 0, "model_id": self.box.model_id}
-
-    def draw(self, progress: Progress) -> None:
-        # what has not changed is not sent again: the countdown changes one line only
-        self._phase.value = drawing.frame(drawing.phase(progress), extra=self.name)
-        self._line.value = drawing.frame(drawing.line(progress, live=True))
-        drawn = (progress.update, drawing.phase(progress))
-        if drawn != self._drawn:
-            self._main.value = drawing.frame(drawing.body(progress, live=True))
-        self._drawn = drawn
-        running = progress.wanted == "run" and progress.phase not in OVER
-        self._go.description = "Pause" if running else "Start"
-        self._go.tooltip = "Poll no more until started again" if running else "Poll until all have ended"
-        self._now.disabled = progress.phase not in ("ready", "waiting", "paused", "stopped")
-        self._end.disabled = progress.phase in OVER
-        if progress.phase == "done":  # there is nothing left to press them for
-            self._buttons.layout.display = "none"
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> es.dashboards()
+    []
+    """
+    with _LOCK:
+        running = [one for one in _ALL if one._watch.runs]
+    return sorted(running, key=lambda one: one._watch.turn)
 
 
-class _Html:
-    """HTML in the output of a cell, which is saved with the notebook; out of sight while a live view is on the page."""
+def stop_all() -> int:
+    """Stop every dashboard that polls; ``start()`` of each goes on where it was.
 
-    def __init__(self, watch: Watch, hidden_by: str | None = None):
-        self._name = f"{hidden_by}-still" if hidden_by else ""
-        self._style = ""
-        if hidden_by:
-            # a live view of an earlier session would show an error in its place
-            self._style = (
-                f"body:has(.{hidden_by}) .{self._name}{{display:none}}"
-                f".jp-OutputArea-child:not(:has(.{hidden_by})):has(+ .jp-OutputArea-child .{self._name}){{display:none}}"
-            )
-        self._handle: Any = None
-        self._drawn: tuple[object, ...] = ()
+    Returns
+    -------
+    int
+        How many were stopped. A request under way is ended first.
 
-    def draw(self, progress: Progress) -> None:
-        drawn = (progress.update, drawing.phase(progress))
-        if drawn == self._drawn:
-            return
-        self._drawn = drawn
-        page = drawing.frame(drawing.page(progress), extra=self._name, style=self._style)
-        bundle = {"text/html": page, "text/plain": str(progress.update)}
-        if self._handle is None:
-            self._handle = _display(bundle, display_id=True)
-        else:
-            self._handle.update(bundle, raw=True)
-
-
-class _Lines:
-    """A line for each update."""
-
-    def __init__(self, watch: Watch):
-        self._shown: Update | None = watch.progress.update
-
-    def draw(self, progress: Progress) -> None:
-        if progress.update is not self._shown:
-            self._shown = progress.update
-            sys.stderr.write(f"{progress.update}\n")
-            sys.stderr.flush()
+    Examples
+    --------
+    >>> import enrichstatus as es
+    >>> es.stop_all()
+    0
+    """
+    running = dashboards()
+    for one in running:
+        one.stop()
+    return len(running)

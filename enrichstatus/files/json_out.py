@@ -13,8 +13,8 @@ _STRING = r'"(?:[^"\\]|\\.)*"'
 _WORDS = "(?i)nan|inf"
 
 
-def refuse_not_finite(table: pa.Table) -> None:
-    """Refuse a NaN or an infinity, within nested values too: JSON has neither, and a null would be another value."""
+def refuse_not_finite(table: pa.Table, what: str) -> None:
+    """Refuse a NaN or an infinity, within nested values too: `what` has neither, and a null would be another value."""
     for name, column in zip(table.column_names, table.columns, strict=True):
         if _holds_floats(column.type):
             kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -24,7 +24,7 @@ def refuse_not_finite(table: pa.Table) -> None:
             else:
                 bad = pc.match_substring_regex(pc.replace_substring_regex(_json(column), _STRING, ""), _WORDS)
             if pc.any(bad).as_py():
-                raise pa.ArrowInvalid(f"the column {name!r} holds NaN or Infinity, which JSON does not have")
+                raise pa.ArrowInvalid(f"the column {name!r} holds NaN or Infinity, which {what} does not have")
 
 
 def _holds_floats(kind: pa.DataType) -> bool:

@@ -1,4 +1,4 @@
-"""Files in: CSV, TSV, JSON, NDJSON and Parquet, compressed too; a fault is refused with its file and line.
+"""Files in: CSV, TSV, JSON, NDJSON and Parquet, compressed too, and Excel's workbooks; a fault is refused with its file and line.
 
 Cells of CSV come back as text: nothing is guessed of a zip code or a date that belongs to the caller.
 
@@ -28,6 +28,7 @@ from enrichstatus.files import objects, text
 from enrichstatus.files.csv_file import CsvFile
 from enrichstatus.files.text import COMPRESSIONS
 from enrichstatus.files.text import FILE as FILE
+from enrichstatus.files.workbook import below, read_workbook
 from enrichstatus.schema import listed
 
 PathLike: TypeAlias = str | os.PathLike[str]
@@ -40,6 +41,9 @@ _FORMATS = {
     ".jsonl": "json",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".xlsx": "excel",
+    ".xlsm": "excel",
+    ".xls": "excel",
 }
 #: Rows of one batch.
 BATCH = 1 << 17
@@ -118,7 +122,7 @@ def expand(paths: PathLike | Sequence[PathLike]) -> list[str]:
 
 
 def format_of(file: PathLike) -> str:
-    """Return ``csv``, ``json`` or ``parquet``, by a file's name."""
+    """Return ``csv``, ``json``, ``parquet`` or ``excel``, by a file's name."""
     path = Path(file)
     suffix = Path(path.stem).suffix if path.suffix.lower() in COMPRESSIONS else path.suffix
     try:
@@ -138,9 +142,11 @@ class Files:
     encoding : str, optional
         How text is encoded, where it is neither UTF-8 nor begins with a byte order mark, e.g. ``cp1252``.
     skip : int
-        So many lines stand above the header of each CSV file.
+        So many lines stand above the header of each CSV file, or sheet.
     multiline : bool
         Cells in quotes may hold lines that look like rows.
+    sheet : str, optional
+        The sheet of each workbook; unless given, there must be one only that holds something.
     con : duckdb.DuckDBPyConnection, optional
         Where JSON is looked at; to open a connection takes longer than to look at a small file.
 
@@ -149,7 +155,7 @@ class Files:
     names : list of str
         The names of the columns as they stand in the files; one that stands twice in a file is here twice.
     columns : list of str
-        The names in `stream`, each different: those of CSV that stand twice, or not at all, have a number.
+        The names in `stream`, each different: those of CSV and of sheets that stand twice, or not at all, have a number.
     """
 
     def __init__(
@@ -159,6 +165,7 @@ class Files:
         encoding: str | None = None,
         skip: int = 0,
         multiline: bool = False,
+        sheet: str | None = None,
         con: duckdb.DuckDBPyConnection | None = None,
     ):
         self.paths = expand(paths)
@@ -166,7 +173,9 @@ class Files:
         if len(kinds) > 1:
             raise ValidationError(f"Tasks are read from files of one format, not of {listed(kinds)} at once.")
         self.kind = kinds[0]
-        text.check_options(encoding, skip, multiline)
+        text.check_options(encoding, skip, multiline, sheet)
+        if sheet is not None and self.kind != "excel":
+            raise ValidationError(f"is for workbooks, not for {self.paths[0]!r}.", argument="sheet")
         with reading():
             match self.kind:
                 case "csv":
@@ -176,13 +185,19 @@ class Files:
                     self._schemas = {path: _parquet_schema(path) for path in self.paths}
                     headers = [schema.names for schema in self._schemas.values()]
                     self._refuse_alike(headers)
+                case "excel":
+                    sheets = [read_workbook(path, sheet, skip) for path in self.paths]
+                    headers = [names for names, _ in sheets]
                 case _:
                     self._values, headers = objects.members(self.paths, encoding, con)
                     self._kinds: dict[str, str] = {}
         # a name that stands twice in one file is matched with itself, first with first
         places = dict.fromkeys(place for header in headers for place in _counted(header))
         self.names = [name for name, _ in places]
-        self.columns = distinct(self.names) if self.kind == "csv" else self.names
+        self.columns = distinct(self.names) if self.kind in ("csv", "excel") else self.names
+        if self.kind == "excel":
+            files = zip(map(_counted, headers), (columns for _, columns in sheets), self.paths, strict=True)
+            self._sheets = below(files, places)
 
     def _refuse_alike(self, headers: Sequence[Sequence[str]]) -> None:
         """Refuse names of Parquet files that DuckDB would match, though they differ."""
@@ -203,6 +218,8 @@ class Files:
                 case "csv":
                     columns = distinct([*self.names, FILE], str.casefold)
                     return con.from_arrow(self._stream_csv(columns, columns))
+                case "excel":
+                    return con.from_arrow(self._sheets.rename_columns(distinct([*self.names, FILE], str.casefold)))
                 case "parquet":
                     return con.sql(_PARQUET_SQL, params={"files": list(map(glob.escape, self.paths))})
                 case _:
@@ -217,6 +234,9 @@ class Files:
                     return self._stream_csv([*self.columns, FILE], names)
                 case "parquet":
                     return self._stream_parquet(names)
+                case "excel":
+                    table = self._sheets.rename_columns([*self.columns, FILE]).select(names)
+                    return pa.RecordBatchReader.from_batches(table.schema, iter(table.to_batches(BATCH)))
                 case _ if not names:  # DuckDB has no relation without columns
                     return pa.RecordBatchReader.from_batches(pa.schema([]), iter(()))
                 case _:

@@ -26,8 +26,8 @@ _MARKS = {
 _NOT_OF_FILES = {"idna", "punycode", "unicode_escape", "raw_unicode_escape"}
 #: What is not text, by its first bytes, and what to do with it.
 _NOT_TEXT = {
-    b"PK\x03\x04": "it is a zip archive, as Excel's workbooks are. Save the sheet as CSV, or unpack the archive.",
-    b"\xd0\xcf\x11\xe0": "it is a workbook of an old Excel. Save the sheet as CSV.",
+    b"PK\x03\x04": "it is a zip archive, as Excel's workbooks are. Give a workbook the ending .xlsx, or unpack the archive.",
+    b"\xd0\xcf\x11\xe0": "it is a workbook of an old Excel. Give it the ending .xls.",
     b"PAR1": "it is Parquet. Give it the ending .parquet.",
     b"\x1f\x8b": "it is compressed. Let .gz follow its ending.",
     b"\x28\xb5\x2f\xfd": "it is compressed. Let .zst follow its ending.",
@@ -38,8 +38,10 @@ _MOST = 1 << 31
 BLOCK = 1 << 22
 
 
-def check_options(encoding: str | None, skip: int, multiline: bool) -> None:
-    """Refuse an encoding that nobody knows, what is not a number of lines, and what is neither True nor False."""
+def check_options(
+    encoding: str | None = None, skip: int = 0, multiline: bool = False, sheet: str | None = None
+) -> None:
+    """Refuse an encoding that nobody knows, what is not a number of lines, what is neither True nor False, and what names no sheet."""
     try:
         name = UTF8 if encoding is None else encoding
         "".encode(name)
@@ -56,6 +58,8 @@ def check_options(encoding: str | None, skip: int, multiline: bool) -> None:
         )
     if not isinstance(multiline, bool):
         raise ValidationError(f"is True or False, not {quoted(multiline)}.", argument="multiline")
+    if not isinstance(sheet, str | None):
+        raise ValidationError(f"is the name of a sheet, not {quoted(sheet)}.", argument="sheet")
 
 
 @contextmanager

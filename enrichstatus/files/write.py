@@ -1,4 +1,4 @@
-"""Files out: CSV, TSV, JSON, NDJSON and Parquet; whole, or not at all, and never in place of what is read."""
+"""Files out: CSV, TSV, JSON, NDJSON, Parquet and Excel; whole, or not at all, and never in place of what is read."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from enrichstatus.errors import EnrichStatusError, ValidationError, quoted
+from enrichstatus.files import workbook_out
 from enrichstatus.files.json_out import objects, refuse_not_finite
+from enrichstatus.files.plain import as_text, plain
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.text import first_line as first_line
 from enrichstatus.schema import PANDAS_TYPES, listed
@@ -27,7 +28,7 @@ from enrichstatus.schema import PANDAS_TYPES, listed
 #: Takes the next piece of what is written; all pieces are of one schema.
 Write: TypeAlias = Callable[[pa.Table], None]
 
-ENDINGS = (".csv", ".tsv", ".parquet", ".json", ".ndjson", ".jsonl")
+ENDINGS = (".csv", ".tsv", ".xlsx", ".parquet", ".json", ".ndjson", ".jsonl")
 
 
 def writable(path: PathLike, endings: Sequence[str] = ENDINGS) -> Path:
@@ -133,7 +134,7 @@ def check_cells(table: pa.Table, path: PathLike, *, bom: bool = False) -> None:
     check_writable(table.schema, path, bom=bom)
     if Path(path).suffix not in (*_CSV, ".parquet"):
         try:
-            refuse_not_finite(table)
+            refuse_not_finite(table, "a workbook" if Path(path).suffix == _EXCEL else "JSON")
         except pa.ArrowInvalid as error:
             raise _not_written(path, error) from error
 
@@ -149,12 +150,20 @@ def check_writable(schema: pa.Schema, path: PathLike, *, bom: bool = False) -> N
     ending = Path(path).suffix
     if bom and ending not in _CSV:
         raise ValidationError(f"is for CSV files, {listed(_CSV)}, not {str(path)!r}.", argument="bom")
+    if ending == _EXCEL:
+        workbook_out.writer()
+        if len(schema) > workbook_out.COLUMNS:
+            raise ValidationError(
+                f"{str(path)!r} cannot be written: a sheet holds {workbook_out.COLUMNS:,} columns, not {len(schema):,}. "
+                "Name another format."
+            )
     for field in schema:
-        twice = ending not in (*_CSV, ".parquet") and schema.names.count(field.name) > 1
-        lost = ending != ".parquet" and _has_no_text(field.type, nested=ending not in _CSV)
+        twice = ending not in (*_CSV, _EXCEL, ".parquet") and schema.names.count(field.name) > 1
+        lost = ending != ".parquet" and _has_no_text(field.type, nested=ending not in (*_CSV, _EXCEL))
         try:
             one = pa.schema([field])
-            with pieces(io.BytesIO(), ending, one) as put:
+            # a workbook holds whatever text does
+            with pieces(io.BytesIO(), ".csv" if ending == _EXCEL else ending, one) as put:
                 put(one.empty_table())
         except (pa.ArrowException, duckdb.Error, TypeError, OSError):
             lost = True
@@ -177,6 +186,7 @@ def _has_no_text(kind: pa.DataType, *, nested: bool) -> bool:
 
 
 _CSV = (".csv", ".tsv")
+_EXCEL = ".xlsx"
 
 
 @contextmanager
@@ -189,34 +199,27 @@ def pieces(file: Any, ending: str, schema: pa.Schema, *, bom: bool = False) -> I
         options = pacsv.WriteOptions(quoting_style="needed", delimiter="\t" if ending == ".tsv" else ",")
         if bom:
             file.write(codecs.BOM_UTF8)
-        with pacsv.CSVWriter(file, _plain(as_text(schema.empty_table()), bom=bom).schema, write_options=options) as csv:
-            yield lambda table: csv.write_table(_plain(as_text(table), bom=bom))
+        with pacsv.CSVWriter(
+            file, plain(as_text(schema.empty_table()), bom=bom, csv=True).schema, write_options=options
+        ) as csv:
+            yield lambda table: csv.write_table(plain(as_text(table), bom=bom, csv=True))
+    elif ending == _EXCEL:
+        with workbook_out.sheet(file, schema) as put:
+            yield put
     else:
         begin, between, end = ("[", ",", "]") if ending == ".json" else ("", "", "")
         with duckdb.connect() as con:
 
-            def put(table: pa.Table) -> None:
+            def write_objects(table: pa.Table) -> None:
                 nonlocal begin
-                refuse_not_finite(table)
-                for batch in objects(con, _plain(table), "" if between else "\n").to_batches():
+                refuse_not_finite(table, "JSON")
+                for batch in objects(con, plain(table), "" if between else "\n").to_batches():
                     if len(batch):
                         file.write((begin + between.join(batch.column(0).to_pylist())).encode())
                         begin = between
 
-            yield put
+            yield write_objects
         file.write((("[" if begin == "[" else "") + end).encode())
-
-
-def as_text(table: pa.Table) -> pa.Table:
-    """Turn columns of JSON into text: text as it is, everything else as JSON writes it."""
-    for place, field in enumerate(table.schema):
-        if isinstance(field.type, pa.JsonType):
-            with duckdb.connect() as con:
-                cells = con.from_arrow(pa.table({"json": table.column(place)}))
-                json, whole = duckdb.ColumnExpression("json"), duckdb.ConstantExpression("$")
-                text = cells.select(duckdb.FunctionExpression("json_extract_string", json, whole)).to_arrow_table()
-            table = table.set_column(place, field.name, text.column(0))
-    return table
 
 
 def _for_pandas(schema: pa.Schema) -> pa.Schema:
@@ -227,49 +230,6 @@ def _for_pandas(schema: pa.Schema) -> pa.Schema:
         frame = schema.empty_table().to_pandas(types_mapper=PANDAS_TYPES.get)
         return schema.with_metadata(pa.Schema.from_pandas(frame, preserve_index=False).metadata)
     return schema
-
-
-def _plain(table: pa.Table, *, bom: bool = False) -> pa.Table:
-    """Turn what text has no type for into text: instants as on the wire, times without a zone without one, UUIDs; for Excel, formulas."""
-    columns = []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-        if pa.types.is_timestamp(kind):
-            column = _instants(column.cast(kind))
-            if pc.any(pc.starts_with(column, "<value")).as_py():  # what Arrow writes
-                raise pa.ArrowInvalid(f"the column {name!r} holds an instant beyond what text can say")
-        elif isinstance(column.type, pa.UuidType):
-            with duckdb.connect() as con:
-                uuids = con.from_arrow(pa.table({"uuid": column}))
-                column = uuids.select(duckdb.ColumnExpression("uuid").cast("VARCHAR")).to_arrow_table().column(0)
-        elif pa.types.is_string_view(column.type) or pa.types.is_dictionary(column.type):
-            column = column.cast(kind if pa.types.is_primitive(kind) else pa.string())  # numbers stay numbers
-        if bom and (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-            column = _as_text(column)
-        columns.append(column)
-    names = _as_text(pa.array(table.column_names, pa.string())).to_pylist() if bom else table.column_names
-    return pa.table(columns, names=names)
-
-
-def _as_text(column: Any) -> Any:
-    """Put an apostrophe before what Excel takes for a formula; numbers below zero are numbers."""
-    formula = pc.match_substring_regex(column, r"^[=+@\t\r-]")
-    number = pc.match_substring_regex(column, r"^-\d+([.,]\d+)*([eE][+-]?\d+)?$")
-    return pc.if_else(pc.and_not(formula, number), pc.binary_join_element_wise("'", column, ""), column)
-
-
-def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Write instants as the wire has them, ``2025-01-13T10:30:00.000Z``, with all of their digits; without a zone there is no Z."""
-    zone, unit = column.type.tz, column.type.unit
-    if zone:
-        unit = "ms" if unit == "s" else unit
-        column = column.cast(pa.timestamp(unit, "UTC")).cast(pa.timestamp(unit))
-    try:
-        text = column.cast(pa.timestamp("ms") if unit in ("us", "ns") else column.type).cast(pa.string())
-    except pa.ArrowInvalid:  # more than milliseconds
-        text = pc.replace_substring_regex(column.cast(pa.string()), r"^(.*\.\d{3}(?:\d{3})*?)(?:000)+$", r"\1")
-    text = pc.replace_substring(text, " ", "T")
-    return pc.binary_join_element_wise(text, "Z", "") if zone else text
 
 
 #: Rows of one file, where a folder of files is written.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from html import escape
 from typing import Any, Generic
 
@@ -17,6 +16,7 @@ from enrichstatus import frames
 from enrichstatus.frames import Kind
 from enrichstatus.leads.prices import Numbers
 from enrichstatus.lookup.contract import TRIGGER_SIZE
+from enrichstatus.lookup.lazy import lazy
 from enrichstatus.lookup.tasks import check, task_tables, to_pandas
 from enrichstatus.presentation import NONE, credits_of, html_table, many, number
 
@@ -67,7 +67,7 @@ class Plan(Generic[Kind]):
         self._keys, self._action, self._costs, self._fields = keys, action, cost, fields
         self.prices, self._seen, self._priced, self._notes = dict(prices), seen, bool(prices), notes
 
-    @cached_property
+    @lazy
     def _counts(self) -> pd.DataFrame:
         """Tasks and credits by action and field."""
         action = pa.DictionaryArray.from_arrays(self._action, ACTIONS)
@@ -107,7 +107,7 @@ class Plan(Generic[Kind]):
         """
         return self._purchases
 
-    @cached_property
+    @lazy
     def _purchases(self) -> pa.Table:
         bought = np.flatnonzero(np.isin(self._action, [ACTIONS.index(name) for name in BOUGHT]))
         with task_tables(self._fields) as con:
@@ -116,7 +116,7 @@ class Plan(Generic[Kind]):
             con.register("known", known.append_column("position", pa.array(np.arange(len(bought)))))
             return con.sql(_PURCHASES_SQL, params={"size": TRIGGER_SIZE}).to_arrow_table()
 
-    @cached_property
+    @lazy
     def quote(self) -> dict[str, Any]:
         """What is to be bought, at what prices, as a value that can be saved as JSON, signed off and compared.
 

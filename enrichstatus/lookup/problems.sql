@@ -6,7 +6,11 @@ select
         case when castEntityId is null then {
             'name': 'entityId',
             'value': entityId::varchar,
-            'reason': case when coalesce(trim(entityId::varchar), '') = '' then 'is missing' else 'is not a UUID' end
+            'reason': case when coalesce(trim(entityId::varchar), '') = '' then 'is missing'
+                -- 1.23E+17: what Excel makes of digits, and keeps 15 of
+                when regexp_full_match(trim(entityId::varchar), '[0-9]([.,][0-9]+)?[eE]\+?[0-9]{2,3}')
+                    then 'is a number that Excel made of an id, whose last digits are lost: format the column as text, and fill in the ids anew'
+                else 'is not a UUID' end
         } end,
         case when castEntityType is null then {
             'name': 'entityType',

@@ -6,6 +6,7 @@ import binascii
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import duckdb
@@ -69,6 +70,7 @@ def tasks_from_leads(
     encoding: str | None = None,
     skip: int = 0,
     multiline: bool = False,
+    sheet: str | None = None,
 ) -> Kind:
     """Turn a lead list, one row a lead, into tasks, one row a lead and field.
 
@@ -85,9 +87,11 @@ def tasks_from_leads(
     encoding : str, optional
         How a file is encoded, ``cp1252`` say, unless it is UTF-8 or begins with a byte order mark.
     skip : int
-        Lines above the header of a CSV file, which are left out.
+        Lines above the header of a CSV file or a sheet, which are left out.
     multiline : bool
         Read cells in quotes that hold what looks like whole rows, which are refused otherwise: two stray quotes make such a cell, too.
+    sheet : str, optional
+        The sheet of a workbook; unless given, it must have one only that holds something.
 
     Returns
     -------
@@ -111,7 +115,7 @@ def tasks_from_leads(
     names = parse_fields(fields)
     if not isinstance(entity_type, str) or entity_type not in ENTITY_TYPES:
         raise ValidationError(f"is one of {listed(ENTITY_TYPES)}, not {quoted(entity_type)}.", argument="entity_type")
-    frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline)
+    frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline, sheet=sheet)
     if frame.objects and not len(frame) and entity_id not in frame.columns:
         raise ValidationError(
             f"names the column {quoted(entity_id)}, but there are no leads: the list is empty.", argument="entity_id"
@@ -140,24 +144,30 @@ def clashing(frame: Named, names: Sequence[str]) -> list[str]:
     return [name for name in names if fold(name) in found]
 
 
-def create_vocabularies(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:
-    """Make the two ENUM types that keys are cast to, in the connection's database."""
+def create_vocabularies(con: duckdb.DuckDBPyConnection, fields: Sequence[str], kind: str = "type") -> None:
+    """Make the two ENUM types that keys are cast to, in the connection's database, or (``temp type``) for the connection alone."""
     con.register("vocabulary", pa.table({"type": pa.array(ENTITY_TYPES), "place": np.arange(len(ENTITY_TYPES))}))
-    con.execute("create type enrichment_entity_type as enum (select type from vocabulary order by place)")
+    con.execute(f"create {kind} enrichment_entity_type as enum (select type from vocabulary order by place)")  # noqa: S608  of a constant
     con.register("vocabulary", pa.table({"field": pa.array(fields), "place": np.arange(len(fields))}))
-    con.execute("create type enrichment_field as enum (select field from vocabulary order by place)")
+    con.execute(f"create {kind} enrichment_field as enum (select field from vocabulary order by place)")  # noqa: S608
     con.unregister("vocabulary")
+
+
+#: A database for the calls of this context: to make one takes longer than to look up a few tasks.
+lent: ContextVar[duckdb.DuckDBPyConnection | None] = ContextVar("lent", default=None)
 
 
 @contextmanager
 def task_tables(fields: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
     """Lend one call a database of its own, in memory, where its tasks can be checked.
 
-    It ends with the call: DuckDB's threads do not live on in a forked process, where the database could not even be closed.
+    It ends with the call: DuckDB's threads do not live on in a forked process, where the database could not even be closed. Calls that
+    were `lent` a database share it, and have their tables to themselves all the same.
     """
-    with duckdb.connect() as con:
+    database = lent.get()
+    with duckdb.connect() if database is None else database.cursor() as con:
         con.execute("set TimeZone = 'UTC'")
-        create_vocabularies(con, fields)
+        create_vocabularies(con, fields, "temp type")
         yield con
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import threading
@@ -11,23 +12,30 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from enrichstatus.errors import EnrichStatusError, PollDeadline, PollInterrupted
+from enrichstatus.errors import EnrichStatusError, PartialLookupError, PollDeadline, PollInterrupted
+from enrichstatus.lookup.lazy import lazy
 from enrichstatus.lookup.query import Source
+from enrichstatus.lookup.sharing import identity
+from enrichstatus.outcomes import LABELS
 from enrichstatus.polling.poll import updates
 from enrichstatus.polling.run import Duration, Run
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.update import Update
+from enrichstatus.schema import KEY
 from enrichstatus.survival import Outlook
 
 Phase: TypeAlias = Literal["ready", "asking", "waiting", "paused", "stopped", "done", "deadline", "failed"]
 Wish: TypeAlias = Literal["run", "pause", "stop"]
 #: In these phases no request is made until somebody starts the poll again.
 OVER: tuple[Phase, ...] = ("stopped", "done", "deadline", "failed")
+#: These it has reached by itself.
+ENDED: tuple[Phase, ...] = ("done", "deadline", "failed")
 
 _IDLE: dict[Wish, Phase] = {"pause": "paused", "stop": "stopped"}
 
@@ -51,21 +59,33 @@ class Progress:
         The last one; before the first request, what a store remembers.
     points : list of (float, int)
         The course until now: seconds, and rows that were settled.
-    changes : deque of (datetime, dict)
-        The latest rows that were settled, the newest first.
+    changes : deque of (datetime, dict, str)
+        The latest rows that were settled, and what became of them, the newest first.
     next_in : float or None
         Seconds until the next request, while the poll waits for it.
     failure : Exception or None
         Why it ended before all had.
+    replaced : bool
+        Whether a newer one of the same source and tasks goes on in its place.
+    blocked : bool
+        Whether a cell waits for it, so that the kernel hears nothing else.
+    elapsed : float
+        Seconds since it began, or until it was over.
+    answered : datetime or None
+        When the last answer came.
     """
 
     update: Update
     phase: Phase = "ready"
     wanted: Wish = "pause"
     points: list[tuple[float, int]] = field(default_factory=list)
-    changes: deque[tuple[datetime, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=_CHANGES))
+    changes: deque[tuple[datetime, dict[str, Any], str]] = field(default_factory=lambda: deque(maxlen=_CHANGES))
     next_in: float | None = None
     failure: Exception | None = None
+    replaced: bool = False
+    blocked: bool = False
+    elapsed: float = 0.0
+    answered: datetime | None = None
 
 
 class Watch:
@@ -91,12 +111,19 @@ class Watch:
         self._news = threading.Condition()
         self._thread: threading.Thread | None = None
         self._hurry = False
+        self._source = identity(source)
+        #: how many wait for its end, and when it was last started among all
+        self._waiting, self.turn = 0, 0
+        self._began = clock()
         self._begin()
-        _WATCHES.add(self)
+        with _LOCK:
+            _WATCHES.add(self)
 
     def _begin(self) -> None:
         """Make a run; it raises what is wrong with the arguments."""
         run = self._make()
+        self.tasks = run.tracker.tasks
+        self.__dict__.pop("question", None)
         # this object waits itself, so the poll must not
         self._updates: Generator[Update, Ask | None] = updates(
             run, self._schedule, self._deadline, lambda seconds: None
@@ -108,9 +135,22 @@ class Watch:
         update = run.update(Outlook({}), None, None)
         self.progress = Progress(update, points=[(0.0, update.settled)])
 
+    @lazy
+    def question(self) -> bytes:
+        """Tell its tasks from others, in whatever order they are."""
+        hashes = np.sort(pd.util.hash_pandas_object(self.tasks[list(KEY)], index=False).to_numpy())
+        return blake2b(hashes.tobytes()).digest()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it polls, or waits to."""
+        return self.progress.phase in ("asking", "waiting")
+
     def look(self) -> Progress:
         """Give a copy of the progress, which later updates do not change."""
         with self._news:
+            if self.runs:
+                self.progress.elapsed = max(self.progress.update.elapsed, self._clock() - self._began)
             return replace(self.progress, points=self.progress.points.copy(), changes=self.progress.changes.copy())
 
     def start(self) -> None:
@@ -122,7 +162,27 @@ class Watch:
                 self._begin()
             if self.progress.phase not in ("asking", "waiting"):
                 self.progress.phase = "waiting"
+            self.progress.replaced = False
+            if not self.progress.update.requests:
+                self._began = self._clock()
             self._go(wanted="run")
+        with _LOCK:
+            self.turn = next(_TURNS)
+            others = [one for one in _WATCHES if one.turn < self.turn and one._source == self._source]
+        for other in others:
+            if other.question == self.question:
+                other._give_way()
+
+    def _give_way(self) -> None:
+        """Stop, as a newer one has begun to poll the same tasks; unless somebody waits for this one."""
+        with self._news:
+            if self._waiting:
+                return
+            self.progress.replaced = True
+        if self.progress.phase in ENDED:
+            self._changed()
+        else:
+            self._go_slow("stop")
 
     def ask_now(self) -> None:
         """Send a request without waiting, unless the service wants none yet; what is paused or stopped stays so afterwards."""
@@ -144,6 +204,8 @@ class Watch:
         if self.progress.phase == "ready":
             self.start()
         until = None if timeout is None else time.monotonic() + timeout
+        with self._news:
+            self._waiting += 1
         try:
             with self._news:
                 while self.progress.phase not in OVER:
@@ -154,10 +216,15 @@ class Watch:
         except KeyboardInterrupt as interrupt:
             self.stop()
             raise self._interrupted("interrupted") from interrupt
+        finally:
+            with self._news:
+                self._waiting -= 1
         if self.progress.failure is not None:
             raise self.progress.failure
         if self.progress.phase == "stopped":
-            raise self._interrupted("stopped")
+            raise self._interrupted(
+                "replaced by a newer one of the same tasks" if self.progress.replaced else "stopped"
+            )
         return self.progress.update
 
     def _go(self, wanted: Wish | None = None) -> None:
@@ -170,7 +237,7 @@ class Watch:
 
     def _go_slow(self, wanted: Wish) -> None:
         with self._news:
-            if self.progress.phase in ("done", "deadline", "failed"):
+            if self.progress.phase in ENDED:
                 return
             self.progress.wanted, self._hurry = wanted, False
             if self._thread is None:  # no thread is there that would change the phase
@@ -229,12 +296,13 @@ class Watch:
         now = self._clock()
         with self._news:
             progress = self.progress
-            progress.update = update
+            progress.update, progress.elapsed = update, update.elapsed
+            if update.requests and (update.error is None or isinstance(update.error, PartialLookupError)):
+                progress.answered = datetime.now().astimezone()
             progress.points.append((update.elapsed, update.settled))
             if len(progress.points) > _POINTS:  # every other one is enough for a picture
                 del progress.points[1:-1:2]
-            for row in _latest(update):
-                progress.changes.appendleft((datetime.now().astimezone(), row))
+            progress.changes.extendleft((datetime.now().astimezone(), row, label) for row, label in _latest(update))
             self._due = now + (update.next_in or 0.0)
             self._earliest = now + update.held
             self._news.notify_all()
@@ -259,9 +327,13 @@ class Watch:
 
 
 _WATCHES: weakref.WeakSet[Watch] = weakref.WeakSet()
+_LOCK = threading.Lock()
+_TURNS = itertools.count(1)
 
 
 def _forked() -> None:
+    global _LOCK
+    _LOCK = threading.Lock()
     for watch in _WATCHES:
         watch.stay()
 
@@ -270,8 +342,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-def _latest(update: Update) -> list[dict[str, Any]]:
-    """Give a few of the rows that were settled, as a person knows them."""
+def _latest(update: Update) -> list[tuple[dict[str, Any], str]]:
+    """Give a few of the rows that were settled, as a person knows them, and what became of them."""
     which = np.flatnonzero(update.news)[-_CHANGES:]
     if not len(which):
         return []
@@ -279,8 +351,9 @@ def _latest(update: Update) -> list[dict[str, Any]]:
     mask[which] = True
     rows: Any = update.rows(mask)
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(_arrow(rows).to_pandas())
-    found: Any = frame.tail(_CHANGES).to_dict("records")
-    return list(found)
+    labels = np.array(list(LABELS))[update.labels()[mask[update.tracker.places]]]
+    records: Any = frame.tail(_CHANGES).to_dict("records")
+    return list(zip(records, labels[-_CHANGES:].tolist(), strict=True))
 
 
 def _arrow(rows: Any) -> Any:

@@ -20,7 +20,7 @@ from enrichstatus.errors import (
     quoted,
 )
 from enrichstatus.frames import Kind, ListOrPath
-from enrichstatus.lookup.arguments import Errors, parse_duration, parse_flags, parse_number
+from enrichstatus.lookup.arguments import Columns, Errors, parse_duration, parse_flags, parse_number
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.run import Duration, Run
 from enrichstatus.polling.schedules import Ask, Backoff
@@ -41,6 +41,7 @@ def poll(
     missing_after: Duration = "60s",
     errors: Errors = "raise",
     prefix: str = "",
+    columns: Columns = ("status", "dataFound"),
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Update]:
@@ -65,6 +66,8 @@ def poll(
         How long a task without a record is waited for, from when it was first looked up; then it counts as having none.
     errors, prefix
         As for ``lookup``.
+    columns : sequence of str or "all"
+        As for ``lookup``, but for ``age`` and ``expiresIn``, which change while it polls: ``reason`` and ``error`` say why.
     sleep, clock : callable
         Wait for so many seconds; give seconds that only grow.
 
@@ -103,7 +106,16 @@ def poll(
     >>> update.frame["status"].item()
     'finished'
     """
-    run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
+    run = Run(
+        source,
+        tasks,
+        into=into,
+        missing_after=missing_after,
+        errors=errors,
+        prefix=prefix,
+        columns=columns,
+        clock=clock,
+    )
     return updates(run, schedule, deadline, sleep)
 
 
@@ -117,6 +129,7 @@ def as_completed(
     missing_after: Duration = "60s",
     errors: Errors = "raise",
     prefix: str = "",
+    columns: Columns = ("status", "dataFound"),
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Kind]:
@@ -136,7 +149,16 @@ def as_completed(
     ...     print(leads["status"].tolist())
     ['finished']
     """
-    run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
+    run = Run(
+        source,
+        tasks,
+        into=into,
+        missing_after=missing_after,
+        errors=errors,
+        prefix=prefix,
+        columns=columns,
+        clock=clock,
+    )
     return (update.changed for update in updates(run, schedule, deadline, sleep) if update.news.any())
 
 
@@ -151,6 +173,7 @@ def wait(
     missing_after: Duration = "60s",
     errors: Errors = "raise",
     prefix: str = "",
+    columns: Columns = ("status", "dataFound"),
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Kind:
@@ -186,7 +209,16 @@ def wait(
     from enrichstatus.polling.bar import follow
 
     parse_flags(progress=progress)
-    run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
+    run = Run(
+        source,
+        tasks,
+        into=into,
+        missing_after=missing_after,
+        errors=errors,
+        prefix=prefix,
+        columns=columns,
+        clock=clock,
+    )
     last: Update | None = None
     try:
         for update in follow(updates(run, schedule, deadline, sleep), shown=progress):
@@ -195,11 +227,16 @@ def wait(
         if isinstance(interrupt, PollInterrupted):
             raise
         raise _interrupted(last) from interrupt
-    assert last is not None  # there is one at least
-    if last.unknown:
-        warnings.warn(f"{of_unknown_status(last.unknown)}.", StatusWarning, stacklevel=2)
-    frame: Kind = last.frame
+    frame: Kind = ended(last, stacklevel=3)
     return frame
+
+
+def ended(update: Update | None, stacklevel: int) -> Any:
+    """Give the frame of the last update of a poll to its end, and warn of what is unknown in it."""
+    assert update is not None  # there is one at least
+    if update.unknown:
+        warnings.warn(f"{of_unknown_status(update.unknown)}.", StatusWarning, stacklevel=stacklevel)
+    return update.frame
 
 
 def _interrupted(update: Update | None) -> PollInterrupted:
@@ -218,6 +255,8 @@ def updates(
 
 #: Seconds: a shorter wait may be less than a clock can count.
 _MOMENT = 1e-6
+#: Seconds for which the answers of another poll are news to one that begins.
+_JUST_NOW = 1.0
 
 
 def _updates(
@@ -227,12 +266,12 @@ def _updates(
     update: Update | None = None
     delay: float | None = None
     troubles = Backoff()
-    ask = Ask(0.0)
+    ask, fresh = Ask(0.0), _JUST_NOW
     heard = 0.0
     run.begin()
     try:
         while True:
-            error = run.request(ask)
+            error = run.request(ask, fresh=fresh)
             now = run.now()
             outlook = run.tracker.outlook(now)
             earliest = now + _held(error)
@@ -257,13 +296,16 @@ def _updates(
                 learn(outlook)
             ask = _next(steps, delay)
             delay = ask.after
-            # after a request that failed the waits grow, whatever the schedule says
-            due = max(now + (delay if error is None else max(delay, next(troubles))), earliest)
+            # what another poll was answered counts from when it was; after a request that failed the waits grow, whatever the
+            # schedule says
+            due = run.answered + delay if error is None else now + max(delay, next(troubles))
+            due, fresh = max(due, now, earliest), delay / 2
             if end is not None and due >= end:
                 # the last one, which is for all tasks
-                due, ask = end, Ask(end)
+                due, ask, fresh = end, Ask(end), min(fresh, _JUST_NOW)
             update = run.update(outlook, error, due - now, held=max(earliest - now, 0.0))
-            ask = (yield update) or ask
+            if hurried := (yield update):
+                ask, fresh = hurried, 0.0
             if (left := due - run.now()) > 0:
                 sleep(left)
             while (left := min(earliest, due) - run.now()) > _MOMENT:  # the service wants no request before
@@ -278,6 +320,8 @@ def _updates(
         if "update" not in vars(error):
             vars(error)["update"] = run.last()  # nothing that is known is lost
         raise
+    finally:
+        run.member.leave()
 
 
 def _steps(schedule: Iterable[float | Ask] | None) -> Iterator[float | Ask]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,16 +23,19 @@ from enrichstatus.errors import (
 )
 from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
+    Columns,
     Errors,
     check_source,
     choice,
+    parse_columns,
     parse_duration,
     parse_limits,
 )
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.lookup.query import Source, patience
+from enrichstatus.lookup.sharing import Member, Places, Round
 from enrichstatus.polling.schedules import Ask
-from enrichstatus.polling.tracker import Tracker
+from enrichstatus.polling.tracker import ANSWER, Tracker
 from enrichstatus.polling.update import Update, requests_for
 from enrichstatus.progress import progress_is_shown
 from enrichstatus.schema import COLUMNS, FIELDS
@@ -60,6 +63,8 @@ class Run:
         missing_after: Duration = "60s",
         errors: Errors = "raise",
         prefix: str = "",
+        columns: Columns = ("status", "dataFound"),
+        beside: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ):
         check_source(source)
@@ -81,16 +86,25 @@ class Run:
             prefix=prefix,
             missing_after=self._missing_after,
             wall=self._wall.timestamp(),
+            columns=parse_columns(columns, (*COLUMNS, "reason")),
+            beside=beside,
         )
         self._before: Tracker | None = None
+        self.member = Member(source, clock, self.tracker.tasks)
+        #: of each task when the last answer was requested, and when the last answer of all came; both on the clock
+        self._sent = np.full(len(self.tracker.tasks), np.nan)
+        self._came = -math.inf
         if into is not None:
             from enrichstatus.polling.memory import Memory
 
             self.memory = Memory(into)
-            self.tracker.recall(self.memory.recall(self.tracker.tasks), self.memory.history(self.tracker.tasks))
+            self.tracker.recall(
+                self.memory.recall(self.tracker.tasks, self.tracker.others), self.memory.history(self.tracker.tasks)
+            )
 
     def begin(self) -> None:
         """Count the time from now on; a run may have been made earlier than it begins."""
+        self.member.join()
         passed = self.now()
         self._start += passed
         self._wall += timedelta(seconds=passed)
@@ -100,20 +114,59 @@ class Run:
         """Seconds since the start."""
         return self._clock() - self._start
 
-    def request(self, ask: Ask) -> Exception | None:
-        """Look up the unfinished tasks that `ask` names; gives the error if another request may not meet it."""
-        chosen = self.tracker.pick(ask.fields, ask.samples)
-        size = len(chosen) if self.memory is None else _KEPT_EVERY
-        self._requested = len(chosen)
-        for at in range(0, len(chosen), max(size, 1)):
-            if error := self._look_up(chosen.iloc[at : at + size]):
-                return error
-        return None
+    @property
+    def answered(self) -> float:
+        """When the last answer came, in seconds since the start."""
+        return self._came - self._start
 
-    def _look_up(self, tasks: pd.DataFrame) -> Exception | None:
-        names: Literal["all"] | tuple[str, ...] = (
-            "all" if self.memory else ("status", "dataFound", "id", "createdAt", "updatedAt")
-        )
+    def request(self, ask: Ask, *, fresh: float = 0.0) -> Exception | None:
+        """Look up the unfinished tasks that `ask` names; gives the error if another request may not meet it.
+
+        What another poll of the same source requests at the moment, or was answered in the last `fresh` seconds, is taken from it.
+        """
+        chosen = self.tracker.pick(ask.fields, ask.samples)
+        self._requested, error = len(chosen), None
+        names = (*(parse_columns("all") if self.memory else ANSWER), *self.tracker.others)
+        names = tuple(dict.fromkeys(names))
+        places = chosen["task"].to_numpy(dtype=np.int64)
+        if not len(places):
+            self._came = self._clock()
+        while len(places):
+            taken, own = self.member.claim(places, self._sent[places], frozenset(names), fresh)
+            # first our own, so that nobody waits for whoever waits
+            failed = self._request(own, names) if len(own.places) else None
+            places = np.concatenate([[], *(self._receive(other, shared) for other, shared in taken)]).astype(np.int64)
+            error = failed or next((other.error for other, _ in taken if other.error), None) or error
+            if failed:
+                break
+        return error
+
+    def _request(self, own: Round, names: tuple[str, ...]) -> Exception | None:
+        """Send the requests of a round of our own."""
+        chosen = self.tracker.tasks.iloc[own.places]
+        size = len(chosen) if self.memory is None else _KEPT_EVERY
+        error: Exception | None = None
+        over = False
+        try:
+            for at in range(0, len(chosen), size):
+                if error := self._look_up(chosen.iloc[at : at + size], names, own):
+                    break
+            over = True
+        finally:
+            self.member.finish(own, error, given_up=not over)
+        return error
+
+    def _receive(self, other: Round, places: Places) -> Places:
+        """Take what another poll is answered; gives the places of which it learned nothing, and did not fail either."""
+        given = self.member.receive(other, places, math.inf if self.end is None else self.end - self.now())
+        if given is None:
+            return places
+        if given.answers is not None:
+            answers = self._take(given.answers, given.sent - self._start, given.came - self._start)
+            places = np.setdiff1d(places, answers["task"].to_numpy())
+        return places if given.error is None else places[:0]
+
+    def _look_up(self, tasks: pd.DataFrame, names: tuple[str, ...], own: Round) -> Exception | None:
         self._requests += requests_for(len(tasks))
         sent = self.now()
         quiet = progress_is_shown.set(True)
@@ -121,27 +174,26 @@ class Run:
         try:
             answers = self._source.lookup(tasks, columns=names)
         except PartialLookupError as error:
-            self._take(error.result, sent)
+            own.answers.append(self._take(error.result, sent, self.now()))
             return error
         except LookupInterrupted as interrupt:
-            self._take(interrupt.result, sent)
+            self._take(interrupt.result, sent, self.now())
             raise
         except (ServiceError, InternalError, StoreError, OSError) as error:
             return error  # any other, such as that of a closed client, is not fixed by another request
         finally:
             progress_is_shown.reset(quiet)
             patience.reset(until)
-        self._take(answers, sent, of=tasks)
+        own.answers.append(self._take(answers, sent, self.now(), of=tasks))
         return None
 
-    def _take(self, answers: pd.DataFrame, sent: float, of: pd.DataFrame | None = None) -> None:
-        """Note what was answered; a task `of` those looked up that is not among the answers has no record."""
-        now = self.now()
+    def _take(self, answers: pd.DataFrame, sent: float, came: float, of: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Note what was answered, and give it; a task `of` those looked up that is not among the answers has no record."""
         try:
             places = self.tracker.places_of(answers, COLUMNS if self.memory else ())
             if of is not None and len(of) > len(places):
                 answers = pd.concat([answers, of[~of["task"].isin(places)]], ignore_index=True)
-            self.tracker.absorb(answers, sent, now, ahead=self._ahead(now))
+            self.tracker.absorb(answers, sent, came, ahead=self._ahead(came))
         except (pa.ArrowException, TypeError, ValueError, LookupError, AttributeError) as error:
             if isinstance(error, EnrichStatusError):
                 raise
@@ -149,9 +201,12 @@ class Run:
                 f"The source's lookup gave back what cannot be read ({type(error).__name__}: {error}): it gives the tasks as "
                 "they came, with the columns added."
             ) from error
+        self._sent[answers["task"].to_numpy(dtype=np.int64)] = self._start + sent
+        self._came = max(self._came, self._start + came)
         if self.memory:
-            at = self._wall + timedelta(seconds=now)
+            at = self._wall + timedelta(seconds=came)
             self.memory.remember(answers, at, missing_after=self._missing_after)
+        return answers
 
     def _ahead(self, now: float) -> float | None:
         """Give the seconds that the service's clock is ahead of the poll's, if the source knows."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ import pyarrow as pa
 
 from enrichstatus.errors import PartialLookupError
 from enrichstatus.lookup.contract import BATCH_SIZE
-from enrichstatus.outcomes import outcome
+from enrichstatus.lookup.lazy import lazy
+from enrichstatus.outcomes import LABELS, OUTCOMES, outcome
 from enrichstatus.polling.tracker import NO_RECORD, Tracker
 from enrichstatus.presentation import duration, many, of_unknown_status, plain
 from enrichstatus.survival import Outlook
@@ -76,17 +76,17 @@ class Update:
     asked: int = 0
     done: bool = False
 
-    @cached_property
+    @lazy
     def frame(self) -> Any:
         """All tasks as they are now."""
         return self.rows()
 
-    @cached_property
+    @lazy
     def changed(self) -> Any:
         """The rows that were settled since the last update."""
         return self.rows(self.news)
 
-    @cached_property
+    @lazy
     def tally(self) -> npt.NDArray[np.int64]:
         """Number of rows by field, by status, and by data: unknown, none, found; bad rows are left out."""
         known = self.tracker
@@ -95,7 +95,7 @@ class Update:
         cells = np.ravel_multi_index((known.field[good], known.status[good], known.found[good] + 1), shape)
         return np.bincount(cells, minlength=math.prod(shape)).reshape(shape)
 
-    @cached_property
+    @lazy
     def counts(self) -> pd.DataFrame:
         """Rows by field and status."""
         known, tally = self.tracker, self.tally
@@ -128,28 +128,39 @@ class Update:
         if which is not None:
             rows = np.flatnonzero(which[places])  # a bad row's place is -1, the last one
             frame, places = frame.take(rows), places[rows]
-        code, found = np.append(known.status, NO_RECORD)[places], np.append(known.found, -1)[places]
-        words = pa.array(known.vocabulary, pa.string())
-        status = words.take(pa.array(code, mask=code == NO_RECORD))
-        data = pa.array(found == 1, mask=found < 0)
-        return frame.assign(pa.table([status, data], names=list(known.names)))
+        added = [known.values(name, places) for name in known.names.values()]
+        return frame.assign(pa.table(added, names=list(known.names)))
+
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Say of each row what has become of it: the place among `LABELS`."""
+        known, order = self.tracker, list(LABELS)
+        # a few words, not tasks
+        table = np.array(
+            [
+                [order.index(outcome(None if code == NO_RECORD else word, data).label) for data in (None, False, True)]
+                for code, word in enumerate(known.vocabulary)
+            ]
+        )
+        labels = np.append(table[known.status, known.found + 1], order.index(OUTCOMES["invalid"].label))
+        found: npt.NDArray[np.int64] = labels[known.places]
+        return found
 
     @property
     def total(self) -> int:
         """Number of rows."""
         return len(self.tracker.places)
 
-    @cached_property
+    @lazy
     def ended(self) -> int:
         """Number of rows that have ended."""
         return int(self.counts["ended"].sum())
 
-    @cached_property
+    @lazy
     def settled(self) -> int:
         """Number of rows that the poll waits for no longer."""
         return self.total - int(self.counts[["pending", "unanswered"]].to_numpy().sum())
 
-    @cached_property
+    @lazy
     def unknown(self) -> dict[str, int]:
         """Number of rows by status that is unknown; data with one is data all the same."""
         return {
@@ -174,12 +185,12 @@ class Update:
         lookups = 1 + early + math.floor(max(self.elapsed - 63, 0) / 60)
         return max(lookups * requests_for(len(self.tracker.status)) - self.requests, 0)
 
-    @cached_property
+    @lazy
     def half_in(self) -> float | None:
         """Seconds until half of the unfinished are expected to have ended."""
         return None if self.done else self.outlook.until(0.5)
 
-    @cached_property
+    @lazy
     def most_in(self) -> float | None:
         """Seconds until 90 % of the unfinished are expected to have ended."""
         return None if self.done else self.outlook.until(0.9)

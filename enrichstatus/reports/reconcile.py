@@ -59,6 +59,7 @@ def reconcile(
     encoding: str | None = None,
     skip: int = 0,
     multiline: bool = False,
+    sheet: str | None = None,
 ) -> Report:
     """Report where a bill and the records differ: what was charged and recorded, without a record, without a charge, twice, for no data.
 
@@ -84,7 +85,7 @@ def reconcile(
         Whose records; the store's unless given.
     now : datetime or str, optional
         The instant at which the timeout rule is evaluated (without a zone: UTC); the clock's unless given.
-    encoding, skip, multiline
+    encoding, skip, multiline, sheet
         As for `tasks_from_leads`, where the bill is a file.
 
     Returns
@@ -128,7 +129,7 @@ def reconcile(
     begin, end = parse_period(since, until)
     question = asker(store.org_id if org_id is None else org_id, limits, now)
     whose = question["orgId"][0].as_py()
-    lines = _lines(bill, columns, encoding=encoding, skip=skip, multiline=multiline)
+    lines = _lines(bill, columns, encoding=encoding, skip=skip, multiline=multiline, sheet=sheet)
     needed = (*KEY, "createdAt", "updatedAt", "status", "dataFound", "createdBy", "creditTransactionId")
     history = store.records(needed, org_id=org_id)
     if not len(history) and (message := no_records_of(store, whose)):

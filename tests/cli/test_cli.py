@@ -208,7 +208,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "bad now": ((*LOOKUP, "--now", "yesterday"), "--now takes"),
     "bad duration": ((*LOOKUP, "--max-processing-time", "soon"), "--max-processing-time takes"),
     "bad duration of a field": ((*LOOKUP, "--max-processing-time", "fax=5min"), "names the field fax"),
-    "bad output": ((*LOOKUP, "-o", "out.xlsx"), "no known ending to write"),
+    "bad output": ((*LOOKUP, "-o", "out.ods"), "no known ending to write"),
     "output in no folder": ((*LOOKUP, "-o", "nowhere/out.csv"), "no such folder"),
     "bad share": ((*LOOKUP, "--require", "ended=98"), "--require takes a share from 0 to 1 for ended, e.g. ended=0.98"),
     "not records": (
@@ -278,7 +278,7 @@ def test_a_terminal_without_our_letters_is_no_failure(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("arguments", [[], ["lookup"], ["lookup", "tasks.csv"], ["load", "x", "--errors", "ignore"]])
+@pytest.mark.parametrize("arguments", [["lookup"], ["lookup", "tasks.csv"], ["load", "x", "--errors", "ignore"]])
 def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
     """What the parser refuses exits with 2 as well."""
     with pytest.raises(SystemExit) as caught:

@@ -18,6 +18,7 @@ from tests.support.serving import running
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+DATA = Path(__file__).parents[2] / "data"
 NOW = ("--now", "2026-11-16T09:00:00Z")
 HOSTILE = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\">"
 
@@ -215,7 +216,7 @@ def test_what_is_required_is_required_of_all_tasks(
             ("plan", *LEADS, *STORE, "-o", "a.ndjson", "--requests", "a.ndjson"),
             "--requests would replace 'a.ndjson', which --output names",
         ),
-        (("plan", *LEADS, *STORE, "-o", "plan.xlsx"), "'plan.xlsx' has no known ending"),
+        (("plan", *LEADS, *STORE, "-o", "plan.ods"), "'plan.ods' has no known ending"),
         (("plan", *LEADS, "--url", "https://x.test", "--org", "o"), "--org goes with --store or --records"),
         (("plan", "leads.csv", *STORE), "with --entity-id COLUMN"),
         (("report", *LEADS, *STORE, "-o", "report.pdf"), "'report.pdf' has no known ending to write; expected .html"),
@@ -237,3 +238,27 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert message in err
     assert err.count("\n") == 1
     assert sorted(folder.iterdir()) == before
+
+
+def test_lists_are_looked_up_as_others_export_them(capsys: pytest.CaptureFixture[str]):
+    """What Google Sheets, HubSpot, Salesforce and Apollo export needs no option but the column of the ids; all say the same of the same."""
+    columns = {
+        "google_sheets": "Person ID",
+        "hubspot": "Enrichment person ID",
+        "salesforce": "PERSON_ID__C",
+        "apollo": "Person Id",
+    }
+    where = ("--records", str(DATA / "enrichments.json"), "--org", "org_acme", *NOW)
+    for name, column in columns.items():
+        code, out, err = run(capsys, "lookup", str(DATA / f"{name}.csv"), "--entity-id", column, *where, "-o", "o.csv")
+        assert (code, err) == (0, "")
+        assert [line.split()[:4] for line in out.splitlines()[3:6]] == [
+            ["emails", "40", "24", "8"],
+            ["phones", "40", "14", "12"],
+            ["summary", "40", "13", "1"],
+        ]
+        theirs, ours = (
+            pd.read_csv(DATA / f"{name}.csv", dtype=str),
+            pd.read_csv("o.csv", dtype=str)[::3].reset_index(drop=True),
+        )
+        pd.testing.assert_frame_equal(ours[list(theirs)], theirs)

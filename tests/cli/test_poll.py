@@ -434,7 +434,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "a store that is none": (("tasks.csv", "--store", "leads.csv", "--org", "o"), "leads.csv"),
     "no deadline": (("tasks.csv", "--deadline", "soon"), "--deadline takes a duration above zero, such as"),
     "no time": (("tasks.csv", "--missing-after", "0s"), "--missing-after takes a duration above zero, such as"),
-    "no format": (("tasks.csv", "-o", "o.xlsx"), "no known ending to write"),
+    "no format": (("tasks.csv", "-o", "o.ods"), "no known ending to write"),
     "no folder": (("tasks.csv", "-o", "nowhere/o.csv"), "no such folder"),
     "in place of the tasks": (
         ("tasks.csv", "-o", "./tasks.csv"),

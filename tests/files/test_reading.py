@@ -260,7 +260,7 @@ def test_options_of_reading_are_checked(tmp_path: Path, given: dict[str, object]
     (tmp_path / "l.csv").write_text("lead_id\n")
     with pytest.raises(es.ValidationError, match=f"{next(iter(given))}= is"):
         es.tasks_from_leads(tmp_path / "l.csv", entity_id="lead_id", **given)
-    with pytest.raises(es.ValidationError, match="encoding=, skip= and multiline= say how files are read"):
+    with pytest.raises(es.ValidationError, match="encoding=, skip=, multiline= and sheet= say how files are read"):
         es.tasks_from_leads([{"lead_id": uid(0)}], entity_id="lead_id", skip=1)
 
 
@@ -417,7 +417,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "late in the file": ("l.csv", b"a,b\n" + b"1,2\n" * 1_100_000 + b"3\n", r"line 1100002, .*--skip"),
     "a delimiter beyond ASCII": ("l.csv", "sep=é\naéb\n".encode(), "line 1, .*Take another"),
     "half a letter of UTF-16": ("l.csv", "a,b\n1,2\n".encode("utf-16") + b"\0", "line 3, .*encoding="),
-    "a workbook": ("l.csv", b"PK\x03\x04\x14", "line 1, .*Save the sheet as CSV"),
+    "a workbook": ("l.csv", b"PK\x03\x04\x14", "line 1, .*Give a workbook the ending .xlsx"),
     "compressed": ("l.csv", gzip.compress(b"a,b\n"), "line 1, .*Let .gz follow"),
     "not compressed": ("l.csv.gz", b"a,b\n1,2\n", "Fetch it anew, or unpack it"),
     "compressed and cut off": ("l.json.gz", gzip.compress(b'[{"a": 1}]')[:20], "Fetch it anew, or unpack it"),

@@ -432,7 +432,7 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "strings.json": (b'["a", "b"]', "is not a JSON object"),
     "wrapped.json": (json.dumps({"rival": RECORDS}).encode(), "need the columns .*found rival"),
     "noise.parquet": (b"PAR1 this is none", "cannot be read"),
-    "records.xlsx": (b"PK", "no known ending; expected .csv"),
+    "records.ods": (b"PK", "no known ending; expected .csv"),
     "broken.csv.gz": (gzip.compress(b"a,b\n" * 1000)[:20], "cannot be read"),
 }
 

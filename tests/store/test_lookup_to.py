@@ -197,7 +197,7 @@ def test_what_exists_is_not_overwritten_unless_told(source: es.EnrichmentStore, 
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("o.xlsx", "has no known ending to write"),
+        ("o.ods", "has no known ending to write"),
         ("nowhere/o.parquet", "no such folder"),
         ("nowhere/out/", "there is no folder to make it in"),
         ("tasks.parquet/", "it is a file"),

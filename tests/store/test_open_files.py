@@ -23,6 +23,7 @@ import duckdb
 import pytest
 
 import enrichstatus as es
+from enrichstatus.lookup.lazy import lazy
 from enrichstatus.simulation import SimulatedStore
 from enrichstatus.sources.store import load as loading
 from tests.support.cases import cases
@@ -339,6 +340,31 @@ def test_a_poll_goes_on_in_one_process_when_it_is_forked():
         assert dashboard.phase in ("waiting", "asking")
     finally:
         dashboard.stop()
+
+
+def test_a_fork_does_not_wait_for_what_a_thread_computes():
+    """What a thread of the parent computes at the moment of the fork, no thread will finish in the child."""
+    begun, over = threading.Event(), threading.Event()
+
+    class Update:
+        def __init__(self, computing: bool):
+            self.computing = computing
+
+        @lazy
+        def frame(self) -> int:
+            if self.computing:
+                begun.set()
+                over.wait(60)
+            return 1
+
+    thread = threading.Thread(target=lambda: Update(True).frame)
+    thread.start()
+    assert begun.wait(20)
+    try:
+        assert in_fork(lambda: Update(False).frame) == 1
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_a_forked_child_does_not_write_to_its_parents_file(tmp_path: Path):

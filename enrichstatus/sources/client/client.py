@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -100,7 +100,7 @@ class EnrichmentClient:
         self,
         base_url: str | None = None,
         *,
-        token: str | None = None,
+        token: str | Bearer | None = None,
         workers: int = 4,
         timeout: tuple[float, float] | float = (5, 30),
         deadline: str | float | timedelta | None = None,
@@ -132,6 +132,16 @@ class EnrichmentClient:
     def max_processing_time(self) -> dict[str, timedelta]:
         """By field, for how long a record may be pending before it counts as ``timeout``."""
         return dict(self._limits)
+
+    @property
+    def requests(self) -> int:
+        """How many requests it has made in this process, repetitions too."""
+        return sum(transport.sent for transport in self._transports.values())
+
+    def identity(self) -> Hashable:
+        """Give what two clients have in common that get the same answers, for polls that share them."""
+        words = tuple(sorted(self._statuses.items()))
+        return self.base_url, self._bearer.digest(), self.fields, words, tuple(sorted(self._limits.items()))
 
     def service_time(self) -> float | None:
         """Give the seconds since 1970 by the service's clock; None until an answer had a ``Date``."""

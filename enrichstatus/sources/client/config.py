@@ -6,7 +6,9 @@ import ipaddress
 import math
 import os
 import re
+import secrets
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -17,6 +19,8 @@ from enrichstatus.lookup.arguments import parse_duration, parse_flags, parse_num
 if TYPE_CHECKING:
     import requests
 
+#: Of this process alone.
+_KEY = secrets.token_bytes(32)
 #: A shorter token is not a secret, and hiding it would spoil other words of a text.
 _SECRET = 6
 #: Seconds for a call whose deadline is not given.
@@ -77,7 +81,8 @@ class Bearer:
     It is made before the token is checked, so that no frame of an error holds the token.
     """
 
-    def __init__(self, token: str | None):
+    def __init__(self, token: str | Bearer | None):
+        token = token._token if isinstance(token, Bearer) else token
         self._token: Any = os.environ.get("ENRICHSTATUS_TOKEN") if token is None else token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -90,6 +95,10 @@ class Bearer:
 
     def __reduce__(self) -> str:
         raise TypeError("A token is not pickled; where it is needed, the environment's ENRICHSTATUS_TOKEN has it.")
+
+    def digest(self) -> bytes:
+        """Tell tokens apart within this process; nothing can be learned of the token, nor compared elsewhere."""
+        return blake2b(str(self._token).encode(errors="replace"), key=_KEY).digest()
 
     def check(self) -> None:
         """Refuse a token that no request can carry; no message shows it."""

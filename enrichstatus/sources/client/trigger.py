@@ -26,6 +26,7 @@ from enrichstatus.errors import (
 )
 from enrichstatus.lookup.arguments import Instant, parse_duration, parse_flags, parse_instant, parse_number
 from enrichstatus.lookup.contract import BALANCE_PATH, TRIGGER_PATH
+from enrichstatus.lookup.sharing import renew
 from enrichstatus.presentation import credits_of, many, number
 from enrichstatus.progress import Progress
 from enrichstatus.schema import COLUMNS, KEY, listed
@@ -110,6 +111,8 @@ def trigger(
             except KeyboardInterrupt as interrupt:
                 text = f"interrupted, perhaps while a request was under way, which the next trigger looks up first: {run.report()}."
                 raise TriggerInterrupted(text, run.report()) from interrupt
+            finally:
+                renew(client)
 
 
 def _check(plan: Any, most: float, quote: Any) -> None:

@@ -167,6 +167,7 @@ class Embedded(Database, ABC):
         encoding: str | None = None,
         skip: int = 0,
         multiline: bool = False,
+        sheet: str | None = None,
         bom: bool = False,
     ) -> LookupReport:
         """Look up tasks from files to files, in bounded memory: more of them than fit, in their order.
@@ -177,10 +178,10 @@ class Embedded(Database, ABC):
         Parameters
         ----------
         tasks : path, glob or list of paths
-            Files of one format: CSV, TSV, JSON, NDJSON or Parquet, in the order of their names; tasks, or with `entity_id` a lead list.
+            Files of one format that is read, in the order of their names; tasks, or with `entity_id` a lead list.
         output : path
-            A file (``.parquet``, ``.csv``, ``.tsv``, ``.json``, ``.ndjson``), or a folder, which is one that exists or whose name ends
-            with a slash: it gets ``part-00000.parquet`` and so on, each of two million rows.
+            A file (``.parquet``, ``.xlsx``, ``.csv`` …), or a folder, which is one that exists or whose name ends with a slash: it gets
+            ``part-00000.parquet`` and so on, each of two million rows.
         columns, how, errors, now, prefix, org_id
             As for `lookup`.
         entity_id, fields, entity_type
@@ -194,7 +195,7 @@ class Embedded(Database, ABC):
             Replace an output that exists: a file, or a folder that holds only what a lookup wrote there.
         progress : bool, optional
             Show a progress bar; unless given, in a notebook or at a terminal.
-        encoding, skip, multiline
+        encoding, skip, multiline, sheet
             As for `tasks_from_leads`.
         bom : bool
             Write a CSV file for Excel: with a byte order mark, and text that Excel takes for a formula after an apostrophe.
@@ -235,7 +236,7 @@ class Embedded(Database, ABC):
         leads = None if entity_id is None else Leads(entity_id, wanted, entity_type)
         if leads is None and fields is not None:
             raise ValidationError("goes with entity_id, the column of a lead list's ids.", argument="fields")
-        given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip, multiline=multiline)
+        given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip, multiline=multiline, sheet=sheet)
         target = Output(output, overwrite=overwrite, bom=bom)
         target.refuse(given.paths, "tasks")
         target.refuse(self._read_files(), "records")

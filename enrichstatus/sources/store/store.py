@@ -15,19 +15,20 @@ import pyarrow as pa
 from enrichstatus.errors import StoreError
 from enrichstatus.files.read import PathLike, expand, is_path
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
-from enrichstatus.lookup.query import DECIDED_SQL
+from enrichstatus.lookup.query import DECIDED_SQL, timing_out
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import html_table, many
 from enrichstatus.schema import STATUSES, Epoch, listed, parse_statuses
-from enrichstatus.sources.store.duckdb_source import Embedded
+from enrichstatus.sources.store.describe import StoreDescription, describe
 from enrichstatus.sources.store.leases import Leases, leases
 from enrichstatus.sources.store.load import LoadReport, load
 from enrichstatus.sources.store.point_lookup import answer, answer_at_once, winners
 from enrichstatus.sources.store.scan import Scan
 from enrichstatus.sources.store.snapshot.rules import Question
+from enrichstatus.sources.store.sql import Queryable
 
 
-class EnrichmentStore(Embedded):
+class EnrichmentStore(Queryable):
     """Enrichment records in DuckDB, and the status of any number of tasks as one join over them.
 
     Parameters
@@ -116,6 +117,7 @@ class EnrichmentStore(Embedded):
         encoding: str | None = None,
         skip: int = 0,
         multiline: bool = False,
+        sheet: str | None = None,
         epoch: Epoch | None = None,
     ) -> LoadReport:
         """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
@@ -127,7 +129,7 @@ class EnrichmentStore(Embedded):
         Parameters
         ----------
         records : path, glob, list of paths, DataFrame, Arrow table, DuckDB relation or list of dicts
-            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too; wire names, in any case or in snake_case. Folders such as
+            CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too, or Excel; wire names, in any case or in snake_case. Folders such as
             ``orgId=org_1/`` say what the records in them have in common, as text.
         org_id : str, optional
             The organization of records that carry none; the store's unless given.
@@ -140,9 +142,11 @@ class EnrichmentStore(Embedded):
         encoding : str, optional
             How files are encoded, ``cp1252`` say, unless they are UTF-8 or begin with a byte order mark.
         skip : int
-            Lines above the header of each CSV file, which are left out.
+            Lines above the header of each CSV file or sheet, which are left out.
         multiline : bool
             Read cells in quotes that hold what looks like whole rows, which are refused otherwise: two stray quotes make such a cell, too.
+        sheet : str, optional
+            The sheet of each workbook; unless given, there must be one only that holds something.
         epoch : {"s", "ms", "us"}, optional
             Read numbers in ``createdAt`` and ``updatedAt`` as so many seconds, milliseconds or microseconds since 1970; unless this is
             given they are bad.
@@ -174,10 +178,17 @@ class EnrichmentStore(Embedded):
                 encoding=encoding,
                 skip=skip,
                 multiline=multiline,
+                sheet=sheet,
             )
         if is_path(records):
             self._loaded += map(os.path.abspath, expand(records))
         return report
+
+    def describe(self, *, org_id: str | None = None, now: Instant = None) -> StoreDescription:
+        """Say in a few numbers what the store holds of an organization; of all together where neither it nor the store names one."""
+        whose = (self.org_id if org_id is None else parse_org(org_id)) or None
+        with self._cursor() as con:
+            return describe(con, timing_out(self._limits, now), whose, None if self.path == ":memory:" else self._name)
 
     def leases(self, *, org_id: str | None = None) -> pa.Table:
         """Give what `EnrichmentClient.trigger` has requested into this store, and whose outcome is not known yet.

@@ -1,0 +1,70 @@
+"""Values as text: instants as on the wire, UUIDs and JSON as they are written, and for Excel nothing that it takes for a formula."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def as_text(table: pa.Table) -> pa.Table:
+    """Turn columns of JSON into text: text as it is, everything else as JSON writes it."""
+    for place, field in enumerate(table.schema):
+        if isinstance(field.type, pa.JsonType):
+            with duckdb.connect() as con:
+                cells = con.from_arrow(pa.table({"json": table.column(place)}))
+                json, whole = duckdb.ColumnExpression("json"), duckdb.ConstantExpression("$")
+                text = cells.select(duckdb.FunctionExpression("json_extract_string", json, whole)).to_arrow_table()
+            table = table.set_column(place, field.name, text.column(0))
+    return table
+
+
+def plain(table: pa.Table, *, bom: bool = False, csv: bool = False) -> pa.Table:
+    """Turn what text has no type for into text: instants as on the wire, times without a zone without one, UUIDs; for Excel, formulas.
+
+    In CSV a column ``error`` has none either, whoever opens the file: its text is the service's.
+    """
+    columns = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_timestamp(kind):
+            column = _instants(column.cast(kind))
+            if pc.any(pc.starts_with(column, "<value")).as_py():  # what Arrow writes
+                raise pa.ArrowInvalid(f"the column {name!r} holds an instant beyond what text can say")
+        elif isinstance(column.type, pa.UuidType):
+            with duckdb.connect() as con:
+                uuids = con.from_arrow(pa.table({"uuid": column}))
+                column = uuids.select(duckdb.ColumnExpression("uuid").cast("VARCHAR")).to_arrow_table().column(0)
+        elif pa.types.is_string_view(column.type) or pa.types.is_dictionary(column.type):
+            column = column.cast(kind if pa.types.is_primitive(kind) else pa.string())  # numbers stay numbers
+        if (bom or (csv and name.lower().endswith("error"))) and (
+            pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        ):
+            column = _as_text(column)
+        columns.append(column)
+    names = _as_text(pa.array(table.column_names, pa.string())).to_pylist() if bom else table.column_names
+    return pa.table(columns, names=names)
+
+
+def _as_text(column: Any) -> Any:
+    """Put an apostrophe before what Excel takes for a formula; numbers below zero are numbers."""
+    formula = pc.match_substring_regex(column, r"^[=+@\t\r-]")
+    number = pc.match_substring_regex(column, r"^-\d+([.,]\d+)*([eE][+-]?\d+)?$")
+    before, after = (pa.scalar(text, column.type) for text in ("'", ""))
+    return pc.if_else(pc.and_not(formula, number), pc.binary_join_element_wise(before, column, after), column)
+
+
+def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write instants as the wire has them, ``2025-01-13T10:30:00.000Z``, with all of their digits; without a zone there is no Z."""
+    zone, unit = column.type.tz, column.type.unit
+    if zone:
+        unit = "ms" if unit == "s" else unit
+        column = column.cast(pa.timestamp(unit, "UTC")).cast(pa.timestamp(unit))
+    try:
+        text = column.cast(pa.timestamp("ms") if unit in ("us", "ns") else column.type).cast(pa.string())
+    except pa.ArrowInvalid:  # more than milliseconds
+        text = pc.replace_substring_regex(column.cast(pa.string()), r"^(.*\.\d{3}(?:\d{3})*?)(?:000)+$", r"\1")
+    text = pc.replace_substring(text, " ", "T")
+    return pc.binary_join_element_wise(text, "Z", "") if zone else text
