@@ -29,6 +29,8 @@ from enrichstatus.lookup.dialects import lookup_sql as lookup_sql
 from enrichstatus.lookup.query import Source as Source
 from enrichstatus.lookup.requirements import require as require
 from enrichstatus.lookup.tasks import tasks_from_leads as tasks_from_leads
+from enrichstatus.polling.awaited import apoll as apoll
+from enrichstatus.polling.awaited import await_completed as await_completed
 from enrichstatus.polling.poll import as_completed as as_completed
 from enrichstatus.polling.poll import poll as poll
 from enrichstatus.polling.poll import wait as wait
@@ -42,6 +44,7 @@ from enrichstatus.reports.reconcile import reconcile as reconcile
 from enrichstatus.reports.report import Report as Report
 from enrichstatus.reports.timing import timing as timing
 from enrichstatus.reports.waste import waste as waste
+from enrichstatus.sources.client.awaited import AsyncEnrichmentClient as AsyncEnrichmentClient
 from enrichstatus.sources.client.client import EnrichmentClient as EnrichmentClient
 from enrichstatus.sources.client.trigger_report import TriggerReport as TriggerReport
 from enrichstatus.sources.spark.store import SparkEnrichmentStore as SparkEnrichmentStore

@@ -34,13 +34,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import pandas as pd
 
     #: The value of an argument that would help, and the argument with its value and its purpose.
     Value = str | bool | Mapping[str, str]
     Instead = tuple[str, Value, str]
+
+
+def suggested(given: object, known: Iterable[object]) -> str:
+    """Say which of the names that are known is the nearest to one that is not, to be put behind a message; nothing if none is near."""
+    from difflib import get_close_matches  # what most runs need not load
+
+    def plain(name: object) -> str:
+        return str(name).casefold().replace("_", "").replace("-", "").replace(" ", "")
+
+    names = {plain(name): name for name in reversed(list(known))}
+    near = get_close_matches(plain(given), names, n=1)
+    return f" Did you mean {names[near[0]]}?" if near else ""
 
 
 class _Pickled:

@@ -212,15 +212,6 @@ def listed(names: Iterable[object], limit: int = 12) -> str:
     return (", ".join(texts[:limit]) + more) or "no columns"
 
 
-def suggested(given: object, known: Iterable[object]) -> str:
-    """Say which of the names that are known is the nearest to one that is not, to be put behind a message; nothing if none is near."""
-    from difflib import get_close_matches
-
-    names = {fold(name): str(name) for name in reversed(list(known))}
-    near = get_close_matches(fold(given), names, n=1, cutoff=0.6)
-    return f" Did you mean {names[near[0]]}?" if near else ""
-
-
 def _as_text(name: object) -> str:
     try:
         return str(name)

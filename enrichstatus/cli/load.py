@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.options import (
     READING,
-    add_command,
     add_options,
     check_outputs,
     opened,
@@ -18,11 +16,24 @@ from enrichstatus.cli.options import (
     statuses,
     store_file,
 )
+from enrichstatus.cli.parser import add_command
+
+if TYPE_CHECKING:
+    from enrichstatus.cli.output import Output
 
 
 def add(commands: Any) -> None:
     """Declare the command and its options."""
-    command = add_command(commands, "load", load, help="load enrichment records into a store")
+    command = add_command(
+        commands,
+        "load",
+        load,
+        help="load enrichment records into a store",
+        examples={
+            "a folder of exports": "enrichstatus load 'exports/*.json' --store leads.duckdb",
+            "what is bad goes elsewhere": "enrichstatus load dump.csv --store leads.duckdb --errors reject --rejects bad.csv",
+        },
+    )
     command.add_argument(
         "records",
         nargs="+",
@@ -52,7 +63,7 @@ def add(commands: Any) -> None:
     add_options(command, *READING, note="CSV files and sheets")
 
 
-def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def load(options: argparse.Namespace, say: Output) -> None:
     """Load records; `say` gets how many of them were new, and where the rejected ones are described."""
     import pyarrow as pa
 
@@ -75,6 +86,9 @@ def load(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             **reading(options),
         )
     say(str(report))
+    counts = {name: getattr(report, name) for name in ("read", "inserted", "updated", "unchanged", "rejected")}
+    say.tell(counts=counts, unknown=report.unknown, store=options.store, problems=report.rejects)
     if options.rejects:
         writing.write(pa.Table.from_pandas(report.rejects, preserve_index=False), options.rejects)
+        say.wrote(options.rejects)
         say(f"what is wrong with them: {options.rejects}")

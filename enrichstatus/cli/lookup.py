@@ -10,7 +10,6 @@ from enrichstatus.cli.options import (
     NOW,
     OUTPUT,
     TASKS,
-    add_command,
     add_options,
     add_source,
     check_outputs,
@@ -25,6 +24,7 @@ from enrichstatus.cli.options import (
     refuse_stray,
     write,
 )
+from enrichstatus.cli.parser import add_command
 from enrichstatus.cli.poll import Terminated, terminable
 from enrichstatus.errors import (
     EnrichStatusError,
@@ -38,10 +38,22 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from enrichstatus.cli.output import Output
+
 
 def add(commands: Any) -> None:
     """Declare the command and its options."""
-    command = add_command(commands, "lookup", lookup, help="look up the status of tasks, or of a lead list")
+    command = add_command(
+        commands,
+        "lookup",
+        lookup,
+        help="look up the status of tasks, or of a lead list",
+        examples={
+            "what a list has": "enrichstatus lookup leads.csv --store leads.duckdb --org org_acme --fields emails,phones",
+            "for Excel": "enrichstatus lookup leads.xlsx --store leads.duckdb --org org_acme -o status.xlsx",
+            "for another program": "enrichstatus lookup leads.csv --records dump.json --org org_acme -o - --format ndjson | jq .status",
+        },
+    )
     add_options(command, *TASKS, note="TASKS")
     add_source(command)
     command.add_argument(
@@ -72,7 +84,7 @@ def add(commands: Any) -> None:
     )
 
 
-def lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def lookup(options: argparse.Namespace, say: Output) -> None:
     """Look up a list; SIGTERM ends it as Ctrl-C does."""
     with terminable() as terminated:
         try:
@@ -81,7 +93,7 @@ def lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             raise (Terminated(*interrupt.args) if terminated else interrupt) from None
 
 
-def _lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def _lookup(options: argparse.Namespace, say: Output) -> None:
     """Look up a list, from file to file where the records are at hand; `say` gets how many are what, and the first rows."""
     from enrichstatus.lookup.arguments import parse_columns
 
@@ -100,13 +112,19 @@ def _lookup(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         added = [options.prefix + name for name in columns]
         say(f"{many(int(counts['tasks'].sum()), 'task')} {whose}{evaluated}")
         say(summary.report(counts, head, added=added, prefix=options.prefix))
+        say.tell(**summary.figures(summary.labelled(counts)))
 
     with open_source(options) as source:
         look_up = _framed if options.base_url or not options.output else _filed
-        rows = look_up(options, source, columns, required, settings, show)
+        try:
+            rows = look_up(options, source, columns, required, settings, show)
+        finally:
+            say.tell(requests=getattr(source, "requests", None))
     if options.output:
         from enrichstatus.presentation import many
 
+        say.tell(rows=rows)
+        say.wrote(options.output)
         say(f"\n{many(rows, 'row')} written to {options.output}")
 
 

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
-from enrichstatus.cli import load, lookup, plan, poll, report, serve
+from enrichstatus.cli import completion, load, lookup, plan, poll, report, serve, status
 from enrichstatus.cli.options import refuse_empty, spelling
+from enrichstatus.cli.output import Output
+from enrichstatus.cli.parser import Parser
 from enrichstatus.errors import (
     ChargeWarning,
     EnrichStatusError,
@@ -35,7 +37,7 @@ _TERMINATED = 143
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; an error is one line on stderr.
+    """Run the command; an error is one line on stderr, and with --json also part of the object on stdout.
 
     Exit code 0, 2 for bad input, 3 where a poll's deadline came, 4 where a list does not
     reach what is required, 5 where a bill and the records differ, 130 after Ctrl-C, 143 after SIGTERM, 1 for what failed otherwise.
@@ -43,36 +45,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # where the terminal cannot show a letter of a name or a bar
             stream.reconfigure(errors="replace")
-    options = parser().parse_args(arguments)
+    whole = parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(whole)  # ends the process
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if not given:
+        print(_OVERVIEW)
+        return 0
+    options = whole.parse_args(given)
+    say = Output(options)
+    code, error = _run(options, say)
+    text = None if error is None else say.shown(_message(error, options))
+    say.finish(code, error, text)
+    if text is not None:
+        print(f"enrichstatus: {text}", file=sys.stderr)
+    return code
+
+
+def _run(options: argparse.Namespace, say: Output) -> tuple[int, BaseException | None]:
+    """Run the command; gives its exit code, and what went wrong."""
     try:
         refuse_empty(options)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), say.piped():
             for kind in (ChargeWarning, EntityWarning, OrganizationWarning, StatusWarning):
-                warnings.simplefilter("always", kind)
+                warnings.simplefilter("ignore" if options.quiet else "always", kind)
             warnings.showwarning = _warn
-            code: int | None = options.run(options, _say)
-        sys.stdout.flush()
+            if options.quiet:
+                from enrichstatus.progress import progress_is_shown
+
+                progress_is_shown.set(True)
+            code: int | None = options.run(options, say)
+        return code or 0, None
     except ValidationError as error:
-        return _complain(_spelled(error, spelling(options)), _BAD_INPUT)
+        return _BAD_INPUT, error
     except PollDeadline as error:
-        return _complain(error, _DEADLINE)
+        return _DEADLINE, error
     except RequirementError as error:
-        return _complain(error, _REQUIREMENT)
+        return _REQUIREMENT, error
     except (EnrichStatusError, OSError, MemoryError, UnicodeError) as error:
-        if isinstance(error, BrokenPipeError):
-            # the reader has closed the pipe: at exit Python must not complain of what is left to write
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return _FAILED
-        return _complain(error, _FAILED)
+        return _FAILED, error
     except KeyboardInterrupt as error:
-        code = _TERMINATED if isinstance(error, poll.Terminated) else _INTERRUPTED
-        return _complain(str(error) or "interrupted; nothing was written", code)
-    return code or 0
+        return _TERMINATED if isinstance(error, poll.Terminated) else _INTERRUPTED, error
+
+
+def _message(error: BaseException, options: argparse.Namespace) -> str:
+    """Give an error in one line, without characters that control a terminal."""
+    text = _spelled(error, spelling(options)) if isinstance(error, ValidationError) else str(error)
+    if isinstance(error, KeyboardInterrupt):
+        text = text or "interrupted; nothing was written"
+    text = text.replace(":\n  ", ": ").replace("\n  ", "; ").replace("\n", ". ")
+    return "".join(sign if sign.isprintable() else "�" for sign in text)
+
+
+_OVERVIEW = """\
+The status of lead enrichment, for a whole list at once.
+
+  enrichstatus lookup   the status of a list: what has data, what is pending, what is not there
+  enrichstatus plan     what to buy of a list, why, and at what cost
+  enrichstatus trigger  buys what a plan says, within a limit
+  enrichstatus poll     polls a service until all have ended
+  enrichstatus load     records from files into a store
+
+Also: report, reconcile, status, serve, token, completion. Try:
+
+  enrichstatus lookup leads.csv --records records.json --org ORG
+  enrichstatus lookup --help"""
 
 
 def parser() -> argparse.ArgumentParser:
     """Make the parser; what it gives has the command as ``run``, and the command's options."""
-    whole = argparse.ArgumentParser(
+    whole = Parser(
         prog="enrichstatus",
         description="The status of lead enrichment, for a whole list at once.",
         epilog="Exit codes: 0 done; 1 failed; 2 bad input; 3 the deadline of poll came while tasks were pending; "
@@ -82,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
         "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"
     )
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for module in (load, lookup, plan, report, poll, serve):
+    for module in (load, lookup, plan, report, poll, serve, status, completion):
         module.add(commands)
     return whole
 
@@ -95,10 +139,6 @@ class _Version(argparse.Action):
 
         print(f"enrichstatus {version('enrichstatus')}")
         parser.exit()
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -126,11 +166,3 @@ def _spelled(error: ValidationError, options: Mapping[str, str]) -> str:
 
 #: Arguments that are not options but variables of the environment.
 _ENVIRONMENT = {"token": "ENRICHSTATUS_TOKEN"}
-
-
-def _complain(error: object, code: int) -> int:
-    """Print an error in one line, without characters that control a terminal."""
-    text = str(error).replace(":\n  ", ": ").replace("\n  ", "; ").replace("\n", ". ")
-    text = "".join(sign if sign.isprintable() else "�" for sign in text)
-    print(f"enrichstatus: {text}", file=sys.stderr)
-    return code

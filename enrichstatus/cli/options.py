@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from enrichstatus.cli.output import FORMATS
 from enrichstatus.errors import StoreError, StoreLockedError, UnauthorizedError, ValidationError
 
 if TYPE_CHECKING:
@@ -19,23 +20,11 @@ if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore
 
 
-def add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace, Callable[[str], None]], int | None], **texts: Any
-) -> Any:
-    """Declare a command that `run` runs. An option's ``dest`` is the name of the Python argument that it becomes.
-
-    What `run` returns is the exit code; None is 0.
-    """
-    command = commands.add_parser(name, **texts)
-    command.set_defaults(run=run, declared=command)
-    return command
-
-
 READING = ("--encoding", "--skip", "--multiline", "--sheet")
 TASKS = ("tasks", "--entity-id", "--fields", "--entity-type", *READING)
 SERVICE = ("--allow-http", "--rate")
 NOW = ("--now", "--max-processing-time")
-OUTPUT = ("-o --output", "--excel-csv")
+OUTPUT = ("-o --output", "--format", "--excel-csv")
 #: The options that several commands have, as argparse declares them. A command fills in ``{note}``.
 _SHARED: dict[str, dict[str, Any]] = {
     "tasks": {"metavar": "TASKS", "help": "tasks (entityId, field), or a lead list with --entity-id"},
@@ -90,8 +79,9 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--prefix": {"default": "", "metavar": "TEXT", "help": "put this before the names of {note}"},
     "-o --output": {
         "metavar": "FILE",
-        "help": "write the rows: .csv .tsv .xlsx .parquet .json .ndjson; replaces a file",
+        "help": "write the rows: .csv .tsv .xlsx .parquet .json .ndjson; replaces a file; - is stdout",
     },
+    "--format": {"choices": FORMATS, "help": "with -o -: how the rows go to stdout (default: csv)"},
     "--excel-csv": {
         "dest": "bom",
         "action": "store_true",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.options import (
     NOW,
     OUTPUT,
     SERVICE,
     TASKS,
-    add_command,
     add_options,
     add_source,
     check_leads,
@@ -29,7 +27,11 @@ from enrichstatus.cli.options import (
     times,
     write,
 )
+from enrichstatus.cli.parser import add_command
 from enrichstatus.errors import ValidationError
+
+if TYPE_CHECKING:
+    from enrichstatus.cli.output import Output
 
 #: The exit code where something that was to be bought is neither bought nor there already, or cost more than planned.
 _SHORT = 1
@@ -43,6 +45,10 @@ def add(commands: Any) -> None:
         plan,
         help="show for each task whether to buy it, and at what cost",
         description="Show for each task whether to buy it, why, and at what cost. Nothing is triggered.",
+        examples={
+            "what to buy, and for how much": "enrichstatus plan leads.csv --store leads.duckdb --org org_acme --costs emails=1,phones=10",
+            "for 500 credits": "enrichstatus plan leads.csv --store leads.duckdb --org org_acme --budget 500 --costs emails=1",
+        },
     )
     add_options(command, *TASKS, note="TASKS")
     add_source(command)
@@ -60,6 +66,10 @@ def add(commands: Any) -> None:
         help="buy what a plan says, within a limit: the only command that spends credits",
         description="Plan over a store what to buy of a list, and buy it from a service. What is requested is noted in the store "
         "before, so that nothing is bought twice, whatever happens; the records of the answers are loaded into it.",
+        examples={
+            "see what would be sent": "enrichstatus trigger leads.csv --store leads.duckdb --org org_acme --url https://… --costs emails=1 "
+            "--max-credits 500 --dry-run",
+        },
     )
     add_options(buying, *TASKS, note="TASKS")
     buying.add_argument(
@@ -132,7 +142,21 @@ def _choice(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def _figures(planned: Any) -> dict[str, Any]:
+    """Give a program what a plan says in words: by field how many tasks have which action, and the credits by action."""
+    table = planned.summary()
+    fields = table.drop(columns=["total", "cost"])
+    spent = table["cost"].to_dict() if planned.prices else None
+    return {
+        "tasks": len(planned),
+        "counts": fields.to_dict(),
+        "credits": spent,
+        "cost": planned.cost,
+        "balance": planned.balance,
+    }
+
+
+def plan(options: argparse.Namespace, say: Output) -> None:
     """Plan what to buy; `say` gets how much that is and the first rows."""
     import json
 
@@ -155,6 +179,9 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     if options.requests:
         writing.write_text("".join(json.dumps(body) + "\n" for body in bodies), options.requests)
     say(f"{planned}\n")
+    say.tell(**_figures(planned), bodies=len(bodies) if options.requests else None)
+    say.tell(requests=getattr(source, "requests", None))
+    say.wrote(options.output, options.requests)
     added = [options.prefix + name for name in ("action", "reason", "cost")]
     head, count = summary.head(planned.frame), len(planned)
     say(summary.rows(head, added=added, prefix=options.prefix, total=count) if count else "0 rows")
@@ -164,7 +191,7 @@ def plan(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         say(f"\n{', '.join(written)}")
 
 
-def trigger(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+def trigger(options: argparse.Namespace, say: Output) -> int:
     """Plan what to buy, and buy it; `say` gets the plan and what came of it. Exit code 1 where not all is there, or it cost more."""
     from enrichstatus.leads import planning
 
@@ -176,6 +203,7 @@ def trigger(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         with read_tasks(options, store.fields) as tasks:
             planned = planning.plan(store, tasks, **_choice(options), client=client)
         say(f"{planned}\n")
+        say.tell(plan=_figures(planned))
         report = client.trigger(
             planned,
             into=store,
@@ -184,6 +212,9 @@ def trigger(options: argparse.Namespace, say: Callable[[str], None]) -> int:
             missing_after=options.missing_after,
         )
         say(str(report))
+        counts = {name: len(getattr(report, name)) for name in ("bought", "already", "left", "in_flight", "released")}
+        say.tell(counts=counts, credits=report.credits, charged=report.charged, dryRun=options.dry_run)
+        say.tell(requests=client.requests, store=options.into)
         if len(report.in_flight):
             say("some are in flight without an answer: run the same command again, which looks them up first")
         short = not options.dry_run and (len(report.left) or len(report.in_flight) or len(report.released))

@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ from enrichstatus.cli.options import (
     OUTPUT,
     SERVICE,
     TASKS,
-    add_command,
     add_options,
     check_leads,
     check_outputs,
@@ -26,9 +25,11 @@ from enrichstatus.cli.options import (
     store_file,
     write,
 )
+from enrichstatus.cli.parser import add_command
 from enrichstatus.errors import PollDeadline, ValidationError
 
 if TYPE_CHECKING:
+    from enrichstatus.cli.output import Output
     from enrichstatus.polling.update import Update
 
 #: The client repeats a request only so often: the poll goes on anyway, and an outage is to be seen soon.
@@ -50,6 +51,10 @@ def add(commands: Any) -> None:
         help="poll a service until all tasks have ended",
         description="Look up in a service until all tasks have ended: only those that have not, and ever less often. At a terminal "
         "a bar shows how far it is, in a log a line for each round.",
+        examples={
+            "wait, and go on after a crash": "enrichstatus poll leads.csv --url https://… --store memory.duckdb --org org_acme -o o.xlsx",
+            "in a nightly job": "enrichstatus poll tasks.parquet --url https://… --deadline 2h --json > result.json",
+        },
         epilog="Exit codes: 0 all have ended; 3 the deadline came, what has not ended is pending and the output is written all "
         "the same; 130 Ctrl-C and 143 SIGTERM, the store keeps what was answered; 2 bad input; 1 failed otherwise.",
     )
@@ -85,7 +90,7 @@ def add(commands: Any) -> None:
     add_options(command, *OUTPUT)
 
 
-def poll(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def poll(options: argparse.Namespace, say: Output) -> None:
     """Poll until all have ended; `say` gets what came out, stderr how far it is.
 
     Raises
@@ -99,7 +104,7 @@ def poll(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     last: deque[Update] = deque(maxlen=1)
     with terminable() as terminated:
         try:
-            for _ in _updates(options, last):
+            for _ in _updates(options, last, say):
                 pass
         except PollDeadline as late:
             _report(options, late.update, say)
@@ -145,7 +150,7 @@ def terminable() -> Iterator[list[int]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Update]:
+def _updates(options: argparse.Namespace, last: deque[Update], say: Output) -> Iterator[Update]:
     """Poll as the options say, and show each update on stderr when it has been put in `last`."""
     from enrichstatus.polling import bar as bars
     from enrichstatus.polling import poll as polling
@@ -155,6 +160,7 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
         # where the service wants no request for longer than a round may take, the poll waits, and shows it
         limits = {"deadline": _patience(options), "max_retry_after": _LONGEST}
         source = stack.enter_context(service(options, retries=_RETRIES, **limits))
+        stack.callback(lambda: say.tell(requests=source.requests))
         with read_tasks(options, source.fields) as tasks:
             updates: Any = polling.poll(
                 source,
@@ -169,7 +175,8 @@ def _updates(options: argparse.Namespace, last: deque[Update]) -> Iterator[Updat
         # whatever happens, both are closed, the bar first
         stack.enter_context(closing(updates))
         noted = _noted(updates, last)
-        followed: Any = bars.follow(noted, shown=True) if sys.stderr.isatty() else _logged(noted)
+        seen = bars.follow(noted, shown=True) if sys.stderr.isatty() else _logged(noted)
+        followed: Any = noted if options.quiet else seen
         yield from stack.enter_context(closing(followed))
 
 
@@ -197,7 +204,7 @@ def _logged(updates: Iterable[Update]) -> Iterator[Update]:
         yield update
 
 
-def _report(options: argparse.Namespace, update: Update, say: Callable[[str], None]) -> None:
+def _report(options: argparse.Namespace, update: Update, say: Output) -> None:
     """Write the rows, then say what came out."""
     from enrichstatus.cli import summary
     from enrichstatus.polling.update import cost
@@ -213,6 +220,8 @@ def _report(options: argparse.Namespace, update: Update, say: Callable[[str], No
     added = [options.prefix + name for name in ("status", "dataFound")]
     counts = summary.tally(frame, prefix=options.prefix)
     say(summary.report(counts, summary.head(frame), added=added, prefix=options.prefix))
+    say.tell(**summary.figures(summary.labelled(counts)), settled=update.settled, unknown=update.unknown)
+    say.wrote(options.output)
     if update.unknown:
         say(f"\n{of_unknown_status(update.unknown)}")
     if options.output:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +10,6 @@ from enrichstatus.cli.options import (
     NOW,
     READING,
     TASKS,
-    add_command,
     add_options,
     add_source,
     check_outputs,
@@ -24,11 +22,13 @@ from enrichstatus.cli.options import (
     read_tasks,
     reading,
 )
+from enrichstatus.cli.parser import add_command
 from enrichstatus.errors import EnrichStatusError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from enrichstatus.cli.output import Output
     from enrichstatus.reports.report import Report
 
 #: The exit code where a bill and the records differ.
@@ -62,6 +62,9 @@ def add(commands: Any) -> None:
         help="write a page with tables and pictures of what came of a list",
         description="Write one page that opens anywhere, offline too: what became of the tasks, where there is data and where not, "
         "and, of a store or of record files, how long it took and what the money bought.",
+        examples={
+            "by country and source": "enrichstatus report leads.csv --store leads.duckdb --org org_acme --by country,source -o report.html"
+        },
     )
     add_options(command, *TASKS, note="TASKS")
     add_source(command)
@@ -88,6 +91,10 @@ def add(commands: Any) -> None:
         description="Compare a billing export with the records by creditTransactionId: what was charged and recorded, without a record, "
         "without a charge, twice, for no data, or refunded. Exit code 5 where something was charged twice or without a record, or "
         "recorded without a charge. One line for each record of a transaction, or one line for all of them, is right.",
+        examples={
+            "a month": "enrichstatus reconcile bill.csv --store leads.duckdb --org org_acme --since 2026-10-01 --until 2026-10-31",
+            "each purchase": "enrichstatus reconcile bill.xlsx --store leads.duckdb --org org_acme --column amount=credits -o found.xlsx",
+        },
     )
     checking.add_argument(
         "bill",
@@ -124,13 +131,15 @@ def add(commands: Any) -> None:
         "-o",
         "--output",
         metavar="FILE",
-        help="a page (.html), or a row for each purchase (.csv .tsv .xlsx .parquet .json .ndjson)",
+        help="a page (.html), or a row for each purchase (.csv .tsv .xlsx .parquet .json .ndjson); - is stdout",
     )
+    add_options(checking, "--format")
     checking.set_defaults(base_url=None, allow_http=None, rate=None, entity_id=None, fields=None, entity_type=None)
 
 
-def report(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def report(options: argparse.Namespace, say: Output) -> None:
     """Write a page about a list."""
+    from enrichstatus.cli import summary
     from enrichstatus.files import write as writing
 
     check_source(options)
@@ -141,6 +150,9 @@ def report(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         with open_source(options) as source:
             with read_tasks(options, source.fields) as tasks:
                 status = source.lookup(tasks, errors="coerce", now=now)
+            say.tell(
+                **summary.figures(summary.labelled(summary.tally(status))), requests=getattr(source, "requests", None)
+            )
             sections = [*_of_list(options, status), *_of_history(source, costs, now)]
             moment = now or datetime.now().astimezone()
             whose = f"answered by {options.base_url}" if options.base_url else f"of {options.org_id}"
@@ -149,10 +161,12 @@ def report(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         raise EnrichStatusError(str(error)) from error
     writing.write_text(html, options.output)
     say("\n\n".join(f"{section.heading}\n{section.report}" for section in sections))
+    say.tell(reports={section.heading: _told(section.report) for section in sections})
+    say.wrote(options.output)
     say(f"\n{len(html) / 1e6:.1f} MB written to {options.output}: open it in a browser")
 
 
-def reconcile(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+def reconcile(options: argparse.Namespace, say: Output) -> int:
     """Compare a bill with the records; `say` gets the table. Exit code 5 where they differ."""
     import pyarrow as pa
 
@@ -190,9 +204,20 @@ def reconcile(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     elif options.output:
         writing.write(pa.Table.from_pandas(found.details["purchases"], preserve_index=False), options.output)
     say(found.text(summary.columns()))
+    wrong = found.details["wrong"]
+    say.tell(wrong=wrong, headline=found.headline, findings=_told(found))
+    say.wrote(options.output)
     if options.output:
         say(f"\nwritten to {options.output}")
-    return _DIFFERS if found.details["wrong"] else 0
+    return _DIFFERS if wrong else 0
+
+
+def _told(report: Report) -> list[dict[str, Any]]:
+    """Give a program the rows of a report."""
+    import json
+
+    rows: list[dict[str, Any]] = json.loads(report.frame.to_json(orient="records", date_format="iso"))
+    return rows
 
 
 def _of_list(options: argparse.Namespace, status: pd.DataFrame) -> list[_Section]:

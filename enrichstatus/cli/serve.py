@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.options import (
     READING,
-    add_command,
     add_options,
     fields,
     limits,
@@ -18,11 +17,13 @@ from enrichstatus.cli.options import (
     refuse_stray,
     store_file,
 )
+from enrichstatus.cli.parser import add_command
 from enrichstatus.errors import EnrichStatusError, ValidationError
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from enrichstatus.cli.output import Output
     from enrichstatus.simulation import SimulatedStore
 
 #: The token of a simulated service that was given no tokens: it protects nothing.
@@ -32,7 +33,14 @@ SIMULATED = "simulated"
 def add(commands: Any) -> None:
     """Declare the two commands and their options."""
     command = add_command(
-        commands, "serve", serve, help="serve the contract's endpoint over a store, or a simulated service"
+        commands,
+        "serve",
+        serve,
+        help="serve the contract's endpoint over a store, or a simulated service",
+        examples={
+            "a store": "enrichstatus serve --store leads.duckdb --tokens tokens.toml",
+            "to try things out": "enrichstatus serve --simulate --speed 60",
+        },
     )
     what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("--store", metavar="FILE", help="the store to serve; a file put in its place is served instead")
@@ -83,6 +91,7 @@ def add(commands: Any) -> None:
         "new",
         token,
         help="make a token, add its digest to the tokens file, and print it once, on the last line",
+        examples={"for one organization": "enrichstatus token new --org org_acme --tokens tokens.toml"},
     )
     new.add_argument(
         "--org", dest="org_id", required=True, metavar="ORG", help="the organization whose records it may see"
@@ -90,7 +99,7 @@ def add(commands: Any) -> None:
     new.add_argument("--tokens", required=True, metavar="FILE", help="the tokens file; made where there is none")
 
 
-def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def serve(options: argparse.Namespace, say: Output) -> None:
     """Serve a store, or a simulated service, until Ctrl-C; `say` gets the address."""
     _check(options)
     try:
@@ -100,7 +109,12 @@ def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         raise EnrichStatusError(str(error)) from error
 
     def ready(what: str) -> Callable[[str], None]:
-        return lambda url: say(f"serving {what} at {url} (Ctrl-C stops)")
+        def begun(url: str) -> None:
+            say(f"serving {what} at {url} (Ctrl-C stops)")
+            say.tell(url=url)
+            say.finish(0)  # whoever reads it waits for the address
+
+        return begun
 
     if options.simulate:
         with _simulated(options) as simulated:
@@ -118,12 +132,14 @@ def serve(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             serving.serve(app, host=options.host, port=options.port, ready=ready(options.store))
 
 
-def token(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def token(options: argparse.Namespace, say: Output) -> None:
     """Make a token; `say` gets it, on the last line."""
     from enrichstatus.server.tokens import new_token
 
     made = new_token(options.tokens, options.org_id)
-    say(f"the token of {options.org_id} is shown only here; {options.tokens} keeps its digest:\n{made}")
+    say(f"the token of {options.org_id} is shown only here; {options.tokens} keeps its digest:")
+    say.print_plainly(made)
+    say.tell(token=made, organization=options.org_id, file=options.tokens)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -42,24 +43,56 @@ def report(counts: pd.DataFrame, head: pd.DataFrame, *, added: Sequence[str], pr
     total = int(counts["tasks"].sum())
     if not total:
         return "0 rows"
-    field = counts["field"].fillna("?").astype(str)
+    return f"{outcomes(labelled(counts))}\n\n{rows(head, added=added, prefix=prefix, total=total)}"
+
+
+def outcomes(counts: pd.DataFrame) -> str:
+    """Lay out what became of tasks by ``field`` and ``label``, with the share of the ended that has data."""
+    table = _by_field(counts)
+    shown = table[["tasks", *LABELS]].loc[:, lambda whole: whole.any()].map("{:,}".format)
+    shown["ended"] = table["ended"].map("{:,}".format)
+    shown["with data, of ended"] = table["share"].map(
+        lambda part: f"{share(part):>7} {bar(0 if pd.isna(part) else part)}"
+    )
+    # two spaces apart: the heads have spaces of their own
+    spans = {name: max(len(str(name)), int(shown[name].str.len().max())) + 1 for name in shown}
+    return shown.rename_axis(index=None, columns=None).to_string(col_space=spans, line_width=columns())
+
+
+def labelled(counts: pd.DataFrame) -> pd.DataFrame:
+    """Put beside the counts of `tally` the ``label`` of each."""
     # a few combinations, not tasks
     labels = [
         outcome(None if pd.isna(status) else status, None if pd.isna(found) else found).label
         for status, found in zip(counts["status"], counts["dataFound"], strict=True)
     ]
-    table = pd.crosstab(field, pd.Series(labels), values=counts["tasks"], aggfunc="sum").fillna(0).astype("int64")
+    return counts.assign(label=labels)
+
+
+def figures(counts: pd.DataFrame) -> dict[str, Any]:
+    """Give a program what `outcomes` says: by field what became of the tasks, the share that has ended, and of these that with data.
+
+    `counts` have the columns ``field``, ``label`` and ``tasks``.
+    """
+    table = _by_field(counts)
+    ended = table["ended"] / table["tasks"].where(table["tasks"] > 0)
+    shares = pd.DataFrame({"ended": ended, "with_data": table["share"]})
+    named = table[list(LABELS)].rename(columns=lambda label: label.replace(" ", "_"))
+    return {
+        "tasks": int(table["tasks"].sum()),
+        "counts": named.to_dict(orient="index"),
+        "shares": shares.round(6).to_dict(orient="index"),
+    }
+
+
+def _by_field(counts: pd.DataFrame) -> pd.DataFrame:
+    """Count by field how many tasks have each label, how many have ``ended``, and of these the ``share`` with data."""
+    field = counts["field"].fillna("?").astype(str)
+    table = pd.crosstab(field, counts["label"], values=counts["tasks"], aggfunc="sum").fillna(0).astype("int64")
     table = table.reindex(columns=list(LABELS), fill_value=0)
     ended = table[list(COUNTED)].sum(axis=1)
     shares = table["with data"] / ended.where(ended > 0)
-    shown = table.loc[:, table.any()].map("{:,}".format)
-    shown.insert(0, "tasks", table.sum(axis=1).map("{:,}".format))
-    shown["ended"] = ended.map("{:,}".format)
-    shown["with data, of ended"] = shares.map(lambda part: f"{share(part):>7} {bar(0 if pd.isna(part) else part)}")
-    first = rows(head, added=added, prefix=prefix, total=total)
-    # two spaces apart: the heads have spaces of their own
-    spans = {name: max(len(str(name)), int(shown[name].str.len().max())) + 1 for name in shown}
-    return f"{shown.rename_axis(index=None, columns=None).to_string(col_space=spans, line_width=columns())}\n\n{first}"
+    return table.assign(tasks=table.sum(axis=1), ended=ended, share=shares)
 
 
 def rows(head: pd.DataFrame, *, added: Sequence[str], total: int, prefix: str = "") -> str:

@@ -22,9 +22,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus.errors import ValidationError, quoted
+from enrichstatus.errors import ValidationError, quoted, suggested
 from enrichstatus.files.text import FILE
-from enrichstatus.schema import listed, suggested
+from enrichstatus.schema import listed
 
 #: Rows that become columns at once.
 _BATCH = 1 << 16

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from inspect import iscoroutinefunction
 from numbers import Integral, Real
 from typing import Any, Literal, TypeAlias, TypeGuard
 
@@ -139,9 +140,16 @@ def parse_epoch(epoch: Epoch | None) -> Epoch | None:
 
 def check_source(source: object) -> None:
     """Refuse an object without ``lookup``."""
-    if isinstance(source, type) or not callable(getattr(source, "lookup", None)):
+    lookup = getattr(source, "lookup", None)
+    if isinstance(source, type) or not callable(lookup):
         kind = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
         raise ValidationError(f"is a store, a client, or any object with their lookup, not {kind}.", argument="source")
+    if iscoroutinefunction(lookup):
+        raise ValidationError(
+            f"has a lookup that is awaited ({type(source).__name__}). Give an AsyncEnrichmentClient to apoll or await_completed; all else "
+            "takes its .blocking, or another source whose lookup blocks.",
+            argument="source",
+        )
 
 
 #: A whole number that no database holds.

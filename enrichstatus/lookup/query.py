@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
@@ -140,6 +141,34 @@ def refuse_clash(frame: Named, added: Sequence[str], prefix: str = "current_") -
 
 #: Until when (`time.monotonic`) a source that is refused waits before it tries again: a caller may have a deadline.
 patience: ContextVar[float] = ContextVar("patience", default=math.inf)
+
+
+class Interruption:
+    """Says to work in another thread that nobody waits for it any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.is_set = False
+        self._listeners: list[Callable[[], object]] = []
+
+    def set(self) -> None:
+        """Call who listens."""
+        with self._lock:
+            self.is_set = True
+            listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener()
+
+    def listen(self, listener: Callable[[], object]) -> bool:
+        """Have a function called, from any thread, when it is set; says whether it is already, and then calls nothing."""
+        with self._lock:
+            if not self.is_set:
+                self._listeners.append(listener)
+            return self.is_set
+
+
+#: What interrupts the work of this thread; Ctrl-C comes to the main thread alone.
+interruption: ContextVar[Interruption | None] = ContextVar("interruption", default=None)
 
 
 class PartialAnswer(Exception):

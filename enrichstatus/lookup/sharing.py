@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from enrichstatus.lookup.query import interruption
 from enrichstatus.schema import KEY
 
 Places = npt.NDArray[np.int64]
@@ -120,6 +121,8 @@ class Member:
         """Wait for what another poll requests; None where it gave up, or took too long, so that this poll has to request it."""
         until = self._clock() + patience
         while not other.over.wait(min(1.0, max(patience, 0.0))):
+            if (stop := interruption.get()) and stop.is_set:
+                raise KeyboardInterrupt
             patience = until - self._clock()
             if patience <= 0:
                 return None

@@ -6,6 +6,7 @@ import binascii
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import duckdb
@@ -130,24 +131,30 @@ def clashing(frame: Named, names: Sequence[str]) -> list[str]:
     return [name for name in names if fold(name) in found]
 
 
-def create_vocabularies(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:
-    """Make the two ENUM types that keys are cast to, in the connection's database."""
+def create_vocabularies(con: duckdb.DuckDBPyConnection, fields: Sequence[str], kind: str = "type") -> None:
+    """Make the two ENUM types that keys are cast to, in the connection's database, or (``temp type``) for the connection alone."""
     con.register("vocabulary", pa.table({"type": pa.array(ENTITY_TYPES), "place": np.arange(len(ENTITY_TYPES))}))
-    con.execute("create type enrichment_entity_type as enum (select type from vocabulary order by place)")
+    con.execute(f"create {kind} enrichment_entity_type as enum (select type from vocabulary order by place)")  # noqa: S608  of a constant
     con.register("vocabulary", pa.table({"field": pa.array(fields), "place": np.arange(len(fields))}))
-    con.execute("create type enrichment_field as enum (select field from vocabulary order by place)")
+    con.execute(f"create {kind} enrichment_field as enum (select field from vocabulary order by place)")  # noqa: S608
     con.unregister("vocabulary")
+
+
+#: A database for the calls of this context: to make one takes longer than to look up a few tasks.
+lent: ContextVar[duckdb.DuckDBPyConnection | None] = ContextVar("lent", default=None)
 
 
 @contextmanager
 def task_tables(fields: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
     """Lend one call a database of its own, in memory, where its tasks can be checked.
 
-    It ends with the call: DuckDB's threads do not live on in a forked process, where the database could not even be closed.
+    It ends with the call: DuckDB's threads do not live on in a forked process, where the database could not even be closed. Calls that
+    were `lent` a database share it, and have their tables to themselves all the same.
     """
-    with duckdb.connect() as con:
+    database = lent.get()
+    with duckdb.connect() if database is None else database.cursor() as con:
         con.execute("set TimeZone = 'UTC'")
-        create_vocabularies(con, fields)
+        create_vocabularies(con, fields, "temp type")
         yield con
 
 

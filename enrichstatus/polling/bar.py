@@ -7,8 +7,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from enrichstatus.polling.update import Update, reason
@@ -27,14 +27,21 @@ _SETTLED, _NEXT, _ERROR, _LATEST, _STATUS, _COST, _PENDING, _ELAPSED = range(8)
 
 def follow(updates: Iterable[Update], *, shown: bool | None) -> Iterator[Update]:
     """Draw a bar of the tasks that are settled, and give the updates on; unless `shown` says, in a notebook or at a terminal."""
+    with drawn(shown) as draw:
+        for update in updates:
+            draw(update)
+            yield update
+
+
+@contextmanager
+def drawn(shown: bool | None) -> Iterator[Callable[[Update], object]]:
+    """Draw a bar of the updates that are handed in, as `follow` does."""
     if not (watched() if shown is None else shown):
-        yield from updates
+        yield lambda update: None
         return
     bar = _Bar()
     try:
-        for update in updates:
-            bar.take(update)
-            yield update
+        yield bar.take
     finally:
         bar.close()
 

@@ -195,11 +195,16 @@ def wait(
         if isinstance(interrupt, PollInterrupted):
             raise
         raise _interrupted(last) from interrupt
-    assert last is not None  # there is one at least
-    if last.unknown:
-        warnings.warn(f"{of_unknown_status(last.unknown)}.", StatusWarning, stacklevel=2)
-    frame: Kind = last.frame
+    frame: Kind = ended(last, stacklevel=3)
     return frame
+
+
+def ended(update: Update | None, stacklevel: int) -> Any:
+    """Give the frame of the last update of a poll to its end, and warn of what is unknown in it."""
+    assert update is not None  # there is one at least
+    if update.unknown:
+        warnings.warn(f"{of_unknown_status(update.unknown)}.", StatusWarning, stacklevel=stacklevel)
+    return update.frame
 
 
 def _interrupted(update: Update | None) -> PollInterrupted:

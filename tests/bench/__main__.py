@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 
-from tests.bench import endpoint, lists, lookup, poll, scale, spark
+from tests.bench import awaited, endpoint, lists, lookup, poll, scale, spark
 
 _BENCHMARKS = {
+    "awaited": awaited,
     "endpoint": endpoint,
     "lists": lists,
     "lookup": lookup,

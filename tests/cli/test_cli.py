@@ -278,7 +278,7 @@ def test_a_terminal_without_our_letters_is_no_failure(tmp_path: Path):
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("arguments", [[], ["lookup"], ["lookup", "tasks.csv"], ["load", "x", "--errors", "ignore"]])
+@pytest.mark.parametrize("arguments", [["lookup"], ["lookup", "tasks.csv"], ["load", "x", "--errors", "ignore"]])
 def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]):
     """What the parser refuses exits with 2 as well."""
     with pytest.raises(SystemExit) as caught:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ def make_source(
 
     Each answers in a way of its own: the store in memory through its index, as few tasks are; in a file that is opened again to read by
     scanning it, as many are; and through a snapshot. The records are read where they lie in Parquet, or by a Spark cluster; and a client
-    asks a server.
+    asks a server, awaited and blocking by turns.
     """
     with ExitStack() as stack:
 
@@ -45,7 +47,7 @@ def make_source(
             store = stack.enter_context(es.EnrichmentStore(path, **options))
             store.load(records)
             if request.param == "remote":
-                return stack.enter_context(_client(stack, store, options))
+                return stack.enter_context(Remote(_serve(stack, store, options), **options))
             if request.param in ("file", "snapshot"):
                 store.close()
                 options |= {"read_only": True, "preload": request.param == "snapshot"}
@@ -73,9 +75,28 @@ def _written(records: list[dict[str, Any]], folder: Path) -> str:
     return str(folder / "*.parquet")
 
 
-def _client(stack: ExitStack, store: es.EnrichmentStore, options: dict[str, Any]) -> es.EnrichmentClient:
-    """Ask the store over HTTP; its clock stands at a time before all records, so that ``now=`` of the client decides."""
+class Remote:
+    """A client whose lookups are awaited and block by turns: the first is awaited, so that each test meets it."""
+
+    def __init__(self, url: str, **options: Any):
+        self._client = es.AsyncEnrichmentClient(url, token="token", **options)
+        self._awaits = cycle((True, False))
+
+    def lookup(self, tasks: Any, **options: Any) -> Any:
+        if next(self._awaits):
+            return asyncio.run(self._client.lookup(tasks, **options))
+        return self._client.blocking.lookup(tasks, **options)
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        asyncio.run(self._client.aclose())
+
+
+def _serve(stack: ExitStack, store: es.EnrichmentStore, options: dict[str, Any]) -> str:
+    """Serve the store over HTTP; its clock stands at a time before all records, so that ``now=`` of the client decides."""
     from enrichstatus.server import create_app
 
     app = create_app(store, {"token": options.pop("org_id")}, clock=lambda: datetime(2000, 1, 1, tzinfo=UTC))
-    return es.EnrichmentClient(stack.enter_context(running(app)), token="token", **options)
+    return stack.enter_context(running(app))

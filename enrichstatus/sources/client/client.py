@@ -100,7 +100,7 @@ class EnrichmentClient:
         self,
         base_url: str | None = None,
         *,
-        token: str | None = None,
+        token: str | Bearer | None = None,
         workers: int = 4,
         timeout: tuple[float, float] | float = (5, 30),
         deadline: str | float | timedelta | None = None,
@@ -132,6 +132,11 @@ class EnrichmentClient:
     def max_processing_time(self) -> dict[str, timedelta]:
         """By field, for how long a record may be pending before it counts as ``timeout``."""
         return dict(self._limits)
+
+    @property
+    def requests(self) -> int:
+        """How many requests it has made in this process, repetitions too."""
+        return sum(transport.sent for transport in self._transports.values())
 
     def identity(self) -> Hashable:
         """Give what two clients have in common that get the same answers, for polls that share them."""

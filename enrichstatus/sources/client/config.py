@@ -81,7 +81,8 @@ class Bearer:
     It is made before the token is checked, so that no frame of an error holds the token.
     """
 
-    def __init__(self, token: str | None):
+    def __init__(self, token: str | Bearer | None):
+        token = token._token if isinstance(token, Bearer) else token
         self._token: Any = os.environ.get("ENRICHSTATUS_TOKEN") if token is None else token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from enrichstatus.errors import ServiceError, UnauthorizedError
 from enrichstatus.lookup.clocks import ServiceClock
+from enrichstatus.lookup.query import interruption
 from enrichstatus.sources.client.config import Bearer, Request, Settings
 from enrichstatus.sources.client.lane import Lane
 from enrichstatus.sources.client.retry import Attempts, Call, OutOfTime, Passing, Quota
@@ -26,6 +27,8 @@ _log = logging.getLogger("enrichstatus.client")
 
 #: Seconds between looks at the clock while answers are waited for.
 _GLANCE = 0.2
+#: In the place of a batch that has ended: the call is interrupted.
+_INTERRUPTED = -1
 #: Seconds that workers have to end when the call does.
 _PATIENCE = 1.0
 
@@ -49,6 +52,8 @@ class Transport:
         self._quota = Quota(settings.rate)
         self._idle: list[Lane] = []
         self._closed = False
+        #: requests that were sent, repetitions too
+        self.sent = 0
         # reentrant: the garbage collector may close this transport in any thread, also in one that holds the lock
         self._lock = threading.RLock()
 
@@ -68,6 +73,8 @@ class Transport:
         interrupted = False
         with self._lanes(min(self.settings.workers, len(bodies)), call) as lanes:
             try:
+                if (stop := interruption.get()) and stop.listen(lambda: ended.put(_INTERRUPTED)):
+                    raise KeyboardInterrupt
                 for lane in lanes:
                     lane.free = False
                     # a thread that does not keep the program from ending
@@ -136,7 +143,10 @@ class Transport:
             for lane in lanes:
                 lane.line.cut(older_than=self.settings.read)
             with suppress(queue.Empty):
-                return ended.get(timeout=max(0.0, min(_GLANCE, call.remaining())))
+                place = ended.get(timeout=max(0.0, min(_GLANCE, call.remaining())))
+                if place == _INTERRUPTED:
+                    raise KeyboardInterrupt
+                return place
             if call.remaining() <= 0:
                 raise OutOfTime
 
@@ -193,6 +203,8 @@ class Transport:
         attempts = Attempts(self.settings)
         while True:
             self._quota.begin(call)
+            with self._lock:
+                self.sent += 1
             try:
                 return lane.send(call.request, body, read, self.clock)
             except Passing as trouble:

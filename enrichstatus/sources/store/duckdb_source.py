@@ -178,11 +178,10 @@ class Embedded(Database, ABC):
         Parameters
         ----------
         tasks : path, glob or list of paths
-            Files of one format: CSV, TSV, JSON, NDJSON, Parquet or Excel, in the order of their names; tasks, or with `entity_id` a lead
-            list.
+            Files of one format that is read, in the order of their names; tasks, or with `entity_id` a lead list.
         output : path
-            A file (``.parquet``, ``.csv``, ``.tsv``, ``.json``, ``.ndjson``, ``.xlsx``), or a folder, which is one that exists or whose
-            name ends with a slash: it gets ``part-00000.parquet`` and so on, each of two million rows.
+            A file (``.parquet``, ``.xlsx``, ``.csv`` …), or a folder, which is one that exists or whose name ends with a slash: it gets
+            ``part-00000.parquet`` and so on, each of two million rows.
         columns, how, errors, now, prefix, org_id
             As for `lookup`.
         entity_id, fields, entity_type

@@ -15,19 +15,20 @@ import pyarrow as pa
 from enrichstatus.errors import StoreError
 from enrichstatus.files.read import PathLike, expand, is_path
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
-from enrichstatus.lookup.query import DECIDED_SQL
+from enrichstatus.lookup.query import DECIDED_SQL, timing_out
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import html_table, many
 from enrichstatus.schema import STATUSES, Epoch, listed, parse_statuses
-from enrichstatus.sources.store.duckdb_source import Embedded
+from enrichstatus.sources.store.describe import StoreDescription, describe
 from enrichstatus.sources.store.leases import Leases, leases
 from enrichstatus.sources.store.load import LoadReport, load
 from enrichstatus.sources.store.point_lookup import answer, answer_at_once, winners
 from enrichstatus.sources.store.scan import Scan
 from enrichstatus.sources.store.snapshot.rules import Question
+from enrichstatus.sources.store.sql import Queryable
 
 
-class EnrichmentStore(Embedded):
+class EnrichmentStore(Queryable):
     """Enrichment records in DuckDB, and the status of any number of tasks as one join over them.
 
     Parameters
@@ -182,6 +183,12 @@ class EnrichmentStore(Embedded):
         if is_path(records):
             self._loaded += map(os.path.abspath, expand(records))
         return report
+
+    def describe(self, *, org_id: str | None = None, now: Instant = None) -> StoreDescription:
+        """Say in a few numbers what the store holds of an organization; of all together where neither it nor the store names one."""
+        whose = (self.org_id if org_id is None else parse_org(org_id)) or None
+        with self._cursor() as con:
+            return describe(con, timing_out(self._limits, now), whose, None if self.path == ":memory:" else self._name)
 
     def leases(self, *, org_id: str | None = None) -> pa.Table:
         """Give what `EnrichmentClient.trigger` has requested into this store, and whose outcome is not known yet.

@@ -1,0 +1,73 @@
+"""The parser: argparse, with the nearest name where one is wrong, examples, and the options that every command has."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from enrichstatus.errors import suggested
+
+if TYPE_CHECKING:
+    from enrichstatus.cli.output import Output
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that names the nearest option or choice where one is wrong."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**{"formatter_class": _Help} | settings)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse an unknown option before anything that is missing, as it may have been meant to be that."""
+        if not any(action.nargs == argparse.PARSER for action in self._actions):
+            given = [text.partition("=")[0] for text in args[: args.index("--") if "--" in args else None]]
+            for text in given:
+                if text.startswith("--") and not any(option.startswith(text) for option in self._option_string_actions):
+                    self.error(f"unrecognized argument: {text}.{suggested(text, self._option_string_actions)}")
+        return super().parse_known_args(args, namespace)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += f".{suggested(value, action.choices or ())}"
+            raise
+
+
+class _Help(argparse.HelpFormatter):
+    """Help in which lines that are indented stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = text.splitlines()
+        return "\n".join(
+            line if line.startswith("  ") else super(_Help, self)._fill_text(line, width, indent) for line in lines
+        )
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace, Output], int | None],
+    *,
+    examples: Mapping[str, str],
+    **texts: Any,
+) -> Any:
+    """Declare a command that `run` runs. An option's ``dest`` is the name of the Python argument that it becomes.
+
+    What `run` returns is the exit code; None is 0. `examples` are command lines by what they are for.
+    """
+    shown = "\n".join(f"  # {what}\n  {line}" for what, line in examples.items())
+    texts["epilog"] = "\n \n".join(filter(None, [texts.get("epilog"), f"examples:\n{shown}"]))
+    command = commands.add_parser(name, **{"description": texts["help"][0].upper() + texts["help"][1:] + "."} | texts)
+    command.set_defaults(run=run, declared=command)
+    said = command.add_argument_group("what is said")
+    said.add_argument("--json", action="store_true", help="print one object for a program, and nothing else on stdout")
+    said.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    said.add_argument(
+        "--color",
+        choices=["auto", "always", "never"],
+        default="auto",
+        help="colour (default: at a terminal, unless NO_COLOR is set)",
+    )
+    return command

@@ -1,0 +1,57 @@
+-- What a copy of one organization's records holds beside the table `enrichment_records` (a record's columns, `superseded`) and the table
+-- `enrichment_limits` (orgId, field, maximum: for how many seconds a record may be pending). The ENUM types stand before this runs.
+--   $columns, $keys, $query  the columns of a record; the texts of lookup/keys.sql and of lookup/lookup.sql over decided records
+create view enrichments as select $columns from enrichment_records;
+
+-- Evaluated at the connection's variable `enrichment_now`, or at the clock's instant.
+create view enrichment_asker as
+with moment as (select coalesce(getvariable('enrichment_now')::timestamptz, now()) as instant)
+
+select
+    enrichment_limits.orgId,
+    enrichment_limits.field,
+    moment.instant - to_microseconds((enrichment_limits.maximum * 1e6)::bigint) as pendingSince,
+    moment.instant as now,
+    enrichment_limits.maximum
+from enrichment_limits, moment;
+
+-- `asked` is the name of a frame, a table, a view or a CTE with the columns entityId, field and, unless all are persons, entityType.
+create macro enrichment_status(asked) as table
+with numbered as materialized (
+    from (select *, row_number() over () as enrichment_position from query_table(asked))
+    union all by name
+    select null::varchar as entityType where false
+),
+
+given as (
+    select
+        numbered.enrichment_position as position,
+        numbered.entityId::varchar as entityId,
+        coalesce(numbered.entityType::varchar, 'person') as entityType,
+        numbered.field::varchar as field
+    from numbered
+),
+
+keyed as ($keys),
+
+tasks as materialized (
+    select keyed.position, keyed.castEntityId as entityId, keyed.castEntityType as entityType, keyed.castField as field
+    from keyed
+    where keyed.castEntityId is not null and keyed.castEntityType is not null and keyed.castField is not null
+),
+
+records as (select enrichment_records.* from enrichment_records where not enrichment_records.superseded),
+
+asker as (from enrichment_asker),
+
+answers as ($query)
+
+select
+    numbered.* exclude (enrichment_position),
+    answers.status,
+    answers.dataFound,
+    coalesce(answers.reason, case when tasks.position is null then 'invalid' else 'no_record' end) as reason,
+    answers.id as enrichmentId
+from numbered
+left join tasks on tasks.position = numbered.enrichment_position
+left join answers on answers.position = numbered.enrichment_position;

@@ -1,0 +1,222 @@
+"""A store's records in SQL: a copy of one organization's, which can be read and nothing else."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from enrichstatus import frames
+from enrichstatus.errors import OrganizationWarning, StoreError, ValidationError, quoted
+from enrichstatus.files.read import is_path
+from enrichstatus.files.write import first_line
+from enrichstatus.lookup.arguments import Instant
+from enrichstatus.lookup.query import DECIDED_SQL, asker
+from enrichstatus.lookup.tasks import KEYS_SQL, create_vocabularies
+from enrichstatus.schema import COLUMNS
+from enrichstatus.sources.store.duckdb_source import Embedded
+
+_PRIVATE_SQL = (
+    Path(__file__)
+    .with_name("private.sql")
+    .read_text(encoding="utf-8")
+    .replace("$columns from", f"{', '.join(COLUMNS)} from")
+    .replace("($keys)", f"({KEYS_SQL})")
+    .replace("($query)", f"({DECIDED_SQL})")
+)
+
+
+class Queryable(Embedded):
+    """A store that can be queried in SQL."""
+
+    #: the last copy that `sql` made, and of what
+    _copy: tuple[tuple[Any, ...], duckdb.DuckDBPyConnection] | None = None
+
+    def connect(self, *, org_id: str | None = None, now: Instant = None) -> duckdb.DuckDBPyConnection:
+        """Give a DuckDB connection to a copy of an organization's records, to be read only: for JupySQL, SQLAlchemy and your own SQL.
+
+        It has the view ``enrichments``, the records of this organization alone, and the table macro ``enrichment_status(tasks)``, the
+        lookup: it takes the name of a table, a CTE or what was registered (``connection.register("tasks", frame)``), with the columns
+        ``entityId``, ``field`` and, unless all are persons, ``entityType``. It gives the rows with ``status``, ``dataFound``, ``reason``
+        (that of `lookup`; bad keys are ``invalid``) and ``enrichmentId``, the record's id, which joins them to ``enrichments``.
+
+        DuckDB itself refuses everything else: to write, to attach, to read or write files, to install extensions, to change settings. What
+        is registered is seen by this connection alone, and not by the cursors that JupySQL and others make of it: `sql` takes frames.
+
+        Parameters
+        ----------
+        org_id : str, optional
+            Whose records; the store's unless given.
+        now : datetime or str, optional
+            The instant at which the timeout rule is evaluated; the clock's at each query unless given. Cursors of the connection have
+            the clock's.
+
+        Returns
+        -------
+        duckdb.DuckDBPyConnection
+            It has the records as they were when it was made. The copy lies in the temporary folder, and goes when the connection does.
+
+        Raises
+        ------
+        ValidationError
+            No organization, or an argument is unusable.
+        StoreError
+            The store is closed or cannot be read, or the temporary folder has no room.
+
+        Examples
+        --------
+        >>> import enrichstatus as es
+        >>> store = es.EnrichmentStore(org_id="org_acme")
+        >>> print(store.load("data/enrichments.json"))
+        5,162 read: 5,162 inserted, 0 updated, 0 unchanged, 0 rejected
+        >>> with store.connect() as connection:
+        ...     connection.sql("select field, count(*) from enrichments where status = 'failed' group by all order by all").fetchall()
+        [('emails', 71), ('phones', 37), ('summary', 21)]
+        """
+        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
+        con = self._private(question)
+        _evaluate_at(con, question, now)
+        return con
+
+    def sql(
+        self, query: str, *, org_id: str | None = None, now: Instant = None, **given: Any
+    ) -> duckdb.DuckDBPyRelation:
+        """Query an organization's records in SQL: what `connect` has, and frames by their name.
+
+        Parameters
+        ----------
+        query : str
+            A query of DuckDB, over ``enrichments``, ``enrichment_status(tasks)`` and the frames that it names.
+        org_id, now
+            As for `connect`.
+        **given : DataFrame, Arrow table, DuckDB relation, list of dicts or path
+            Frames by name, ``tasks=frame``. Of a name that is not given, the caller's variable is taken if it is a frame.
+
+        Returns
+        -------
+        duckdb.DuckDBPyRelation
+            ``.df()``, ``.pl()``, ``.to_arrow_table()``, ``.fetchall()`` or further steps; the records are those of this moment.
+
+        Raises
+        ------
+        ValidationError
+            No organization, or the query cannot be run: it is wrong, names what is not there, or does anything but read.
+        StoreError
+            As for `connect`.
+
+        Examples
+        --------
+        >>> import enrichstatus as es, pandas as pd
+        >>> store = es.EnrichmentStore(org_id="org_acme")
+        >>> print(store.load("data/enrichments.json"))
+        5,162 read: 5,162 inserted, 0 updated, 0 unchanged, 0 rejected
+        >>> tasks = es.tasks_from_leads(pd.read_csv("data/leads.csv"), entity_id="lead_id", fields=["emails", "phones"])
+        >>> store.sql("select field, count(*) from enrichment_status(tasks) where status = 'failed' group by all order by all").fetchall()
+        [('emails', 43), ('phones', 20)]
+        """
+        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
+        if not isinstance(query, str) or not query.strip():
+            raise ValidationError(f"takes a query as text, not {quoted(query)}.", argument="query")
+        file = self._ready()
+        made_of = os.getpid(), file, file.writes, question["orgId"][0].as_py()
+        if self._copy is None or self._copy[0] != made_of:
+            self._copy = made_of, self._private(question)
+        con = self._copy[1].cursor()
+        _evaluate_at(con, question, now)
+        try:
+            named = dict(given)
+            caller = sys._getframe(1)
+            for name in con.get_table_names(query) - named.keys() - _names(con):
+                value = caller.f_locals.get(name, caller.f_globals.get(name))
+                if not is_path(value) and (hasattr(value, "columns") or hasattr(value, "__arrow_c_stream__")):
+                    named[name] = value
+            for name, value in named.items():
+                frame = frames.read(value)
+                con.register(name, frame.arrow(frame.columns))
+            relation = con.sql(query)
+        except duckdb.Error as error:
+            raise ValidationError(
+                f"cannot be run: {first_line(error)} It can read enrichments, enrichment_status(tasks) and frames, and nothing else.",
+                argument="query",
+            ) from error
+        return relation
+
+    def close(self) -> None:
+        """Close the file; what was loaded stays. A store in memory is gone."""
+        self._copy = None
+        super().close()
+
+    def _private(self, question: pa.Table) -> duckdb.DuckDBPyConnection:
+        """Copy an organization's records into a database of their own, which is locked."""
+        org_id = question["orgId"][0].as_py()
+        folder = Path(tempfile.mkdtemp(prefix="enrichstatus-sql-"))
+        try:
+            path = str(folder / "enrichments.duckdb")
+            with self._cursor() as con:
+                count = _copy(con, path, question)
+            with duckdb.connect(path) as con:
+                create_vocabularies(con, self.fields)
+                con.execute(_PRIVATE_SQL)
+            locked = _locked(path)
+        except duckdb.Error as error:
+            raise StoreError(f"The records of {self.path!r} cannot be copied for SQL: {first_line(error)}") from error
+        except OSError as error:
+            raise StoreError(
+                f"The temporary folder cannot be written ({error.strerror}); name another one (TMPDIR)."
+            ) from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # an open file lives on without its name
+        if not count and (message := self.lacks(org_id)):
+            warnings.warn(message, OrganizationWarning, stacklevel=4)
+        return locked
+
+
+def _copy(con: duckdb.DuckDBPyConnection, path: str, question: pa.Table) -> int:
+    """Copy by DuckDB itself, into a file; gives the number of records."""
+    name = f"enrichment_copy_{secrets.token_hex(8)}"
+    limits = question.select(["orgId", "field", "maximum"])
+    con.execute(f"attach $path as {name} (read_write)", {"path": path})
+    try:
+        own = duckdb.ColumnExpression("orgId") == duckdb.ConstantExpression(question["orgId"][0].as_py())
+        records = con.table("enrichments").filter(own).select(*COLUMNS, "superseded")
+        records.create(f"{name}.enrichment_records")
+        con.from_arrow(limits).create(f"{name}.enrichment_limits")
+        return int(con.table(f"{name}.enrichment_records").count("*").fetchall()[0][0])
+    finally:
+        con.execute(f"detach {name}")
+
+
+def _locked(path: str) -> duckdb.DuckDBPyConnection:
+    """Open a file to be read only, with DuckDB's own locks."""
+    con = duckdb.connect(path, read_only=True)
+    con.execute("set global TimeZone = 'UTC'")
+    con.execute("set enable_progress_bar = false")
+    spill = os.path.join(tempfile.gettempdir(), f"enrichstatus-{secrets.token_hex(4)}")
+    con.execute("set global temp_directory = $spill", {"spill": spill})
+    con.execute("set enable_external_access = false")
+    # what tools set on their own: Ibis, say
+    con.execute("set allowed_configs = ['TimeZone', 'python_enable_replacements', 'enable_progress_bar']")
+    con.execute("set lock_configuration = true")
+    return con
+
+
+def _evaluate_at(con: duckdb.DuckDBPyConnection, question: pa.Table, now: Instant) -> None:
+    if now is not None:
+        con.execute("set variable enrichment_now = $now::timestamptz", {"now": str(question["now"][0].as_py())})
+
+
+def _names(con: duckdb.DuckDBPyConnection) -> set[str]:
+    return {
+        name
+        for (name,) in con.execute(
+            "select view_name from duckdb_views() union all select table_name from duckdb_tables()"
+        ).fetchall()
+    }

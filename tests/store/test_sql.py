@@ -1,0 +1,163 @@
+"""A store's records in SQL: the lookup as a table macro, one organization's records, and locks that only DuckDB opens."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pytest
+
+import enrichstatus as es
+from tests.support.factory import NOW, ORG, record, task, uid
+
+PENDING = {"status": "pending", "dataFound": None}
+RECORDS = [
+    record(0),
+    record(1, **PENDING, createdAt="2026-11-16T08:59:00.000Z"),
+    record(2, **PENDING),
+    record(3, status="failed", dataFound=True),
+    record(4, entityId=uid(3), createdAt="2026-11-16T07:00:00.000Z"),
+    record(5, entityType="company"),
+    record(6, orgId="org_2", createdBy="user_of_org_2"),
+    record(7, entityId=uid(0), orgId="org_2", status="failed", createdAt="2026-11-16T08:30:00.000Z"),
+]
+TASKS = pd.DataFrame(
+    [
+        *(task(n) | {"name": f"lead {n}"} for n in (3, 0, 1, 2, 6, 9, 0)),
+        {"entityId": "{" + uid(0).upper() + "} ", "field": "emails"},
+        task(5) | {"entityType": "company"},
+        {"entityId": "x", "field": "emails"},
+        task(0, "fax"),
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> es.EnrichmentStore:
+    store = es.EnrichmentStore(org_id=ORG)
+    store.load(RECORDS)
+    return store
+
+
+def rows(frame: pd.DataFrame, names: list[str]) -> list[list[Any]]:
+    table = frame[names].astype(object)
+    return sorted(table.where(table.notna(), None).values.tolist(), key=str)
+
+
+def test_the_macro_gives_what_the_lookup_gives(loaded: es.EnrichmentStore):
+    """Every status, reason and key, of a frame by keyword or by name, of a CTE and of a table, now and at another instant."""
+    names = ["name", "field", "status", "dataFound", "reason"]
+    tasks = TASKS.assign(entityType=TASKS["entityType"].fillna("person"))
+    answers = {}
+    for now in (NOW, "2026-11-16T08:00:30Z"):
+        answer = loaded.lookup(tasks, columns=("status", "dataFound", "reason"), errors="coerce", now=now)
+        answers[now] = expected = rows(answer, names)
+        for kind in (lambda frame: frame, pl.from_pandas, lambda frame: frame.to_dict("records")):
+            given = loaded.sql("from enrichment_status(tasks)", tasks=kind(tasks), now=now)
+            assert rows(given.df(), names) == expected
+        in_cte = loaded.sql("with mine as (from tasks where true) from enrichment_status(mine)", now=now)
+        assert rows(in_cte.df(), names) == expected
+        with loaded.connect(now=now) as con:
+            con.register("leads", tasks)
+            assert rows(con.sql("from enrichment_status('leads')").df(), names) == expected
+            con.execute("create temp table tasks as from leads")
+            assert rows(con.sql("from enrichment_status(tasks)").df(), names) == expected
+    assert answers[NOW] != answers["2026-11-16T08:00:30Z"]
+    status = loaded.sql("from enrichment_status(given) join enrichments on id = enrichmentId", given=[task(3)], now=NOW)
+    assert status.select("reason, createdBy").fetchall() == [("failed", "user_1")]
+
+
+def test_only_the_organization_that_asks_is_seen(loaded: es.EnrichmentStore, tmp_path: Path):
+    """Nothing that the connection can read names another organization, of a store in memory, in a file, or opened read-only."""
+    path = tmp_path / "store.duckdb"
+    with es.EnrichmentStore(path, org_id=ORG) as store:
+        store.load(RECORDS)
+        assert store.sql("select count(*) from enrichments").fetchall() == [(6,)]
+    for store in (loaded, es.EnrichmentStore(path, read_only=True)):
+        with store.connect(org_id=ORG) as con:
+            things = con.sql(
+                "select table_name from duckdb_tables() union all select view_name from duckdb_views() where not internal"
+            )
+            names = [name for (name,) in things.fetchall()]
+            assert {"enrichments", "enrichment_records"} <= set(names)
+            assert "org_2" not in str([con.sql(f"from {name}").fetchall() for name in names])
+            assert con.sql("select count(*), min(orgId), max(orgId) from enrichments").fetchall() == [(6, ORG, ORG)]
+        assert [len(store.sql("from enrichments", org_id=org).df()) for org in ("org_2", ORG)] == [2, 6]
+        with pytest.warns(es.OrganizationWarning):
+            store.connect(org_id="org_3").close()
+    store.close()
+    with pytest.raises(es.ValidationError, match="Organization ID is missing"):
+        es.EnrichmentStore().sql("from enrichments")
+    with pytest.raises(es.StoreError, match="closed"):
+        store.sql("from enrichments", org_id=ORG)
+
+
+def test_what_writes_attaches_or_reads_files_is_refused(loaded: es.EnrichmentStore, tmp_path: Path):
+    """DuckDB's own locks refuse it, before and after what tries to open them, and nothing comes to stand in any file."""
+    (tmp_path / "data.csv").write_text("a\n1\n")
+    statements = [
+        "insert into enrichment_records from enrichment_records",
+        "delete from enrichment_records",
+        "update enrichment_records set status = 'failed'",
+        "drop view enrichments",
+        "create table mine as select 1 as x",
+        "create or replace macro enrichment_status(x) as table select 1",
+        f"attach '{tmp_path}/other.duckdb'",
+        f"copy (select 1) to '{tmp_path}/out.csv'",
+        f"export database '{tmp_path}/all'",
+        f"from read_csv('{tmp_path}/data.csv')",
+        f"from '{tmp_path}/data.csv'",
+        f"from glob('{tmp_path}/*')",
+        f"from read_text('{tmp_path}/data.csv')",
+        "install httpfs",
+        "set enable_external_access = true",
+        "set lock_configuration = false",
+        "reset lock_configuration",
+        "set temp_directory = '/tmp/elsewhere'",
+        "pragma enable_profiling = 'json'",
+    ]
+    with loaded.connect() as con:
+        before = con.sql("from enrichments order by id").fetchall()
+        for statement in statements:
+            with pytest.raises(duckdb.Error):
+                con.execute(statement)
+            with pytest.raises(es.ValidationError, match=r"^query= "):
+                loaded.sql(statement).fetchall()
+        with pytest.raises(duckdb.Error):
+            con.read_csv(str(tmp_path / "data.csv"))
+        assert con.sql("from enrichments order by id").fetchall() == before
+    assert os.listdir(tmp_path) == ["data.csv"]
+
+
+def test_a_query_that_cannot_be_run_says_why(loaded: es.EnrichmentStore):
+    """What is not text, names what is not there, is or wrong, is refused in words, and a frame is found by its name."""
+    queries: list[tuple[Any, str]] = [
+        (7, "takes a query as text, not 7"),
+        ("", "takes a query as text"),
+        ("from nowhere", "Table with name nowhere does not exist"),
+        ("selec 1", "syntax error"),
+        ("from enrichment_status(lacking)", "field"),
+    ]
+    lacking = pd.DataFrame({"entityId": [uid(0)]})
+    for query, why in queries:
+        with pytest.raises(es.ValidationError, match=rf"^query= .*{why}"):
+            loaded.sql(query)
+    assert loaded.sql("select * from lacking").fetchall() == [tuple(lacking.iloc[0])]
+    with pytest.raises(es.ValidationError, match="now="):
+        loaded.connect(now="yesterday")
+
+
+def test_records_are_those_of_the_moment_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A load is seen by the next query and by no earlier one; the temporary folder is as empty as before."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store = es.EnrichmentStore(org_id=ORG)
+    store.load([record(0)])
+    earlier, con = store.sql("from enrichments"), store.connect()
+    store.load([record(1)])
+    assert [len(each.df()) for each in (earlier, con.table("enrichments"), store.sql("from enrichments"))] == [1, 1, 2]
+    assert os.listdir(tmp_path) == []
