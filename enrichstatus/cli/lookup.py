@@ -56,9 +56,7 @@ def add(commands: Any) -> None:
     )
     add_options(command, *TASKS, note="TASKS")
     add_source(command)
-    command.add_argument(
-        "--columns", default="status,dataFound", metavar="COLUMN,…", help='a record\'s columns to add, or "all"'
-    )
+    add_options(command, "--columns")
     add_options(command, "--prefix", note="the columns that are added")
     command.add_argument(
         "--how", choices=["left", "inner"], default="left", help="keep tasks without a record (default), or not"
@@ -137,8 +135,6 @@ def _filed(
     show: Callable[[pd.DataFrame, pd.DataFrame], None],
 ) -> int:
     """From file to file: a list of any length, in bounded memory."""
-    wanted = fields(options, source.fields)
-    leads = {"entity_id": options.entity_id, "fields": wanted, "entity_type": options.entity_type or "person"}
     try:
         report = source.lookup_to(
             options.tasks,
@@ -150,7 +146,9 @@ def _filed(
             bom=bool(options.bom),
             **reading(options),
             **settings,
-            **(leads if wanted else {}),
+            entity_id=options.entity_id,
+            fields=None if options.fields is None else fields(options, source.fields),
+            entity_type=options.entity_type or "person",
         )
     except RequirementError as error:
         show(error.report.counts, error.report.head)

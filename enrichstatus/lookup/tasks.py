@@ -16,10 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus import frames
-from enrichstatus.errors import ValidationError, quoted
-from enrichstatus.frames import Frame, Kind, ListOrPath, Named
-from enrichstatus.lookup.arguments import column_named, parse_fields
+from enrichstatus.errors import ValidationError, suggested
+from enrichstatus.frames import Frame, Named
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, columns_listed, find, listed
 
 KEYS_SQL = Path(__file__).with_name("keys.sql").read_text(encoding="utf-8")
@@ -35,6 +33,19 @@ select position, castEntityId as entityId, castEntityType as entityType, castFie
 from keys
 where castEntityId is not null and castEntityType is not null and castField is not null
 """  # noqa: S608  of constants
+# Half of the time goes by: numbers stand for entity types and fields, which are looked up once for all
+_NUMBERED_SQL = """
+create temp table tasks as
+select
+    position,
+    entityId,
+    (enum_range(null::enrichment_entity_type)::enrichment_entity_type[])[entityType + 1] as entityType,
+    (enum_range(null::enrichment_field)::enrichment_field[])[field + 1] as field
+from numbered
+where entityId is not null and entityType is not null and field is not null
+"""
+#: For fewer tasks than this it would take longer to know the vocabulary than is saved.
+MANY = 10_000
 #: The distinct tasks of the table ``tasks``, each with the position where it first stands.
 DISTINCT_SQL = """
 select entityId, entityType, field, min(position) as first
@@ -46,82 +57,6 @@ select position as "row", problem.name as "column", problem.value as "value", pr
 from (select position, unnest(keyProblems) as problem from ({PROBLEMS_SQL}))
 order by position
 """  # noqa: S608  of constants
-
-
-def tasks_from_leads(
-    leads: Kind | ListOrPath,
-    *,
-    entity_id: str,
-    fields: Sequence[str] | str = FIELDS,
-    entity_type: str = "person",
-    encoding: str | None = None,
-    skip: int = 0,
-    multiline: bool = False,
-    sheet: str | None = None,
-) -> Kind:
-    """Turn a lead list, one row a lead, into tasks, one row a lead and field.
-
-    Parameters
-    ----------
-    leads : DataFrame, Arrow table, DuckDB relation, list of dicts or path
-        The lead list: *n* rows and any columns, which all come along.
-    entity_id : str
-        The column that holds the entity's UUID.
-    fields : str or sequence of str
-        The fields to look up, `k` of them: of ``emails``, ``phones`` and ``summary``, unless the store was made with others.
-    entity_type : str
-        What the leads are: ``person`` or ``company``.
-    encoding : str, optional
-        How a file is encoded, ``cp1252`` say, unless it is UTF-8 or begins with a byte order mark.
-    skip : int
-        Lines above the header of a CSV file or a sheet, which are left out.
-    multiline : bool
-        Read cells in quotes that hold what looks like whole rows, which are refused otherwise: two stray quotes make such a cell, too.
-    sheet : str, optional
-        The sheet of a workbook; unless given, it must have one only that holds something.
-
-    Returns
-    -------
-    A frame of the same kind (pandas for a list or a path): *n · k* rows, lead by lead in the order of the list, its columns as
-    they were plus ``entityId``, ``entityType`` and ``field``. A pandas index is made anew.
-
-    Raises
-    ------
-    ValidationError
-        The column is not there, a field or the type is unusable, or the list already has a column of one of the three names.
-
-    Examples
-    --------
-    >>> import enrichstatus as es, pandas as pd
-    >>> leads = pd.DataFrame({"lead_id": ["f81d4fae-7dec-11d0-a765-00a0c91e6bf6"], "name": ["Ada"]})
-    >>> es.tasks_from_leads(leads, entity_id="lead_id", fields=["emails", "phones"])[["name", "field"]]
-      name   field
-    0  Ada  emails
-    1  Ada  phones
-    """
-    names = parse_fields(fields)
-    if not isinstance(entity_type, str) or entity_type not in ENTITY_TYPES:
-        raise ValidationError(f"is one of {listed(ENTITY_TYPES)}, not {quoted(entity_type)}.", argument="entity_type")
-    frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline, sheet=sheet)
-    if frame.objects and not len(frame) and entity_id not in frame.columns:
-        raise ValidationError(
-            f"names the column {quoted(entity_id)}, but there are no leads: the list is empty.", argument="entity_id"
-        )
-    column_named("entity_id", entity_id, frame.columns, "the leads")
-    if clashes := clashing(frame, [name for name in KEY if name != entity_id]):
-        raise ValidationError(
-            f"The leads already have a column {listed(clashes)}; rename it, or look them up as tasks."
-        )
-    tasks = frame.repeat(len(names))
-    columns = pa.table(
-        {
-            "entityId": tasks.arrow([entity_id]).column(0),
-            "entityType": pa.repeat(pa.scalar(entity_type, pa.string()), len(tasks)),
-            "field": pa.array(np.tile(np.array(names, dtype=object), len(frame)), pa.string()),
-        }
-    )
-    answer: Kind = tasks.assign(columns if entity_id != "entityId" else columns.drop_columns(["entityId"]))
-    return answer
 
 
 def clashing(frame: Named, names: Sequence[str]) -> list[str]:
@@ -171,8 +106,14 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
     With ``errors="raise"`` bad tasks raise `ValidationError` instead, with all of them in its ``.problems``.
     """
     given = keys_of(frame)
-    con.register("given", with_uuids(given))
-    if cast_tasks(con) < len(frame) and errors == "raise":
+    usual = with_uuids(given)
+    con.register("given", usual)
+    if len(frame) < MANY or usual["entityId"].type != pa.uuid():
+        good = cast_tasks(con)
+    else:
+        con.register("numbered", with_numbers(usual, vocabulary(con)))
+        good = number_tasks(con)
+    if good < len(frame) and errors == "raise":
         raise bad_tasks(con)
     return given
 
@@ -181,6 +122,18 @@ def cast_tasks(con: duckdb.DuckDBPyConnection) -> int:
     """Make the temporary table ``tasks`` of the relation ``given``, and give the number of good ones."""
     (good,) = con.execute(_TASKS_SQL).fetchall()[0]
     return int(good)
+
+
+def number_tasks(con: duckdb.DuckDBPyConnection) -> int:
+    """Make the same of the relation ``numbered``, whose UUIDs are cast, and whose other columns are numbers (`with_numbers`)."""
+    (good,) = con.execute(_NUMBERED_SQL).fetchall()[0]
+    return int(good)
+
+
+def vocabulary(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Give the fields of a connection's ENUM type, in their order."""
+    fields: list[str] = con.execute("select enum_range(null::enrichment_field)").fetchall()[0][0]
+    return fields
 
 
 def bad_tasks(con: duckdb.DuckDBPyConnection) -> ValidationError:
@@ -224,8 +177,9 @@ def task_names(columns: Sequence[str]) -> dict[str, str]:
     """Say under which names the columns of the key stand: ``{ours: theirs}``."""
     names = find(columns, KEY)
     if missing := [name for name in ("entityId", "field") if name not in names]:
+        near = suggested(missing[0], columns)
         raise ValidationError(
-            f"Tasks need {columns_listed(missing)}; found {listed(columns)}. "
+            f"Tasks need {columns_listed(missing)}; found {listed(columns)}.{near} "
             "A lead list becomes tasks with tasks_from_leads(), at the command line with --entity-id COLUMN."
         )
     return names
@@ -235,19 +189,6 @@ def problems(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """Say what is wrong with the tasks that were checked last: ``row``, ``column``, ``value`` and ``reason``."""
     con.register("keyed", con.sql(KEYS_SQL))
     return to_pandas(con.sql(_BAD_TASKS_SQL))
-
-
-@contextmanager
-def naming_leads(entity_id: str | None, fields: Sequence[str]) -> Iterator[None]:
-    """Name bad tasks by the rows and the column of the lead list that they were made of, one a field; without fields they are tasks."""
-    try:
-        yield
-    except ValidationError as error:
-        if error.problems is None or not fields:
-            raise
-        bad = error.problems
-        leads = bad.assign(row=bad["row"] // len(fields), column=bad["column"].replace("entityId", entity_id))
-        raise ValidationError.of_rows("leads", leads.drop_duplicates(), instead=error.instead) from None
 
 
 def _comparable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -273,6 +214,30 @@ def with_uuids(given: pa.Table) -> pa.Table:
         return given
     return given.set_column(given.column_names.index("entityId"), "entityId", pa.chunked_array(chunks, pa.uuid()))
 
+
+def with_numbers(given: pa.Table, fields: Sequence[str]) -> pa.Table:
+    """Put for each entity type and field its place in the vocabulary, null where it is not there."""
+    for name, words in (("entityType", ENTITY_TYPES), ("field", fields)):
+        places = pc.index_in(given[name].cast(pa.string()), pa.array(words, pa.string()))
+        given = given.set_column(given.column_names.index(name), name, places)
+    return given
+
+
+def all_uuids(con: duckdb.DuckDBPyConnection, given: pa.Table) -> pa.Table:
+    """Cast ``entityId`` to UUIDs however it is spelled, null where it is bad."""
+    usual = with_uuids(given)
+    if usual["entityId"].type == pa.uuid():
+        return usual
+    con.register("given", given)
+    texts = con.sql(_IDS_SQL).to_arrow_table()["entityId"].combine_chunks()
+    ids = _uuids(texts.fill_null("00000000-0000-0000-0000-000000000000"))
+    if ids is None:
+        raise AssertionError("DuckDB has written a UUID in another way than usual")
+    ids = pa.ExtensionArray.from_storage(pa.uuid(), pc.if_else(texts.is_valid(), ids.storage, None))
+    return given.set_column(given.column_names.index("entityId"), "entityId", ids)
+
+
+_IDS_SQL = f"select castEntityId::varchar as entityId from ({KEYS_SQL}) order by position"  # noqa: S608  of a constant
 
 #: Where a UUID of 36 characters has its dashes, and the runs of digits around them.
 _DASHES = [8, 13, 18, 23]
