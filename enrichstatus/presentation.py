@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from html import escape
 from typing import Any
 
@@ -90,6 +90,11 @@ def bar(share: float, cells: int = 10) -> str:
     return "█" * full + "░" * (cells - full)
 
 
+def unchanged(row: Any, column: Any, html: str) -> str:
+    """Leave a cell as it is."""
+    return html
+
+
 def html_table(
     cells: pd.DataFrame,
     *,
@@ -97,6 +102,7 @@ def html_table(
     left: Collection[str] = (),
     caption: str = "",
     index: bool = True,
+    around: Callable[[Any, Any, str], str] = unchanged,
 ) -> str:
     """Lay out texts as an HTML table for a light page or a dark one: no colour of its own but half-transparent bars.
 
@@ -112,6 +118,8 @@ def html_table(
         What the table shows.
     index : bool
         Whether the index names the rows.
+    around : callable
+        Gets the names of a row and of a column and a cell's text as HTML, and gives the HTML of the cell.
     """
     styles = [f"padding:1px 8px;white-space:nowrap;text-align:{'left' if name in left else 'right'}" for name in cells]
     heads = [
@@ -122,7 +130,8 @@ def html_table(
     rows = []
     for place, (name, row) in enumerate(zip(cells.index, cells.itertuples(index=False, name=None), strict=True)):
         drawn = [
-            f'<td style="{style}{_behind(shares, column, place)}">{_isolated(text) if column in left else escape(text)}</td>'
+            f'<td style="{style}{_behind(shares, column, place)}">'
+            f"{around(name, column, _isolated(text) if column in left else escape(text))}</td>"
             for column, style, text in zip(cells, styles, row, strict=True)
         ]
         first = f'<th scope="row" style="text-align:left">{_isolated(str(name))}</th>' if index else ""

@@ -56,9 +56,7 @@ def add(commands: Any) -> None:
     )
     add_options(command, *TASKS, note="TASKS")
     add_source(command)
-    command.add_argument(
-        "--columns", default="status,dataFound", metavar="COLUMN,…", help='a record\'s columns to add, or "all"'
-    )
+    add_options(command, "--columns")
     add_options(command, "--prefix", note="the columns that are added")
     command.add_argument(
         "--how", choices=["left", "inner"], default="left", help="keep tasks without a record (default), or not"

@@ -18,6 +18,7 @@ from enrichstatus.cli.options import (
     add_options,
     check_leads,
     check_outputs,
+    names,
     opened,
     read_tasks,
     refuse_stray,
@@ -86,7 +87,8 @@ def add(commands: Any) -> None:
         help="look up after 1, 2, 4 … 60 s (default), or when enough are expected to have ended, learned from those before",
     )
     add_options(command, "--errors")
-    add_options(command, "--prefix", note="status and dataFound, the columns that are added")
+    add_options(command, "--columns")
+    add_options(command, "--prefix", note="the columns that are added")
     add_options(command, *OUTPUT)
 
 
@@ -130,8 +132,16 @@ def _check(options: argparse.Namespace) -> None:
     if options.deadline is not None:
         parse_duration(options.deadline, "deadline")
     parse_duration(options.missing_after, "missing_after")
+    _columns(options)
     files.expand(options.tasks)  # before a store is made for nothing
     check_outputs(options, output=writing.ENDINGS)
+
+
+def _columns(options: argparse.Namespace) -> tuple[str, ...]:
+    """Read --columns."""
+    from enrichstatus.lookup.arguments import parse_columns
+
+    return parse_columns(options.columns if options.columns == "all" else names(options.columns))
 
 
 @contextmanager
@@ -171,6 +181,8 @@ def _updates(options: argparse.Namespace, last: deque[Update], say: Output) -> I
                 missing_after=options.missing_after,
                 errors=options.errors,
                 prefix=options.prefix,
+                # the summary needs these two, named in --columns or not
+                columns=tuple(dict.fromkeys((*_columns(options), "status", "dataFound"))),
             )
         # whatever happens, both are closed, the bar first
         stack.enter_context(closing(updates))
@@ -211,15 +223,16 @@ def _report(options: argparse.Namespace, update: Update, say: Output) -> None:
     from enrichstatus.presentation import duration, many, of_unknown_status
 
     frame = update.frame
+    kept = frame.drop_columns([options.prefix + name for name in {"status", "dataFound"} - set(_columns(options))])
     if options.output:
-        write(frame, options.output, options)
+        write(kept, options.output, options)
     say(
         f"{update.settled:,} of {update.total:,} tasks are settled, {_answered(update)} by {options.base_url} "
         f"with {cost(update)} in {duration(update.elapsed)}\n"
     )
-    added = [options.prefix + name for name in ("status", "dataFound")]
+    added = [options.prefix + name for name in _columns(options)]
     counts = summary.tally(frame, prefix=options.prefix)
-    say(summary.report(counts, summary.head(frame), added=added, prefix=options.prefix))
+    say(summary.report(counts, summary.head(kept), added=added, prefix=options.prefix))
     say.tell(**summary.figures(summary.labelled(counts)), settled=update.settled, unknown=update.unknown)
     say.wrote(options.output)
     if update.unknown:

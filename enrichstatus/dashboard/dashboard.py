@@ -6,18 +6,27 @@ import importlib.util
 import logging
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import pyarrow as pa
+
+from enrichstatus.dashboard import html as drawing
 from enrichstatus.dashboard import views
-from enrichstatus.lookup.arguments import Errors, choice
+from enrichstatus.dashboard.selection import Choice, Table
+from enrichstatus.errors import ValidationError, quoted
+from enrichstatus.leads.prices import parse_costs, prices_of
+from enrichstatus.lookup.arguments import Columns, Errors, choice, is_text
 from enrichstatus.lookup.query import Source
-from enrichstatus.polling.background import OVER, Watch
+from enrichstatus.outcomes import LABELS
+from enrichstatus.polling.background import OVER, Progress, Watch
 from enrichstatus.polling.run import Duration
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.update import Update
 from enrichstatus.progress import in_notebook
+from enrichstatus.schema import ENTITY_TYPES, FIELDS
 
 if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore
@@ -32,8 +41,13 @@ class Dashboard:
 
     Parameters
     ----------
-    source, tasks, into, schedule, deadline, missing_after, errors, prefix
+    source, tasks, into, schedule, deadline, missing_after, errors, prefix, columns
         As for `poll`.
+    title : str
+        A heading over it, which downloads are named after.
+    costs : mapping, optional
+        Credits that a record costs, by field, or by field and type of entity, as for `plan`: it shows what the tasks with a record
+        come to, by outcome.
     start : bool
         Start to poll when it is first shown; else at the press of the button, or with ``.start()``.
     show : {"auto", "widgets", "html", "lines"}
@@ -76,11 +90,18 @@ class Dashboard:
         missing_after: Duration = "60s",
         errors: Errors = "raise",
         prefix: str = "",
+        columns: Columns = ("status", "dataFound"),
+        title: str = "",
+        costs: Mapping[Any, Any] | None = None,
         start: bool = True,
         show: Literal["auto", "widgets", "html", "lines"] = "auto",
     ):
         choice("show", show, _SHOWS)
-        self._how, self._starts = show, start
+        if not is_text(title):
+            raise ValidationError(f"is text, not {quoted(title)}.", argument="title")
+        self._how, self._starts, self.title = show, start, title
+        #: the rows that are shown; None are, until a number is pressed
+        self.chosen: Choice | None = None
         self._views: list[views.View] = []
         self._lock = threading.RLock()
         self._watch = Watch(
@@ -92,8 +113,15 @@ class Dashboard:
             missing_after=missing_after,
             errors=errors,
             prefix=prefix,
+            columns=columns,
+            beside=("error",),
             changed=self._draw,
         )
+        tasks = self._watch.tasks
+        prices = parse_costs(costs, getattr(source, "fields", FIELDS), ENTITY_TYPES)
+        keys = pa.table({name: pa.array(tasks[name], pa.string()) for name in ("field", "entityType")})
+        self._prices = prices_of(keys, prices) if prices else None
+        self._table: Table | None = None
         with _LOCK:
             _ALL.add(self)
 
@@ -111,6 +139,67 @@ class Dashboard:
     def phase(self) -> str:
         """What it does: ready, asking, waiting, paused, stopped, done, deadline or failed."""
         return self._watch.progress.phase
+
+    def select(self, outcome: str | None = None, *, field: str | None = None, search: str = "") -> None:
+        """Show the rows of an outcome, as a press on its number does.
+
+        Parameters
+        ----------
+        outcome : str, optional
+            What became of them, as the legend says: ``"failed"``, ``"no data"``, ``"pending"`` …; any unless given.
+        field : str, optional
+            Their field; any unless given.
+        search : str
+            A text that is somewhere in the row, in whatever case.
+
+        Raises
+        ------
+        ValidationError
+            There is no such outcome or field.
+        """
+        self.choose(Choice(outcome, field, search))
+
+    @property
+    def selection(self) -> Any:
+        """The rows that are chosen, as they are now, in the order in which they are shown: a frame like the tasks.
+
+        It has the service's ``error`` beside the columns of `frame`. Where nothing is chosen, it is all rows.
+        """
+        update = self.update
+        return self.table.frame(update, self.table.rows(update, self.chosen or Choice()))
+
+    def choose(self, chosen: Choice | None) -> None:
+        """Show these rows in all its views; None hides them."""
+        self.chosen = None if chosen is None else self.table.check(chosen)
+        self._draw()
+
+    @property
+    def table(self) -> Table:
+        """Its rows, to be looked through."""
+        tracker = self.update.tracker
+        if self._table is None or self._table.frame_of is not tracker.frame:
+            self._table = Table(self.update)
+        return self._table
+
+    def file(self, ending: str) -> bytes:
+        """Write the selection in the format of an ending."""
+        update = self.update
+        return self.table.file(update, self.table.rows(update, self.chosen or Choice()), ending)
+
+    def credits(self, update: Update) -> dict[str, float] | None:
+        """Sum the credits of the tasks by what became of them; None without ``costs=``. One that stands in two rows counts once."""
+        if self._prices is None:
+            return None
+        known = update.tracker
+        labels = np.zeros(len(self._prices), dtype=np.int64)
+        good = known.places >= 0
+        labels[known.places[good]] = update.labels()[good]
+        sums = np.bincount(labels[known.recorded], self._prices[known.recorded], len(LABELS))
+        return {name: float(total) for name, total in zip(LABELS, sums, strict=True)}
+
+    def page(self, progress: Progress) -> str:
+        """Draw it as it stays in a notebook."""
+        return drawing.page(progress, title=self.title, spent=self.credits(progress.update))
 
     def start(self) -> None:
         """Begin, or go on after a pause, a stop, a deadline or an error."""
@@ -145,15 +234,23 @@ class Dashboard:
         """
         if not self._views and self._kind() == "lines":
             self._show()
-        self._watch.wait(timeout)
+        self._watch.progress.blocked = in_notebook() and threading.current_thread() is threading.main_thread()
+        self._draw()
+        try:
+            self._watch.wait(timeout)
+        finally:
+            self._watch.progress.blocked = False
+            self._draw()
         return self.frame
 
     @property
     def widget(self) -> Any:
         """A new view of it, to be put into a layout of your own (an ``ipywidgets.VBox``)."""
-        view = views.Widgets(self._watch)
+        from enrichstatus.dashboard.live import Live
+
+        view = Live(self)
         self._add(view)
-        return view.box
+        return view
 
     def __repr__(self) -> str:
         # while it is paused no request is due
@@ -162,6 +259,14 @@ class Dashboard:
 
     def _ipython_display_(self) -> None:
         self._show()
+        self._start_once()
+
+    def _repr_html_(self) -> str:
+        """Draw it for a page that shows HTML and hears of no widget, such as marimo: each time it is shown, as it is then."""
+        self._start_once()
+        return drawing.frame(self.page(self._watch.look()))
+
+    def _start_once(self) -> None:
         if self._starts:
             self._starts = False  # shown once more, it stays paused if somebody has paused it
             self.start()
@@ -169,22 +274,20 @@ class Dashboard:
     def _show(self) -> None:
         kind = self._kind()
         if kind == "lines":
-            self._add(views.Lines(self._watch))
-            return
-        if kind == "widgets":
-            view = views.Widgets(self._watch)
+            self._add(views.Lines(self.update))
+        elif kind == "widgets":
+            view = self.widget
             views.display({"application/vnd.jupyter.widget-view+json": view.reference, "text/plain": ""})
-            self._add(view)
-            self._add(views.Html(self._watch, hidden_by=view.name))
+            self._add(views.Html(self, hidden_by=view.name))
         else:
-            self._add(views.Html(self._watch))
+            self._add(views.Html(self))
 
     def _kind(self) -> str:
         if self._how != "auto":
             return self._how
         if not in_notebook():
             return "lines"
-        return "widgets" if importlib.util.find_spec("ipywidgets") else "html"
+        return "widgets" if importlib.util.find_spec("anywidget") else "html"
 
     def _add(self, view: views.View) -> None:
         with self._lock:
@@ -197,7 +300,7 @@ class Dashboard:
             for view in list(self._views):
                 try:
                     view.draw(progress)
-                    if progress.replaced and progress.phase in OVER and isinstance(view, views.Widgets):
+                    if progress.replaced and progress.phase in OVER and hasattr(view, "close"):
                         # the HTML beside it stays
                         self._views.remove(view)
                         view.close()

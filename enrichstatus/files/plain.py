@@ -52,7 +52,8 @@ def _as_text(column: Any) -> Any:
     """Put an apostrophe before what Excel takes for a formula; numbers below zero are numbers."""
     formula = pc.match_substring_regex(column, r"^[=+@\t\r-]")
     number = pc.match_substring_regex(column, r"^-\d+([.,]\d+)*([eE][+-]?\d+)?$")
-    return pc.if_else(pc.and_not(formula, number), pc.binary_join_element_wise("'", column, ""), column)
+    before, after = (pa.scalar(text, column.type) for text in ("'", ""))
+    return pc.if_else(pc.and_not(formula, number), pc.binary_join_element_wise(before, column, after), column)
 
 
 def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:

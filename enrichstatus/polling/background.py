@@ -12,16 +12,17 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from enrichstatus.errors import EnrichStatusError, PollDeadline, PollInterrupted
+from enrichstatus.errors import EnrichStatusError, PartialLookupError, PollDeadline, PollInterrupted
+from enrichstatus.lookup.lazy import lazy
 from enrichstatus.lookup.query import Source
 from enrichstatus.lookup.sharing import identity
+from enrichstatus.outcomes import LABELS
 from enrichstatus.polling.poll import updates
 from enrichstatus.polling.run import Duration, Run
 from enrichstatus.polling.schedules import Ask
@@ -58,24 +59,33 @@ class Progress:
         The last one; before the first request, what a store remembers.
     points : list of (float, int)
         The course until now: seconds, and rows that were settled.
-    changes : deque of (datetime, dict)
-        The latest rows that were settled, the newest first.
+    changes : deque of (datetime, dict, str)
+        The latest rows that were settled, and what became of them, the newest first.
     next_in : float or None
         Seconds until the next request, while the poll waits for it.
     failure : Exception or None
         Why it ended before all had.
     replaced : bool
         Whether a newer one of the same source and tasks goes on in its place.
+    blocked : bool
+        Whether a cell waits for it, so that the kernel hears nothing else.
+    elapsed : float
+        Seconds since it began, or until it was over.
+    answered : datetime or None
+        When the last answer came.
     """
 
     update: Update
     phase: Phase = "ready"
     wanted: Wish = "pause"
     points: list[tuple[float, int]] = field(default_factory=list)
-    changes: deque[tuple[datetime, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=_CHANGES))
+    changes: deque[tuple[datetime, dict[str, Any], str]] = field(default_factory=lambda: deque(maxlen=_CHANGES))
     next_in: float | None = None
     failure: Exception | None = None
     replaced: bool = False
+    blocked: bool = False
+    elapsed: float = 0.0
+    answered: datetime | None = None
 
 
 class Watch:
@@ -104,6 +114,7 @@ class Watch:
         self._source = identity(source)
         #: how many wait for its end, and when it was last started among all
         self._waiting, self.turn = 0, 0
+        self._began = clock()
         self._begin()
         with _LOCK:
             _WATCHES.add(self)
@@ -111,7 +122,7 @@ class Watch:
     def _begin(self) -> None:
         """Make a run; it raises what is wrong with the arguments."""
         run = self._make()
-        self._tasks = run.tracker.tasks
+        self.tasks = run.tracker.tasks
         self.__dict__.pop("question", None)
         # this object waits itself, so the poll must not
         self._updates: Generator[Update, Ask | None] = updates(
@@ -124,10 +135,10 @@ class Watch:
         update = run.update(Outlook({}), None, None)
         self.progress = Progress(update, points=[(0.0, update.settled)])
 
-    @cached_property
+    @lazy
     def question(self) -> bytes:
         """Tell its tasks from others, in whatever order they are."""
-        hashes = np.sort(pd.util.hash_pandas_object(self._tasks[list(KEY)], index=False).to_numpy())
+        hashes = np.sort(pd.util.hash_pandas_object(self.tasks[list(KEY)], index=False).to_numpy())
         return blake2b(hashes.tobytes()).digest()
 
     @property
@@ -138,6 +149,8 @@ class Watch:
     def look(self) -> Progress:
         """Give a copy of the progress, which later updates do not change."""
         with self._news:
+            if self.runs:
+                self.progress.elapsed = max(self.progress.update.elapsed, self._clock() - self._began)
             return replace(self.progress, points=self.progress.points.copy(), changes=self.progress.changes.copy())
 
     def start(self) -> None:
@@ -150,6 +163,8 @@ class Watch:
             if self.progress.phase not in ("asking", "waiting"):
                 self.progress.phase = "waiting"
             self.progress.replaced = False
+            if not self.progress.update.requests:
+                self._began = self._clock()
             self._go(wanted="run")
         with _LOCK:
             self.turn = next(_TURNS)
@@ -281,12 +296,13 @@ class Watch:
         now = self._clock()
         with self._news:
             progress = self.progress
-            progress.update = update
+            progress.update, progress.elapsed = update, update.elapsed
+            if update.requests and (update.error is None or isinstance(update.error, PartialLookupError)):
+                progress.answered = datetime.now().astimezone()
             progress.points.append((update.elapsed, update.settled))
             if len(progress.points) > _POINTS:  # every other one is enough for a picture
                 del progress.points[1:-1:2]
-            for row in _latest(update):
-                progress.changes.appendleft((datetime.now().astimezone(), row))
+            progress.changes.extendleft((datetime.now().astimezone(), row, label) for row, label in _latest(update))
             self._due = now + (update.next_in or 0.0)
             self._earliest = now + update.held
             self._news.notify_all()
@@ -326,8 +342,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-def _latest(update: Update) -> list[dict[str, Any]]:
-    """Give a few of the rows that were settled, as a person knows them."""
+def _latest(update: Update) -> list[tuple[dict[str, Any], str]]:
+    """Give a few of the rows that were settled, as a person knows them, and what became of them."""
     which = np.flatnonzero(update.news)[-_CHANGES:]
     if not len(which):
         return []
@@ -335,8 +351,9 @@ def _latest(update: Update) -> list[dict[str, Any]]:
     mask[which] = True
     rows: Any = update.rows(mask)
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(_arrow(rows).to_pandas())
-    found: Any = frame.tail(_CHANGES).to_dict("records")
-    return list(found)
+    labels = np.array(list(LABELS))[update.labels()[mask[update.tracker.places]]]
+    records: Any = frame.tail(_CHANGES).to_dict("records")
+    return list(zip(records, labels[-_CHANGES:].tolist(), strict=True))
 
 
 def _arrow(rows: Any) -> Any:

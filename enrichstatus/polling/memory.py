@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pyarrow as pa
 from enrichstatus.errors import ValidationError
 from enrichstatus.lookup.query import asker
 from enrichstatus.lookup.tasks import to_pandas
+from enrichstatus.polling.tracker import ANSWER
 from enrichstatus.schema import COLUMNS, KEY, SCHEMA, listed
 from enrichstatus.sources.store.store import EnrichmentStore
 
@@ -33,11 +35,14 @@ class Memory:
         with store._writing() as con:
             con.execute(_WAITS_SQL)
 
-    def recall(self, tasks: pd.DataFrame) -> pd.DataFrame:
-        """Give the tasks with what is recorded of them, and ``since``: when those without a record were first requested."""
+    def recall(self, tasks: pd.DataFrame, others: Iterable[str] = ()) -> pd.DataFrame:
+        """Give the tasks with what is recorded of them, `others` of a record's columns too.
+
+        ``since`` is when those without a record were first requested.
+        """
         # without the timeout rule: what is pending has not ended, however old it is
         question = asker(self._org, self._store._limits, None, evaluated=False)
-        names = ("status", "dataFound", "id", "createdAt", "updatedAt")
+        names = tuple(dict.fromkeys((*ANSWER, *others)))
         found = self._store._look_up(tasks, question, columns=names, how="left", errors="raise", prefix="")
         with self._store._cursor() as con:
             con.register("wanted", pa.Table.from_pandas(tasks, preserve_index=False))

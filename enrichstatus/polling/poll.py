@@ -20,7 +20,7 @@ from enrichstatus.errors import (
     quoted,
 )
 from enrichstatus.frames import Kind, ListOrPath
-from enrichstatus.lookup.arguments import Errors, parse_duration, parse_flags, parse_number
+from enrichstatus.lookup.arguments import Columns, Errors, parse_duration, parse_flags, parse_number
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.run import Duration, Run
 from enrichstatus.polling.schedules import Ask, Backoff
@@ -41,6 +41,7 @@ def poll(
     missing_after: Duration = "60s",
     errors: Errors = "raise",
     prefix: str = "",
+    columns: Columns = ("status", "dataFound"),
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Update]:
@@ -65,6 +66,8 @@ def poll(
         How long a task without a record is waited for, from when it was first looked up; then it counts as having none.
     errors, prefix
         As for ``lookup``.
+    columns : sequence of str or "all"
+        As for ``lookup``, but for ``age`` and ``expiresIn``, which change while it polls: ``reason`` and ``error`` say why.
     sleep, clock : callable
         Wait for so many seconds; give seconds that only grow.
 
@@ -103,7 +106,16 @@ def poll(
     >>> update.frame["status"].item()
     'finished'
     """
-    run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
+    run = Run(
+        source,
+        tasks,
+        into=into,
+        missing_after=missing_after,
+        errors=errors,
+        prefix=prefix,
+        columns=columns,
+        clock=clock,
+    )
     return updates(run, schedule, deadline, sleep)
 
 
@@ -117,6 +129,7 @@ def as_completed(
     missing_after: Duration = "60s",
     errors: Errors = "raise",
     prefix: str = "",
+    columns: Columns = ("status", "dataFound"),
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Kind]:
@@ -136,7 +149,16 @@ def as_completed(
     ...     print(leads["status"].tolist())
     ['finished']
     """
-    run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
+    run = Run(
+        source,
+        tasks,
+        into=into,
+        missing_after=missing_after,
+        errors=errors,
+        prefix=prefix,
+        columns=columns,
+        clock=clock,
+    )
     return (update.changed for update in updates(run, schedule, deadline, sleep) if update.news.any())
 
 
@@ -151,6 +173,7 @@ def wait(
     missing_after: Duration = "60s",
     errors: Errors = "raise",
     prefix: str = "",
+    columns: Columns = ("status", "dataFound"),
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> Kind:
@@ -186,7 +209,16 @@ def wait(
     from enrichstatus.polling.bar import follow
 
     parse_flags(progress=progress)
-    run = Run(source, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock)
+    run = Run(
+        source,
+        tasks,
+        into=into,
+        missing_after=missing_after,
+        errors=errors,
+        prefix=prefix,
+        columns=columns,
+        clock=clock,
+    )
     last: Update | None = None
     try:
         for update in follow(updates(run, schedule, deadline, sleep), shown=progress):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from enrichstatus.errors import (
 )
 from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
+    Columns,
     Errors,
     check_source,
     choice,
@@ -34,7 +35,7 @@ from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.lookup.query import Source, patience
 from enrichstatus.lookup.sharing import Member, Places, Round
 from enrichstatus.polling.schedules import Ask
-from enrichstatus.polling.tracker import Tracker
+from enrichstatus.polling.tracker import ANSWER, Tracker
 from enrichstatus.polling.update import Update, requests_for
 from enrichstatus.progress import progress_is_shown
 from enrichstatus.schema import COLUMNS, FIELDS
@@ -62,6 +63,8 @@ class Run:
         missing_after: Duration = "60s",
         errors: Errors = "raise",
         prefix: str = "",
+        columns: Columns = ("status", "dataFound"),
+        beside: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
     ):
         check_source(source)
@@ -83,6 +86,8 @@ class Run:
             prefix=prefix,
             missing_after=self._missing_after,
             wall=self._wall.timestamp(),
+            columns=parse_columns(columns, (*COLUMNS, "reason")),
+            beside=beside,
         )
         self._before: Tracker | None = None
         self.member = Member(source, clock, self.tracker.tasks)
@@ -93,7 +98,9 @@ class Run:
             from enrichstatus.polling.memory import Memory
 
             self.memory = Memory(into)
-            self.tracker.recall(self.memory.recall(self.tracker.tasks), self.memory.history(self.tracker.tasks))
+            self.tracker.recall(
+                self.memory.recall(self.tracker.tasks, self.tracker.others), self.memory.history(self.tracker.tasks)
+            )
 
     def begin(self) -> None:
         """Count the time from now on; a run may have been made earlier than it begins."""
@@ -119,15 +126,13 @@ class Run:
         """
         chosen = self.tracker.pick(ask.fields, ask.samples)
         self._requested, error = len(chosen), None
-        names: Literal["all"] | tuple[str, ...] = (
-            "all" if self.memory else ("status", "dataFound", "id", "createdAt", "updatedAt")
-        )
-        wanted = frozenset(parse_columns(names))
+        names = (*(parse_columns("all") if self.memory else ANSWER), *self.tracker.others)
+        names = tuple(dict.fromkeys(names))
         places = chosen["task"].to_numpy(dtype=np.int64)
         if not len(places):
             self._came = self._clock()
         while len(places):
-            taken, own = self.member.claim(places, self._sent[places], wanted, fresh)
+            taken, own = self.member.claim(places, self._sent[places], frozenset(names), fresh)
             # first our own, so that nobody waits for whoever waits
             failed = self._request(own, names) if len(own.places) else None
             places = np.concatenate([[], *(self._receive(other, shared) for other, shared in taken)]).astype(np.int64)
@@ -136,7 +141,7 @@ class Run:
                 break
         return error
 
-    def _request(self, own: Round, names: Literal["all"] | tuple[str, ...]) -> Exception | None:
+    def _request(self, own: Round, names: tuple[str, ...]) -> Exception | None:
         """Send the requests of a round of our own."""
         chosen = self.tracker.tasks.iloc[own.places]
         size = len(chosen) if self.memory is None else _KEPT_EVERY
@@ -161,7 +166,7 @@ class Run:
             places = np.setdiff1d(places, answers["task"].to_numpy())
         return places if given.error is None else places[:0]
 
-    def _look_up(self, tasks: pd.DataFrame, names: Literal["all"] | tuple[str, ...], own: Round) -> Exception | None:
+    def _look_up(self, tasks: pd.DataFrame, names: tuple[str, ...], own: Round) -> Exception | None:
         self._requests += requests_for(len(tasks))
         sent = self.now()
         quiet = progress_is_shown.set(True)

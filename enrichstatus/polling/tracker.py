@@ -18,11 +18,13 @@ from enrichstatus.lookup.arguments import parse_prefix
 from enrichstatus.lookup.clocks import ahead_of_ours
 from enrichstatus.lookup.query import refuse_clash
 from enrichstatus.lookup.tasks import DISTINCT_SQL, check, task_tables, to_pandas
-from enrichstatus.schema import KEY, STATUSES, listed
+from enrichstatus.schema import KEY, SCHEMA, STATUSES, listed
 from enrichstatus.survival import Numbers, Outlook, Prospect, learn
 
 #: The codes of the states that are not a status of an ended record; those have the codes above, in the order of the vocabulary.
 PENDING, UNANSWERED, NO_RECORD = 0, 1, 2
+#: What a poll needs of each answer.
+ANSWER = ("status", "dataFound", "id", "createdAt", "updatedAt")
 #: Seconds: instants closer than this are the same one, as a service rounds to milliseconds and a store to microseconds.
 _INSTANT = 0.002
 #: What is pending for longer than the maximum processing time, by this share of it, has timed out, whether the service says so or not.
@@ -49,12 +51,16 @@ class Tracker:
         prefix: str,
         missing_after: float,
         wall: float,
+        columns: Sequence[str] = ("status", "dataFound"),
+        beside: Sequence[str] = (),
     ):
         # a shallow copy: what is done to the caller's frame while the poll goes on does not change ours
         self.frame = frames.read(tasks.copy(deep=False) if isinstance(tasks, pd.DataFrame) else tasks)
         parse_prefix(prefix)
-        self.names = (prefix + "status", prefix + "dataFound")
-        refuse_clash(self.frame, self.names)
+        self.prefix = prefix
+        #: the columns that the caller's frame gets, by their names there
+        self.names = {prefix + name: name for name in columns}
+        refuse_clash(self.frame, list(self.names))
         with task_tables(list(limits)) as con:
             check(con, self.frame, errors=errors)
             con.execute(_DISTINCT_SQL)
@@ -74,6 +80,12 @@ class Tracker:
         self._codes = {name: self.vocabulary.index(name) for name in STATUSES}
         self.status: Codes = np.full(count, UNANSWERED, dtype=np.int16)
         self.found: npt.NDArray[np.int8] = np.full(count, -1, dtype=np.int8)  # -1 is null
+        #: whether it has a record, as far as is known
+        self.recorded = np.zeros(count, dtype=bool)
+        #: the other columns that are kept, those `beside` them too, which a source may lack
+        self.columns = tuple(name for name in columns if name not in ("status", "dataFound"))
+        others = (*self.columns, *(name for name in beside if name not in columns))
+        self.others: dict[str, npt.NDArray[np.object_]] = {name: np.full(count, None) for name in others}
         #: the newest record that is known: a number made of its id, and when it was made, on the clock of the service
         self._id, self._made = np.zeros(count, dtype=np.uint64), np.full(count, np.nan)
         #: on our clock: when a request was first made for it, when the last was answered, when the last that was answered with that
@@ -93,7 +105,9 @@ class Tracker:
         known = copy(self)
         for name in ("tasks", *(name for name in vars(self) if name.startswith("_"))):
             delattr(known, name)  # or an update would keep and pickle what only the poll needs
-        known.vocabulary, known.status, known.found = self.vocabulary.copy(), self.status.copy(), self.found.copy()
+        for name in ("vocabulary", "status", "found", "recorded"):
+            setattr(known, name, getattr(self, name).copy())
+        known.others = {name: values.copy() for name, values in self.others.items()}
         return known
 
     def settled_since(self, before: Tracker | None) -> npt.NDArray[np.bool_]:
@@ -131,6 +145,7 @@ class Tracker:
         self._made[places], self._id[places] = self._seconds(known, "createdAt"), _numbers(known)
         recorded = known["status"].notna().to_numpy()
         self.status[places[recorded]] = PENDING
+        self.recorded[places[recorded]] = True
         self.absorb(known[recorded & (known["status"] != "pending").to_numpy()], 0.0, 0.0)
 
     def absorb(self, answers: pd.DataFrame, sent: float, now: float, *, ahead: float | None = None) -> None:
@@ -144,6 +159,7 @@ class Tracker:
         found = _whole(answers["dataFound"]).cast(pa.bool_()).cast(pa.int8()).fill_null(-1).to_numpy()
         created, updated = (self._seconds(answers, name) for name in ("createdAt", "updatedAt"))
         ids = _numbers(answers)
+        others = {name: _objects(answers, name) for name in self.others}
         # everything has been read: from here on nothing raises
         for name in answered.dictionary.to_pylist():  # a few words, not tasks
             if name not in self._codes:
@@ -174,6 +190,12 @@ class Tracker:
         late = known & (codes == PENDING) & (now - self._latest_begin(places) > self.limits[self.field[places]])
         codes[late] = self._codes["timeout"]
         self.status[places], self.found[places] = codes, np.where(news, found, -1)
+        self.recorded[places] = recorded
+        if "reason" in others:
+            others["reason"][late] = "timed_out_here"
+        for name, values in others.items():  # a few columns, not tasks
+            values[~news] = None
+            self.others[name][places] = values
         # the record of one that timed out was last written when it began: when it ended is known only if it was pending before
         observed = np.where(np.isnan(before), np.nan, now - self._begin(places))
         self._took[places] = np.where(ended, np.where(updated > created, updated - created, observed), np.nan)
@@ -197,7 +219,11 @@ class Tracker:
     def places_of(self, answers: pd.DataFrame, names: Sequence[str] = ()) -> Places:
         """Check that these are answers, with the columns of these names, and give the places of their tasks."""
         columns = set(answers.columns) if isinstance(answers, pd.DataFrame) else None
-        wanted = set() if columns is None else {"task", "status", "dataFound"} - columns or set(names) - columns
+        wanted = (
+            set()
+            if columns is None
+            else {"task", "status", "dataFound", *self.columns} - columns or set(names) - columns
+        )
         if wanted or columns is None:
             lack = f" without {listed(sorted(wanted))}" if wanted else ""
             raise EnrichStatusError(
@@ -216,6 +242,21 @@ class Tracker:
         instants = pd.to_datetime(answers[name], utc=True)
         seconds = (instants - pd.Timestamp(self._wall, unit="s", tz="UTC")).dt.total_seconds()
         return np.asarray(seconds, dtype=np.float64)
+
+    def values(self, name: str, places: Places) -> pa.Array:
+        """Give a column for tasks at these places, of which -1 is a bad row."""
+        code, found = np.append(self.status, NO_RECORD)[places], np.append(self.found, -1)[places]
+        if name == "dataFound":
+            return pa.array(found == 1, mask=found < 0)
+        if name == "status":
+            return pa.array(self.vocabulary, pa.string()).take(pa.array(code, mask=code == NO_RECORD))
+        values, good = np.full(len(places), None), places >= 0
+        values[good] = self.others[name][places[good]]
+        if name != "reason":
+            return pa.array(values, SCHEMA.field(name).type, from_pandas=True)
+        said = np.array(["pending", "unanswered", "no_record"], dtype=object)[np.minimum(code, NO_RECORD)]
+        said[~good] = "invalid"
+        return pa.array(np.where(code > NO_RECORD, values, said), pa.string(), from_pandas=True)
 
     def outlook(self, now: float) -> Outlook:
         """Give what can be expected of the unfinished tasks, learned from all, and from what a store remembers of others."""
@@ -253,6 +294,15 @@ def _numbers(answers: pd.DataFrame) -> npt.NDArray[np.uint64]:
         return np.zeros(len(answers), dtype=np.uint64)
     ids = answers["id"]
     return np.where(ids.isna(), np.uint64(0), pd.util.hash_array(ids.astype(str).to_numpy(dtype=object)))
+
+
+def _objects(answers: pd.DataFrame, name: str) -> npt.NDArray[np.object_]:
+    """Give a column with None where it is null, or is not there."""
+    if name not in answers:
+        return np.full(len(answers), None)
+    values = answers[name].astype(object).to_numpy(dtype=object, copy=True)
+    values[answers[name].isna().to_numpy()] = None
+    return values
 
 
 def _texts(values: pa.Array) -> pa.Array:

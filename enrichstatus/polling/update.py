@@ -14,7 +14,7 @@ import pyarrow as pa
 from enrichstatus.errors import PartialLookupError
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.lookup.lazy import lazy
-from enrichstatus.outcomes import outcome
+from enrichstatus.outcomes import LABELS, OUTCOMES, outcome
 from enrichstatus.polling.tracker import NO_RECORD, Tracker
 from enrichstatus.presentation import duration, many, of_unknown_status, plain
 from enrichstatus.survival import Outlook
@@ -128,11 +128,22 @@ class Update:
         if which is not None:
             rows = np.flatnonzero(which[places])  # a bad row's place is -1, the last one
             frame, places = frame.take(rows), places[rows]
-        code, found = np.append(known.status, NO_RECORD)[places], np.append(known.found, -1)[places]
-        words = pa.array(known.vocabulary, pa.string())
-        status = words.take(pa.array(code, mask=code == NO_RECORD))
-        data = pa.array(found == 1, mask=found < 0)
-        return frame.assign(pa.table([status, data], names=list(known.names)))
+        added = [known.values(name, places) for name in known.names.values()]
+        return frame.assign(pa.table(added, names=list(known.names)))
+
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Say of each row what has become of it: the place among `LABELS`."""
+        known, order = self.tracker, list(LABELS)
+        # a few words, not tasks
+        table = np.array(
+            [
+                [order.index(outcome(None if code == NO_RECORD else word, data).label) for data in (None, False, True)]
+                for code, word in enumerate(known.vocabulary)
+            ]
+        )
+        labels = np.append(table[known.status, known.found + 1], order.index(OUTCOMES["invalid"].label))
+        found: npt.NDArray[np.int64] = labels[known.places]
+        return found
 
     @property
     def total(self) -> int:

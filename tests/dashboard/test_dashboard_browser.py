@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from enrichstatus import frames
 from tests.support.browser import Lab, LabNotebook, Opened, Voila, empty_page, http
 from tests.support.waiting import until
 
@@ -360,6 +361,116 @@ def test_a_restart_leaves_no_thread_and_the_cells_run_again(lab: Lab, time: Time
         time.set(2000)
         notebook.expect(STATUS).to_have_text("Done: all are settled")
         notebook.expect(BAR).to_have_count(1)
+
+
+#: A list of which every fifth lead fails, and a list that is long.
+LISTS = """
+failing = pd.DataFrame([{"entityId": uid(i), "field": "emails", "name": f"=Lead <b>{i}</b>"} for i in range(60)])
+class Source:
+    fields = ("emails", "phones", "summary")
+    def lookup(self, tasks, columns=(), **options):
+        odd = tasks["entityId"].isin(failing["entityId"][::5])
+        answer = {name: None for name in columns} | {
+            "status": odd.map({True: "failed", False: "finished"}), "dataFound": odd.map({True: None, False: True}).astype("boolean"),
+            "error": odd.map({True: "<b>no credits</b>", False: None})}
+        return tasks.assign(**answer)
+many = pd.DataFrame({"entityId": [uid(i) for i in range(100_000)], "field": "emails"})
+many["name"] = "Lead " + many.index.astype(str)
+"""
+
+
+def test_from_a_number_to_its_rows_and_to_a_file(lab: Lab, time: Time, tmp_path: Path):
+    """Press "failed", see the rows, search, sort, download: the file is the selection. Of 100,000 tasks too, in a moment."""
+    cells = [
+        setup(time) + LISTS,
+        "failed = es.Dashboard(Source(), failing, title='Q4 list', costs={'emails': 2})\nfailed",
+        "long = es.Dashboard(Source(), many, show='widgets')\nlong.start()\nlong",
+    ]
+    with lab.open(cells) as notebook:
+        page = notebook.page
+        for cell in (0, 1):
+            notebook.run_cell(cell)
+        notebook.expect(STATUS).to_have_text("Done: all are settled")
+        page.locator("button.cell:has-text('failed'):visible").first.click()
+        rows = page.locator(".enrichstatus .wide tbody tr")
+        notebook.expect(".enrichstatus .wide tbody tr").to_have_count(12)
+        notebook.expect(".enrichstatus .wide:has-text('<b>no credits</b>')").to_have_count(1)
+        assert page.evaluate("document.querySelectorAll('.enrichstatus .wide td b').length") == 0
+        shot(notebook, "rows")
+        page.locator("button.cell:has-text('name')").click()
+        notebook.expect("th[aria-sort=ascending]").to_have_count(1)
+        page.locator(".enrichstatus input[type=search]").fill("lead <b>1")
+        notebook.expect(".enrichstatus .wide tbody tr").to_have_count(2)  # 10 and 15
+        notebook.expect(".enrichstatus input[type=search]").to_be_focused()
+        assert rows.first.inner_text().startswith("=Lead <b>10</b>")
+        page.locator(".enrichstatus input[type=search]").fill("")
+        notebook.expect(".enrichstatus .wide tbody tr").to_have_count(12)
+        chosen = eval(notebook.execute("failed.selection['entityId'].tolist()"))
+        for kind, ending in (("CSV", ".csv"), ("Excel", ".xlsx")):
+            with page.expect_download() as download:
+                press(notebook, f"Download {kind}")
+            assert download.value.suggested_filename == f"Q4-list-failed{ending}"
+            path = tmp_path / f"file{ending}"
+            download.value.save_as(path)
+            found = frames.read(path).arrow(["entityId", "name", "error"]).to_pydict()
+            assert found["entityId"] == chosen
+            assert set(found["error"]) == {"<b>no credits</b>"}
+            assert {name.removeprefix("'")[:5] for name in found["name"]} == {"=Lead"}
+        page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+        notebook.expect("body[data-jp-theme-light=false]").to_have_count(1)
+        readable(notebook)
+        shot(notebook, "rows-dark")
+        page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
+
+        notebook.run_cell(2)
+        until(lambda: notebook.execute("long.phase") == "'done'")
+        last = page.locator(".enrichstatus:visible").last
+        last.locator("button.cell:has-text('with data')").first.click()
+        last.locator("text=1–20 of 99,988").wait_for()
+        took = page.evaluate(PAINTED, "failed")
+        assert took < 1000, took  # a fifth of that on a machine that does nothing else
+        with page.expect_download() as download:
+            last.locator("button:text-is('Download CSV')").click()
+        path = tmp_path / "long.csv"
+        download.value.save_as(path)
+        assert len(path.read_text(encoding="utf-8-sig").splitlines()) == 13
+
+
+#: Milliseconds from the press of a number to the paint of its rows, of the last dashboard on the page.
+PAINTED = """async word => {
+    const board = [...document.querySelectorAll(".enrichstatus")].filter(one => one.querySelector("button.cell")).at(-1);
+    const rows = () => board.querySelector(".wide tbody").innerText;
+    const before = rows(), begun = performance.now();
+    [...board.querySelectorAll("button.cell")].find(one => one.innerText.includes(word)).click();
+    while (rows() === before) await new Promise(requestAnimationFrame);
+    return performance.now() - begun;
+}"""
+
+
+def test_a_cell_that_is_run_again_polls_once_and_a_dead_service_is_told(lab: Lab, time: Time):
+    """Three runs of a cell are one poll and one live view; and where the service is gone, or refuses the token, it says so."""
+    with lab.open([setup(time), SHOW, "wait = dashboard.wait()"]) as notebook:
+        for cell in (0, 1, 1, 1):
+            notebook.run_cell(cell)
+        notebook.expect(BAR).to_have_count(1)
+        notebook.expect(STATUS).to_have_text("Polling")
+        until(lambda: notebook.execute("threads(), len(es.dashboards())") == "(1, 1)")
+        notebook.run_cell(2, wait=False)
+        notebook.expect("text=a cell waits for this").to_be_visible()
+        shot(notebook, "waiting")
+        notebook.interrupt_kernel()
+        notebook.wait_idle()
+        notebook.expect(STATUS).to_have_text("Stopped")
+        notebook.execute("dashboard.start(); service.stop()")
+        notebook.expect(STATUS).to_have_text("The service does not answer; the poll goes on")
+        readable(notebook)
+        shot(notebook, "down")
+        assert notebook.execute("es.stop_all()") == "1"
+        notebook.expect(STATUS).to_have_text("Stopped")
+        quiet(notebook)
+        code = "again = Background(simulated)\nother = es.EnrichmentClient(again.url, token='wrong-token', retries=0)\n"
+        notebook.execute(code + "refused = es.Dashboard(other, tasks)\nrefused.start()")
+        until(lambda: notebook.execute("refused.phase") == "'failed'")
 
 
 def output(notebook: LabNotebook, cell: int, kind: str) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_it_asks_until_all_have_ended_and_lets_its_thread_go(clock: Clock):
     assert service.times() == [0, 10, 20]
     assert service.counts() == [2, 1, 1]
     assert watch.progress.points == [(0, 0), (0, 1), (10, 1), (20, 2)]
-    assert [row["entityId"] for _, row in watch.progress.changes] == numbered(1, 0)["entityId"].tolist()
+    assert [row["entityId"] for _, row, _ in watch.progress.changes] == numbered(1, 0)["entityId"].tolist()
     assert watch.wait() is watch.progress.update
     assert (before.phase, before.points, list(before.changes)) == ("ready", [(0, 0)], [])
     watch.start()

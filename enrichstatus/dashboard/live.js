@@ -1,0 +1,91 @@
+// The live view of a dashboard: it shows the HTML that Python has made of each part, and tells Python what was pressed.
+// Nothing else is made here: every text in the parts has been escaped.
+
+const PARTS = ["head", "buttons", "main", "tools", "rows"];
+const BUSY = 1500; // milliseconds without an answer, after which the kernel is taken to be busy
+const PAUSE = 300; // milliseconds between two pieces of a file: a Jupyter server drops more than a megabyte a second
+
+function render({ model, el }) {
+    el.classList.add("enrichstatus", model.get("name"));
+    const parts = Object.fromEntries(PARTS.map(name => [name, el.appendChild(document.createElement("div"))]));
+    const note = el.appendChild(document.createElement("div"));
+    note.className = "soft";
+    note.setAttribute("aria-live", "polite");
+
+    const key = one => JSON.stringify({ ...one.dataset });
+    const draw = name => {
+        const part = parts[name];
+        const focused = part.contains(document.activeElement) ? key(document.activeElement) : null;
+        part.innerHTML = model.get(name);
+        if (focused) [...part.querySelectorAll("[data-do]")].find(one => key(one) === focused)?.focus();
+        if (name === "tools") part.querySelector("input")?.addEventListener("input", search);
+    };
+
+    // what was pressed, until Python has heard of it
+    const waiting = new Map();
+    let count = 0;
+    const say = content => {
+        const id = `${model.get("name")}-${Date.now()}-${++count}`;
+        waiting.set(id, setTimeout(() => { note.textContent = "The kernel is busy; this is heard when its cell has ended."; }, BUSY));
+        model.send({ ...content, id });
+        return id;
+    };
+    const heard = id => {
+        clearTimeout(waiting.get(id));
+        if (waiting.delete(id) && !waiting.size) note.textContent = "";
+    };
+
+    let typed;
+    const search = event => {
+        clearTimeout(typed);
+        typed = setTimeout(() => say({ do: "search", text: event.target.value }), 150);
+    };
+    const press = event => {
+        const button = event.target.closest("button[data-do]");
+        if (button && !button.disabled) {
+            const id = say({ ...button.dataset });
+            if (button.dataset.do === "file") files.set(id, []);
+        }
+    };
+    el.addEventListener("click", press);
+
+    // files come in pieces, each requested when the last is here
+    const files = new Map();
+    const receive = (content, buffers) => {
+        heard(content.id);
+        const pieces = files.get(content.id);
+        if (!pieces || !content.of) return;
+        pieces.push(buffers[0]);
+        if (pieces.length < content.of) {
+            note.textContent = `Downloading: ${Math.floor(100 * pieces.length / content.of)} %`;
+            setTimeout(() => model.send({ do: "piece", of: content.id, at: pieces.length, id: content.id }), PAUSE);
+            return;
+        }
+        files.delete(content.id);
+        note.textContent = "";
+        save(content, new Blob(pieces));
+    };
+    model.on("msg:custom", receive);
+
+    const save = async (content, blob) => {
+        const whole = await new Response(blob.stream().pipeThrough(new DecompressionStream("gzip"))).blob();
+        const link = document.createElement("a");
+        link.href = URL.createObjectURL(new Blob([whole], { type: content.kind }));
+        link.download = content.file;
+        el.append(link);
+        link.click();
+        link.remove();
+        setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    };
+
+    const changes = PARTS.map(name => [`change:${name}`, () => draw(name)]);
+    for (const [name, then] of changes) model.on(name, then);
+    PARTS.forEach(draw);
+    return () => {
+        for (const [name, then] of changes) model.off(name, then);
+        model.off("msg:custom", receive);
+        for (const timer of waiting.values()) clearTimeout(timer);
+    };
+}
+
+export default { render };
