@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from enrichstatus.errors import InternalError, OrganizationWarning, StoreError, ValidationError
 from enrichstatus.files.read import PathLike
+from enrichstatus.files.results import recorded
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import (
@@ -24,7 +25,6 @@ from enrichstatus.lookup.arguments import (
     Errors,
     How,
     Instant,
-    choices,
     parse_columns,
     parse_fields,
     parse_flags,
@@ -33,15 +33,15 @@ from enrichstatus.lookup.arguments import (
     parse_org,
 )
 from enrichstatus.lookup.contract import query
-from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of
+from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up
 from enrichstatus.lookup.requirements import check_required
 from enrichstatus.progress import Progress
-from enrichstatus.schema import COLUMNS, ENTITY_TYPES, SCHEMA, parse_statuses
-from enrichstatus.sources.store.connection import Database
+from enrichstatus.schema import COLUMNS, SCHEMA, parse_statuses
 from enrichstatus.sources.store.lookup_files import Leads, LookupReport, TaskFiles, look_up_files
+from enrichstatus.sources.store.whose import Owned
 
 
-class Embedded(Database, ABC):
+class Embedded(Owned):
     """Records that DuckDB can read, and the lookups over them."""
 
     #: what answers the tasks over the relation ``records``
@@ -60,7 +60,7 @@ class Embedded(Database, ABC):
     ):
         self._statuses = parse_statuses(statuses)
         self.org_id = None if org_id is None else parse_org(org_id)
-        self._known: set[str] = set()  # organizations that are known to have records
+        self._known = set()
         parse_flags(read_only=read_only, preload=preload)
         wanted = None if fields is None else parse_fields(fields)
         super().__init__(path, fields=wanted, read_only=read_only, preload=preload)
@@ -169,6 +169,7 @@ class Embedded(Database, ABC):
         multiline: bool = False,
         sheet: str | None = None,
         bom: bool = False,
+        results: PathLike | None = None,
     ) -> LookupReport:
         """Look up tasks from files to files, in bounded memory: more of them than fit, in their order.
 
@@ -199,6 +200,8 @@ class Embedded(Database, ABC):
             As for `tasks_from_leads`.
         bom : bool
             Write a CSV file for Excel: with a byte order mark, and text that Excel takes for a formula after an apostrophe.
+        results : path, optional
+            A file (``.json``) that is left for programs: what came of it, or the error (`enrichstatus.files.results`).
 
         Returns
         -------
@@ -227,39 +230,44 @@ class Embedded(Database, ABC):
         ...                           now="2026-11-16T09:00:00Z"))
         2,000 tasks read, 2,000 rows written to ...status.parquet: 20 failed, 1,090 finished, 843 no record, 10 pending, 37 timeout
         """
-        names = parse_options(columns, how, errors, prefix)
-        parse_flags(overwrite=overwrite, bom=bom, progress=progress)
-        if require is not None:
-            check_required(require)
-        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
-        wanted = parse_fields(self.fields if fields is None else fields)
-        leads = None if entity_id is None else Leads(entity_id, wanted, entity_type)
-        if leads is None and fields is not None:
-            raise ValidationError("goes with entity_id, the column of a lead list's ids.", argument="fields")
-        given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip, multiline=multiline, sheet=sheet)
-        target = Output(output, overwrite=overwrite, bom=bom)
-        target.refuse(given.paths, "tasks")
-        target.refuse(self._read_files(), "records")
-        with Progress.drawn("looking up", shown=progress) as shown, self._limited(memory_limit), self._cursor() as con:
-            con.register("question", question)
-            # a table: DuckDB reports no progress of what scans Arrow
-            con.execute("create temp table asker as from question")
-            report = look_up_files(
-                con,
-                given,
-                target,
-                names=names,
-                how=how,
-                errors=errors,
-                prefix=prefix,
-                require=require,
-                progress=shown,
-                query=self._QUERY,
-                register=lambda: self._register(con, question["orgId"][0].as_py(), names),
-                answered=self._check_unchanged,
-            )
-        if report.counts["status"].isna().all() and (message := self.lacks(question["orgId"][0].as_py())):
-            warnings.warn(message, OrganizationWarning, stacklevel=2)
+        with recorded(results, "lookup_to") as run:
+            names = parse_options(columns, how, errors, prefix)
+            parse_flags(overwrite=overwrite, bom=bom, progress=progress)
+            if require is not None:
+                check_required(require)
+            question = asker(self.org_id if org_id is None else org_id, self._limits, now)
+            wanted = parse_fields(self.fields if fields is None else fields)
+            leads = None if entity_id is None else Leads(entity_id, wanted, entity_type)
+            if leads is None and fields is not None:
+                raise ValidationError("goes with entity_id, the column of a lead list's ids.", argument="fields")
+            given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip, multiline=multiline, sheet=sheet)
+            target = Output(output, overwrite=overwrite, bom=bom)
+            target.refuse(given.paths, "tasks")
+            target.refuse(self._read_files(), "records")
+            with (
+                Progress.drawn("looking up", shown=progress) as shown,
+                self._limited(memory_limit),
+                self._cursor() as con,
+            ):
+                con.register("question", question)
+                # a table: DuckDB reports no progress of what scans Arrow
+                con.execute("create temp table asker as from question")
+                run.result = report = look_up_files(
+                    con,
+                    given,
+                    target,
+                    names=names,
+                    how=how,
+                    errors=errors,
+                    prefix=prefix,
+                    require=require,
+                    progress=shown,
+                    query=self._QUERY,
+                    register=lambda: self._register(con, question["orgId"][0].as_py(), names),
+                    answered=self._check_unchanged,
+                )
+            if report.counts["status"].isna().all() and (message := self.lacks(question["orgId"][0].as_py())):
+                warnings.warn(message, OrganizationWarning, stacklevel=2)
         return report
 
     def records(self, columns: Columns = COLUMNS, *, org_id: str | None = None) -> pa.Table:
@@ -349,41 +357,6 @@ class Embedded(Database, ABC):
     ) -> pa.Table | None:
         """Give some columns of the answers to tasks as they came, without the query; None where that is for `_answer`."""
         return None if self._snapshot is None else self._snapshot.answers(tasks, names, org_id, self._limits, now)
-
-    def check_organization(self, *, new: bool = False) -> bool:
-        """Say whether there is any record; all of them other organizations' is an error, unless ours is meant to be a `new` one."""
-        if self.org_id and (message := self.lacks(self.org_id)):
-            if not new:
-                raise ValidationError(message, instead=NEW_ORGANIZATION)
-            self._known.add(self.org_id)
-        with self._cursor() as con:
-            return self._holds(con)
-
-    def lacks(self, org_id: str | None) -> str:
-        """Say that there are records, but none of the organization; nothing where that is not so."""
-        if org_id and org_id not in self._known:
-            with self._cursor() as con:
-                if not self._holds(con, org_id):
-                    return no_records_of(org_id) if self._holds(con) else ""
-            self._known.add(org_id)
-        return ""
-
-    def holds(self, fields: Sequence[str] = (), entity_type: str | None = None) -> bool:
-        """Say whether the organization has a record, of one of some fields and of a type of entity if these are given."""
-        fields = choices("fields", fields, self.fields)
-        choices("entity_type", () if entity_type is None else entity_type, ENTITY_TYPES)
-        with self._cursor() as con:
-            return self._holds(con, self.org_id, fields, entity_type)
-
-    @abstractmethod
-    def _holds(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        org_id: str | None = None,
-        fields: Sequence[str] = (),
-        entity_type: str | None = None,
-    ) -> bool:
-        """Whether there is a record, of an organization or of any, of some fields or of any, of a type of entity or of any."""
 
     def _read_files(self) -> Sequence[str]:
         """Name the files that the records lie in, beside a store's own."""

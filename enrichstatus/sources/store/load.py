@@ -20,6 +20,7 @@ import pandas as pd
 from enrichstatus import frames
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
+from enrichstatus.files.results import jsonable
 from enrichstatus.lookup.arguments import Errors, choice, parse_epoch
 from enrichstatus.lookup.query import newest_sql
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
@@ -85,6 +86,11 @@ class LoadReport:
     rejected: int
     rejects: pd.DataFrame
     unknown: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the same as JSON has it, for programs."""
+        told: dict[str, Any] = jsonable(vars(self))
+        return told
 
     def __repr__(self) -> str:
         return f"LoadReport({self}{'; .rejects says why' if self.rejected else ''})"
