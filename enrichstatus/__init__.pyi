@@ -26,9 +26,9 @@ from enrichstatus.leads.plan import Plan as Plan
 from enrichstatus.leads.planning import plan as plan
 from enrichstatus.leads.spread import spread as spread
 from enrichstatus.lookup.dialects import lookup_sql as lookup_sql
+from enrichstatus.lookup.leads import tasks_from_leads as tasks_from_leads
 from enrichstatus.lookup.query import Source as Source
 from enrichstatus.lookup.requirements import require as require
-from enrichstatus.lookup.tasks import tasks_from_leads as tasks_from_leads
 from enrichstatus.polling.awaited import apoll as apoll
 from enrichstatus.polling.awaited import await_completed as await_completed
 from enrichstatus.polling.poll import as_completed as as_completed

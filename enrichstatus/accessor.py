@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from enrichstatus import frames
 from enrichstatus.leads.planning import plan
 from enrichstatus.leads.spread import spread
 from enrichstatus.lookup.arguments import Errors, Instant, check_source, parse_fields
+from enrichstatus.lookup.leads import entity_column, naming_leads, tasks_from_leads
 from enrichstatus.lookup.query import Source
-from enrichstatus.lookup.tasks import naming_leads, tasks_from_leads
 from enrichstatus.presentation import many
 from enrichstatus.reports.coverage import coverage
 from enrichstatus.schema import FIELDS, KEY
@@ -43,13 +44,13 @@ class Enrichment:
         self._leads = leads
 
     def __repr__(self) -> str:
-        return f"Enrichment of {many(len(self._leads), 'lead')}: .status(), .plan() and .coverage() take a source and entity_id="
+        return f"Enrichment of {many(len(self._leads), 'lead')}: .status(), .plan() and .coverage() take a source"
 
     def status(
         self,
         source: Source,
         *,
-        entity_id: str,
+        entity_id: str | None = None,
         fields: Sequence[str] | str = FIELDS,
         entity_type: str = "person",
         errors: Errors = "raise",
@@ -71,6 +72,7 @@ class Enrichment:
         ValidationError
             As from both, and where the list has one of the columns that are added.
         """
+        entity_id = self._entity() if entity_id is None else entity_id
         wide: pd.DataFrame = spread(self._looked_up(source, entity_id, fields, entity_type, errors, now))
         added = [name for name in KEY if name != entity_id and name not in self._leads.columns]
         return wide.drop(columns=[name for name in added if name in wide.columns]).set_axis(self._leads.index)
@@ -79,7 +81,7 @@ class Enrichment:
         self,
         source: Source,
         *,
-        entity_id: str,
+        entity_id: str | None = None,
         fields: Sequence[str] | str = FIELDS,
         entity_type: str = "person",
         costs: Mapping[str, float] | None = None,
@@ -108,7 +110,7 @@ class Enrichment:
         source: Source,
         by: str | Sequence[str] | None = "field",
         *,
-        entity_id: str,
+        entity_id: str | None = None,
         fields: Sequence[str] | str = FIELDS,
         entity_type: str = "person",
         errors: Errors = "raise",
@@ -121,7 +123,7 @@ class Enrichment:
     def _looked_up(
         self,
         source: Source,
-        entity_id: str,
+        entity_id: str | None,
         fields: Sequence[str] | str,
         entity_type: str,
         errors: Errors,
@@ -129,12 +131,16 @@ class Enrichment:
     ) -> pd.DataFrame:
         """Look up the list; bad leads are named by their rows in it."""
         check_source(source)
+        entity_id = self._entity() if entity_id is None else entity_id
         tasks = self._tasks(entity_id, fields, entity_type)
         with naming_leads(entity_id, parse_fields(fields)):
             status: pd.DataFrame = source.lookup(tasks, errors=errors, now=now)
         return status
 
-    def _tasks(self, entity_id: str, fields: Sequence[str] | str, entity_type: str) -> pd.DataFrame:
+    def _entity(self) -> str:
+        return entity_column(frames.read(self._leads))
+
+    def _tasks(self, entity_id: str | None, fields: Sequence[str] | str, entity_type: str) -> pd.DataFrame:
         tasks: pd.DataFrame = tasks_from_leads(
             self._leads, entity_id=entity_id, fields=parse_fields(fields), entity_type=entity_type
         )

@@ -47,11 +47,11 @@ def suggested(given: object, known: Iterable[object]) -> str:
     """Say which of the names that are known is the nearest to one that is not, to be put behind a message; nothing if none is near."""
     from difflib import get_close_matches  # what most runs need not load
 
-    def plain(name: object) -> str:
-        return str(name).casefold().replace("_", "").replace("-", "").replace(" ", "")
+    def plain(name: str) -> str:
+        return name.casefold().replace("_", "").replace("-", "").replace(" ", "")
 
-    names = {plain(name): name for name in reversed(list(known))}
-    near = get_close_matches(plain(given), names, n=1)
+    names = {plain(name): name for name in reversed(list(known)) if isinstance(name, str)}
+    near = get_close_matches(plain(given), names, n=1) if isinstance(given, str) else ()
     return f" Did you mean {names[near[0]]}?" if near else ""
 
 

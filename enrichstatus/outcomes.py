@@ -66,6 +66,38 @@ LABELS: dict[str, Outcome] = {outcome.label: outcome for outcome in OUTCOMES.val
 #: What a share "with data" is of.
 COUNTED = tuple(label for label, outcome in LABELS.items() if outcome.counted)
 
+#: Okabe and Ito's colours, for groups that are not outcomes, in the order in which they are taken.
+GROUPS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#999999")
+
+
+class Share(NamedTuple):
+    """A part of an amount of credits: what it is called, and its colour or the outcome whose colour it has; what is wrong is hatched."""
+
+    label: str
+    like: str = ""
+    colour: str = ""
+    hatch: str = ""
+
+
+#: What credits brought, as `waste` names it.
+CREDITS = {
+    "useful": Share("with data", like="with data"),
+    "open": Share("pending", like="pending"),
+    "unknown": Share("unknown status", like="unknown status"),
+    "for nothing": Share("brought nothing", colour="#9A6324", hatch="//"),
+    "again": Share("bought again", colour="#882255", hatch="xx"),
+}
+#: What credits were charged for, as `reconcile` names it.
+CHARGES = {
+    "charged": Share("charged", like="with data"),
+    "no data": Share("no data", like="no data"),
+    "unknown status": Share("unknown status", like="unknown status"),
+    "refunded": Share("refunded", colour="#B6DFA5"),
+    "charged twice": Share("charged twice", colour="#882255", hatch="xx"),
+    "no record": Share("no record", like="failed", hatch="//"),
+    "given back": Share("given back", colour="#999999", hatch=".."),
+}
+
 _STATUSES = {None: "no_record", "pending": "pending", "unanswered": "unanswered", "timeout": "timed_out_there"}
 
 

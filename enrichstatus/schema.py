@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus.errors import ValidationError, quoted
+from enrichstatus.errors import ValidationError, quoted, suggested
 
 _INSTANT = pa.timestamp("us", "UTC")
 
@@ -107,7 +107,7 @@ def record_names(found: Sequence[Any], renames: Mapping[str, str | None] | None 
     _refuse_twice(found, chain.from_iterable(names.values()))
     if missing := [name for name in REQUIRED if name not in names]:
         raise ValidationError(
-            f"Records need {columns_listed(missing)}; found {listed(found)}. Rename them.",
+            f"Records need {columns_listed(missing)}; found {listed(found)}.{suggested(missing[0], free)} Rename them.",
             instead=("columns", {"theirs": "ours"}, "read them under other names"),
         )
     used = set(chain.from_iterable(names.values()))
@@ -152,7 +152,9 @@ def _parse_renames(found: Sequence[Any], renames: Mapping[str, str | None] | Non
         raise ValidationError(
             f"renames {listed(absent or strange)}, "
             + (
-                f"but the input has {listed(found)}." if absent else f"but the names to give are {listed(COLUMNS, 20)}."
+                f"but the input has {listed(found)}.{suggested(absent[0], found)}"
+                if absent
+                else f"but the names to give are {listed(COLUMNS, 20)}.{suggested(strange[0], COLUMNS)}"
             ),
             argument="columns",
         )
@@ -185,7 +187,7 @@ def parse_statuses(statuses: Mapping[str, str] | None) -> dict[str, str]:
             raise ValidationError(f"maps words of a service, not {quoted(theirs)}.", argument="statuses")
         if ours not in STATUSES:
             raise ValidationError(
-                f"maps {quoted(theirs)} to {quoted(ours)}, but the contract's words are {listed(STATUSES)}.",
+                f"maps {quoted(theirs)} to {quoted(ours)}, but the contract's words are {listed(STATUSES)}.{suggested(ours, STATUSES)}",
                 argument="statuses",
             )
         if meant.setdefault(word, ours) != ours:

@@ -135,8 +135,6 @@ def _filed(
     show: Callable[[pd.DataFrame, pd.DataFrame], None],
 ) -> int:
     """From file to file: a list of any length, in bounded memory."""
-    wanted = fields(options, source.fields)
-    leads = {"entity_id": options.entity_id, "fields": wanted, "entity_type": options.entity_type or "person"}
     try:
         report = source.lookup_to(
             options.tasks,
@@ -148,7 +146,9 @@ def _filed(
             bom=bool(options.bom),
             **reading(options),
             **settings,
-            **(leads if wanted else {}),
+            entity_id=options.entity_id,
+            fields=None if options.fields is None else fields(options, source.fields),
+            entity_type=options.entity_type or "person",
         )
     except RequirementError as error:
         show(error.report.counts, error.report.head)

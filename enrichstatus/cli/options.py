@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.output import FORMATS
-from enrichstatus.errors import StoreError, StoreLockedError, UnauthorizedError, ValidationError
+from enrichstatus.errors import StoreError, StoreLockedError, UnauthorizedError, ValidationError, suggested
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -27,10 +27,13 @@ NOW = ("--now", "--max-processing-time")
 OUTPUT = ("-o --output", "--format", "--excel-csv")
 #: The options that several commands have, as argparse declares them. A command fills in ``{note}``.
 _SHARED: dict[str, dict[str, Any]] = {
-    "tasks": {"metavar": "TASKS", "help": "tasks (entityId, field), or a lead list with --entity-id"},
-    "--entity-id": {"metavar": "COLUMN", "help": "the column of a lead list that holds the entity's UUID"},
-    "--fields": {"metavar": "FIELD,…", "help": "with --entity-id: the fields to look up (default: all)"},
-    "--entity-type": {"metavar": "TYPE", "help": "with --entity-id: person (default) or company"},
+    "tasks": {"metavar": "TASKS", "help": "tasks (entityId, field), or a lead list"},
+    "--entity-id": {
+        "metavar": "COLUMN",
+        "help": "the column of a lead list that holds the ids (default: the only one that holds UUIDs)",
+    },
+    "--fields": {"metavar": "FIELD,…", "help": "of a lead list: the fields to look up (default: all)"},
+    "--entity-type": {"metavar": "TYPE", "help": "of a lead list: person (default) or company"},
     "--encoding": {
         "metavar": "NAME",
         "help": "how files are encoded, e.g. cp1252 (default: UTF-8, or as their byte order mark says)",
@@ -157,12 +160,6 @@ def refuse_stray(options: argparse.Namespace, arguments: Sequence[str], partner:
         raise ValidationError(f"{', '.join(stray)} {'goes' if len(stray) == 1 else 'go'} with {partner}.")
 
 
-def check_leads(options: argparse.Namespace) -> None:
-    """Refuse what is said of a lead list where tasks are given."""
-    if options.entity_id is None:
-        refuse_stray(options, ["fields", "entity_type"], "--entity-id, which names the column of a lead list's ids")
-
-
 def check_source(options: argparse.Namespace) -> None:
     """Refuse options that the source, or a list of tasks, would not heed."""
     if options.records is None:
@@ -179,7 +176,6 @@ def check_source(options: argparse.Namespace) -> None:
             refuse_stray(
                 options, ["max_processing_time"], "--now; without it a service goes by its own clock and times"
             )
-    check_leads(options)
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -240,12 +236,11 @@ def instant(options: argparse.Namespace) -> datetime | None:
 
 
 def fields(options: argparse.Namespace, known: Sequence[str]) -> Sequence[str]:
-    """Say which fields of a lead list are looked up; none, where tasks are given and not leads."""
-    if not options.entity_id:
-        return ()
+    """Say which fields of a lead list are looked up."""
     chosen = known if options.fields is None else names(options.fields)
     if unknown := [name for name in chosen if name not in known]:
-        raise ValidationError(f"--fields names {', '.join(unknown)}; the fields are {', '.join(known)}.")
+        near = suggested(unknown[0], known)
+        raise ValidationError(f"--fields names {', '.join(unknown)}; the fields are {', '.join(known)}.{near}")
     return chosen
 
 
@@ -257,19 +252,19 @@ def read_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[An
     from enrichstatus import frames
     from enrichstatus.files.read import Files
     from enrichstatus.files.write import check_cells
-    from enrichstatus.lookup.tasks import naming_leads, tasks_from_leads
+    from enrichstatus.lookup.leads import leads_column, naming_leads, tasks_from_leads
 
     wanted = fields(options, known)
     # an Arrow table goes in and comes out: pandas would change columns on the way
     tasks: Any = frames.of_files(Files(options.tasks, **reading(options)))
-    if wanted:
-        tasks = tasks_from_leads(
-            tasks, entity_id=options.entity_id, fields=wanted, entity_type=options.entity_type or "person"
-        )
+    entity_id = leads_column(tasks, options.entity_id, fields_given=options.fields is not None)
+    if entity_id:
+        kind = getattr(options, "entity_type", None) or "person"
+        tasks = tasks_from_leads(tasks, entity_id=entity_id, fields=wanted, entity_type=kind)
     for path in (getattr(options, name, None) for name in ("output", "failed")):
         if path and not path.endswith(".html"):
             check_cells(frames.read(tasks).assign(pa.table({})), path, bom=bool(options.bom))
-    with naming_leads(options.entity_id, wanted):
+    with naming_leads(entity_id, wanted if entity_id else ()):
         yield tasks
 
 

@@ -12,7 +12,6 @@ from enrichstatus.cli.options import (
     TASKS,
     add_options,
     add_source,
-    check_leads,
     check_outputs,
     check_source,
     instant,
@@ -181,7 +180,6 @@ def trigger(options: argparse.Namespace, say: Output) -> int:
     """Plan what to buy, and buy it; `say` gets the plan and what came of it. Exit code 1 where not all is there, or it cost more."""
     from enrichstatus.leads import planning
 
-    check_leads(options)
     with (
         opened(store_file(options.into), org_id=options.org_id, max_processing_time=limits(options)) as store,
         service(options) as client,

@@ -16,7 +16,6 @@ from enrichstatus.cli.options import (
     SERVICE,
     TASKS,
     add_options,
-    check_leads,
     check_outputs,
     names,
     opened,
@@ -124,7 +123,6 @@ def _check(options: argparse.Namespace) -> None:
     from enrichstatus.files import write as writing
     from enrichstatus.lookup.arguments import parse_duration
 
-    check_leads(options)
     if options.into is None:
         refuse_stray(options, ["org_id"], "--store; a service knows the organization from the token")
     elif options.org_id is None:

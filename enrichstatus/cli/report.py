@@ -268,17 +268,27 @@ def _html(section: _Section) -> str:
 
 
 def _picture(report: Report, drawn: dict[str, Any]) -> str:
+    """Draw a picture for a light page and for a dark one, of which the browser shows one."""
+    from html import escape
+
+    (light, title, width), (dark, _, _) = (_png(report, drawn | {"dark": dark}) for dark in (False, True))
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img width="{width}" alt="{escape(title or report.headline)}" src="{light}"></picture>'
+    )
+
+
+def _png(report: Report, drawn: dict[str, Any]) -> tuple[str, str, int]:
+    """Give a picture as an address, with its title and its width in pixels."""
     import base64
     import io
-    from html import escape
+
+    from matplotlib import pyplot
 
     ax = report.plot(**drawn)
     figure: Any = ax.figure
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=150)
-    from matplotlib import pyplot
-
     pyplot.close(figure)
     data = base64.b64encode(image.getvalue()).decode()
-    width = round(figure.get_figwidth() * 100)
-    return f'<img width="{width}" alt="{escape(ax.get_title(loc="left") or report.headline)}" src="data:image/png;base64,{data}">'
+    return f"data:image/png;base64,{data}", ax.get_title(loc="left"), round(figure.get_figwidth() * 100)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from enrichstatus.cli.options import (
     READING,
     add_options,
-    fields,
     limits,
     names,
     opened,
-    reading,
+    read_tasks,
     refuse_stray,
     store_file,
 )
@@ -65,12 +64,14 @@ def add(commands: Any) -> None:
     simulated.add_argument(
         "--tasks",
         metavar="TASKS",
-        help="what was triggered before it starts: tasks, or a lead list with --entity-id (default: nothing)",
+        help="what was triggered before it starts: tasks, or a lead list (default: nothing)",
     )
     simulated.add_argument(
-        "--entity-id", metavar="COLUMN", help="the column of a lead list that holds the entity's UUID"
+        "--entity-id",
+        metavar="COLUMN",
+        help="the column of a lead list that holds the ids (default: the only one that holds UUIDs)",
     )
-    simulated.add_argument("--fields", metavar="FIELD,…", help="with --entity-id: the fields triggered (default: all)")
+    simulated.add_argument("--fields", metavar="FIELD,…", help="of a lead list: the fields triggered (default: all)")
     add_options(simulated, *READING, note="TASKS")
     simulated.add_argument(
         "--seed", type=int, metavar="N", help="another seed is another course of events (default: 0)"
@@ -169,28 +170,19 @@ def _check(options: argparse.Namespace) -> None:
     )
     if not options.tasks:
         refuse_stray(options, ["encoding", "skip", "multiline", "sheet"], "--tasks, which is what is read")
-        refuse_stray(options, ["entity_id"], "--tasks, which names the lead list that was triggered")
-    if not options.entity_id:
-        refuse_stray(options, ["fields"], "--entity-id, which names the column of a lead list's ids")
+        refuse_stray(options, ["entity_id", "fields"], "--tasks, which names the lead list that was triggered")
     if options.fault_rate is None:
         refuse_stray(options, ["faults"], "--fault-rate, which says how many there are")
 
 
 def _simulated(options: argparse.Namespace) -> SimulatedStore:
-    from enrichstatus import frames
-    from enrichstatus.files.read import Files
-    from enrichstatus.lookup.tasks import naming_leads, tasks_from_leads
     from enrichstatus.schema import FIELDS
     from enrichstatus.simulation import SimulatedStore
 
-    triggered = fields(options, FIELDS)
-    tasks: Any = options.tasks
-    if tasks:
-        tasks = frames.of_files(Files(tasks, **reading(options)))
-    if triggered:
-        tasks = tasks_from_leads(tasks, entity_id=options.entity_id, fields=triggered)
     given = {name: value for name in ("seed", "speed") if (value := getattr(options, name)) is not None}
-    with naming_leads(options.entity_id, triggered):
+    if not options.tasks:
+        return SimulatedStore(**given)
+    with read_tasks(options, FIELDS) as tasks:
         return SimulatedStore(tasks, **given)
 
 

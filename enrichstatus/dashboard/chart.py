@@ -11,9 +11,10 @@ import numpy as np
 from enrichstatus.polling.background import Progress
 from enrichstatus.presentation import duration
 
-#: The picture's size, and the room beside and below its axes, in pixels: 10,000,000 tasks fit.
+#: The picture's size, and the room beside and below its axes, in pixels; and what a character of a number takes, in a wide font.
 _WIDTH, _HEIGHT = 360, 170
-_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 10, 8, 22
+_RIGHT, _TOP, _BOTTOM = 10, 8, 22
+_CHARACTER = 7.4
 #: Lines and text of a picture that is shown on whatever it is shown on.
 _GREY = "#888888"
 #: In a page they have the colour of its text.
@@ -39,9 +40,7 @@ def picture(progress: Progress, *, live: bool) -> str:
         ahead = f'<path d="M{path}" fill="none" stroke="currentColor" stroke-opacity=".65" stroke-dasharray="4 4"/>'
     course = _path(points, span, update.total)
     right, bottom = _place(np.array([[update.elapsed, 0.0]]), span, update.total)[0]
-    area = (
-        f'<path d="M{course}L{right:.1f} {bottom:.1f}L{_LEFT} {bottom:.1f}Z" fill="currentColor" fill-opacity=".18"/>'
-    )
+    area = f'<path d="M{course}L{right:.1f} {bottom:.1f}L{_left(update.total):.1f} {bottom:.1f}Z" fill="currentColor" fill-opacity=".18"/>'
     text = f"{update.settled:,} of {update.total:,} were settled after {duration(update.elapsed)}"
     if far is not None:
         text += f"; 90 % of the rest are expected within {duration(round(far))}"
@@ -57,10 +56,16 @@ def picture(progress: Progress, *, live: bool) -> str:
     return f'<div><div class="title">settled over time, and the estimate ahead</div>{image}</div>'
 
 
+def _left(total: int) -> float:
+    """Give the room for the numbers beside the axis: the largest must not be cut."""
+    return 9 + _CHARACTER * max(len(f"{total:,}"), 5)
+
+
 def _place(points: Any, span: float, total: int) -> Any:
     """Give the pixels of seconds and numbers of tasks."""
-    size = np.array([_WIDTH - _LEFT - _RIGHT, -(_HEIGHT - _TOP - _BOTTOM)])
-    return np.array([_LEFT, _HEIGHT - _BOTTOM]) + points / np.array([span, total]) * size
+    left = _left(total)
+    size = np.array([_WIDTH - left - _RIGHT, -(_HEIGHT - _TOP - _BOTTOM)])
+    return np.array([left, _HEIGHT - _BOTTOM]) + points / np.array([span, total]) * size
 
 
 def _path(points: Any, span: float, total: int) -> str:
@@ -74,9 +79,9 @@ def _axes(span: float, total: int) -> str:
     for count in _round(total, 3):
         _, y = _place(np.array([[0.0, count]]), span, total)[0]
         drawn.append(
-            f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" stroke-opacity=".18"/>'
+            f'<line x1="{_left(total):.1f}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" stroke-opacity=".18"/>'
         )
-        drawn.append(f'<text x="{_LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{count:,.0f}</text>')
+        drawn.append(f'<text x="{_left(total) - 5:.1f}" y="{y + 4:.1f}" text-anchor="end">{count:,.0f}</text>')
     for value in _round(span / unit, 5):
         x, _ = _place(np.array([[value * unit, 0.0]]), span, total)[0]
         drawn.append(

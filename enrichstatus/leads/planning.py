@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus import frames
-from enrichstatus.errors import EntityWarning, ValidationError
+from enrichstatus.errors import EntityWarning, ValidationError, suggested
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.results import recorded
 from enrichstatus.frames import Kind, ListOrPath
@@ -238,7 +238,8 @@ def _parse_fresh(value: object, fields: Sequence[str], moment: datetime) -> dict
         value = {} if value is None else dict.fromkeys(fields, value)
     if unknown := [name for name in value if name not in fields]:
         raise ValidationError(
-            f"names the field {listed(unknown)}; the fields are {listed(fields)}.", argument="stale_after"
+            f"names the field {listed(unknown)}; the fields are {listed(fields)}.{suggested(unknown[0], fields)}",
+            argument="stale_after",
         )
     fresh = {name: parse_duration(time, "stale_after") for name, time in value.items()}
     # what is fresh since before the first year is always so

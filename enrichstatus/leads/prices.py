@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus.errors import ValidationError, quoted
+from enrichstatus.errors import ValidationError, quoted, suggested
 from enrichstatus.frames import Frame, Rows
 from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.schema import listed
@@ -35,7 +35,10 @@ def parse_costs(costs: object, fields: Sequence[str], types: Sequence[str] = ())
     costs = {"/".join(name) if _is_pair(name) else name: price for name, price in costs.items()}
     known = {*fields, *(f"{field}/{kind}" for field in fields for kind in types)}
     if unknown := [name for name in costs if name not in known]:
-        raise ValidationError(f"has a price for {listed(unknown)}; the fields are {listed(fields)}.", argument="costs")
+        raise ValidationError(
+            f"has a price for {listed(unknown)}; the fields are {listed(fields)}.{suggested(unknown[0], fields)}",
+            argument="costs",
+        )
     return {
         name: parse_number(
             "costs",
@@ -70,7 +73,8 @@ def priorities(frame: Frame, name: str | None) -> Codes | None:
         return None
     if sum(isinstance(column, type(name)) and column == name for column in frame.columns) != 1:
         raise ValidationError(
-            f"names a column of the tasks, which are {listed(frame.columns)}; not {quoted(name)}.", argument="priority"
+            f"names a column of the tasks, which are {listed(frame.columns)}; not {quoted(name)}.{suggested(name, frame.columns)}",
+            argument="priority",
         )
     numbers = _numbers(frame.arrow([name]).column(0), name)
     if pa.types.is_floating(numbers.type):

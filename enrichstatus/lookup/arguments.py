@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeGuard
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus.errors import ValidationError, quoted
+from enrichstatus.errors import ValidationError, quoted, suggested
 from enrichstatus.schema import COLUMNS, EPOCHS, EXPLANATION, FIELDS, KEY, Epoch, instants, listed
 
 #: The documented maximum execution time of the service's sibling endpoint.
@@ -43,7 +43,8 @@ def parse_columns(columns: Columns, known: Sequence[str] = (*COLUMNS, *EXPLANATI
     strange = [name for name in names if not isinstance(name, str) or name not in known]
     if strange or not names or len(set(names)) < len(names):
         raise ValidationError(
-            f'takes "all" or some of {listed(known, limit=20)}, each once; not {quoted(columns)}.', argument="columns"
+            f'takes "all" or some of {listed(known, limit=20)}, each once; not {quoted(columns)}.{_near(strange, known)}',
+            argument="columns",
         )
     return names
 
@@ -100,7 +101,8 @@ def choices(name: str, value: object, allowed: Sequence[str]) -> tuple[str, ...]
     strange = [value] if names is None else [one for one in names if not isinstance(one, str) or one not in allowed]
     if names is None or strange:
         raise ValidationError(
-            f"takes some of {listed(map(repr, allowed))}, not {listed(map(quoted, strange))}.", argument=name
+            f"takes some of {listed(map(repr, allowed))}, not {listed(map(quoted, strange))}.{_near(strange, allowed)}",
+            argument=name,
         )
     return names
 
@@ -108,7 +110,13 @@ def choices(name: str, value: object, allowed: Sequence[str]) -> tuple[str, ...]
 def choice(name: str, value: object, allowed: Sequence[str]) -> None:
     """Refuse an option that is not one of those allowed."""
     if not isinstance(value, str) or value not in allowed:
-        raise ValidationError(f"is one of {listed(map(repr, allowed))}, not {quoted(value)}.", argument=name)
+        raise ValidationError(
+            f"is one of {listed(map(repr, allowed))}, not {quoted(value)}.{_near([value], allowed)}", argument=name
+        )
+
+
+def _near(strange: Sequence[object], known: Iterable[object]) -> str:
+    return suggested(strange[0], known) if strange and isinstance(strange[0], str) else ""
 
 
 def parse_flags(*, progress: object = None, **flags: object) -> None:
@@ -125,7 +133,8 @@ def column_named(argument: str, name: Any, columns: Sequence[Any], whose: str) -
     count = [column for column in columns if isinstance(column, type(name))].count(name)
     if not count:
         raise ValidationError(
-            f"names the column {quoted(name)}, but {whose} have {listed(columns)}.", argument=argument
+            f"names the column {quoted(name)}, but {whose} have {listed(columns)}.{_near([name], columns)}",
+            argument=argument,
         )
     if count > 1:
         raise ValidationError(f"There are two columns named {quoted(name)}; rename or drop one.")
@@ -235,6 +244,7 @@ def parse_limits(value: object, fields: Sequence[str]) -> dict[str, timedelta]:
         return dict.fromkeys(fields, parse_duration(value))
     if unknown := [name for name in value if name not in fields]:
         raise ValidationError(
-            f"names the field {listed(unknown)}; the fields are {listed(fields)}.", argument="max_processing_time"
+            f"names the field {listed(unknown)}; the fields are {listed(fields)}.{_near(unknown, fields)}",
+            argument="max_processing_time",
         )
     return {name: parse_duration(value.get(name, MAX_PROCESSING_TIME)) for name in fields}

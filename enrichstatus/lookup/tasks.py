@@ -16,10 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus import frames
-from enrichstatus.errors import ValidationError, quoted
-from enrichstatus.frames import Frame, Kind, ListOrPath, Named
-from enrichstatus.lookup.arguments import column_named, parse_fields
+from enrichstatus.errors import ValidationError, suggested
+from enrichstatus.frames import Frame, Named
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, columns_listed, find, listed
 
 KEYS_SQL = Path(__file__).with_name("keys.sql").read_text(encoding="utf-8")
@@ -46,82 +44,6 @@ select position as "row", problem.name as "column", problem.value as "value", pr
 from (select position, unnest(keyProblems) as problem from ({PROBLEMS_SQL}))
 order by position
 """  # noqa: S608  of constants
-
-
-def tasks_from_leads(
-    leads: Kind | ListOrPath,
-    *,
-    entity_id: str,
-    fields: Sequence[str] | str = FIELDS,
-    entity_type: str = "person",
-    encoding: str | None = None,
-    skip: int = 0,
-    multiline: bool = False,
-    sheet: str | None = None,
-) -> Kind:
-    """Turn a lead list, one row a lead, into tasks, one row a lead and field.
-
-    Parameters
-    ----------
-    leads : DataFrame, Arrow table, DuckDB relation, list of dicts or path
-        The lead list: *n* rows and any columns, which all come along.
-    entity_id : str
-        The column that holds the entity's UUID.
-    fields : str or sequence of str
-        The fields to look up, `k` of them: of ``emails``, ``phones`` and ``summary``, unless the store was made with others.
-    entity_type : str
-        What the leads are: ``person`` or ``company``.
-    encoding : str, optional
-        How a file is encoded, ``cp1252`` say, unless it is UTF-8 or begins with a byte order mark.
-    skip : int
-        Lines above the header of a CSV file or a sheet, which are left out.
-    multiline : bool
-        Read cells in quotes that hold what looks like whole rows, which are refused otherwise: two stray quotes make such a cell, too.
-    sheet : str, optional
-        The sheet of a workbook; unless given, it must have one only that holds something.
-
-    Returns
-    -------
-    A frame of the same kind (pandas for a list or a path): *n · k* rows, lead by lead in the order of the list, its columns as
-    they were plus ``entityId``, ``entityType`` and ``field``. A pandas index is made anew.
-
-    Raises
-    ------
-    ValidationError
-        The column is not there, a field or the type is unusable, or the list already has a column of one of the three names.
-
-    Examples
-    --------
-    >>> import enrichstatus as es, pandas as pd
-    >>> leads = pd.DataFrame({"lead_id": ["f81d4fae-7dec-11d0-a765-00a0c91e6bf6"], "name": ["Ada"]})
-    >>> es.tasks_from_leads(leads, entity_id="lead_id", fields=["emails", "phones"])[["name", "field"]]
-      name   field
-    0  Ada  emails
-    1  Ada  phones
-    """
-    names = parse_fields(fields)
-    if not isinstance(entity_type, str) or entity_type not in ENTITY_TYPES:
-        raise ValidationError(f"is one of {listed(ENTITY_TYPES)}, not {quoted(entity_type)}.", argument="entity_type")
-    frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline, sheet=sheet)
-    if frame.objects and not len(frame) and entity_id not in frame.columns:
-        raise ValidationError(
-            f"names the column {quoted(entity_id)}, but there are no leads: the list is empty.", argument="entity_id"
-        )
-    column_named("entity_id", entity_id, frame.columns, "the leads")
-    if clashes := clashing(frame, [name for name in KEY if name != entity_id]):
-        raise ValidationError(
-            f"The leads already have a column {listed(clashes)}; rename it, or look them up as tasks."
-        )
-    tasks = frame.repeat(len(names))
-    columns = pa.table(
-        {
-            "entityId": tasks.arrow([entity_id]).column(0),
-            "entityType": pa.repeat(pa.scalar(entity_type, pa.string()), len(tasks)),
-            "field": pa.array(np.tile(np.array(names, dtype=object), len(frame)), pa.string()),
-        }
-    )
-    answer: Kind = tasks.assign(columns if entity_id != "entityId" else columns.drop_columns(["entityId"]))
-    return answer
 
 
 def clashing(frame: Named, names: Sequence[str]) -> list[str]:
@@ -224,8 +146,9 @@ def task_names(columns: Sequence[str]) -> dict[str, str]:
     """Say under which names the columns of the key stand: ``{ours: theirs}``."""
     names = find(columns, KEY)
     if missing := [name for name in ("entityId", "field") if name not in names]:
+        near = suggested(missing[0], columns)
         raise ValidationError(
-            f"Tasks need {columns_listed(missing)}; found {listed(columns)}. "
+            f"Tasks need {columns_listed(missing)}; found {listed(columns)}.{near} "
             "A lead list becomes tasks with tasks_from_leads(), at the command line with --entity-id COLUMN."
         )
     return names
@@ -235,19 +158,6 @@ def problems(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """Say what is wrong with the tasks that were checked last: ``row``, ``column``, ``value`` and ``reason``."""
     con.register("keyed", con.sql(KEYS_SQL))
     return to_pandas(con.sql(_BAD_TASKS_SQL))
-
-
-@contextmanager
-def naming_leads(entity_id: str | None, fields: Sequence[str]) -> Iterator[None]:
-    """Name bad tasks by the rows and the column of the lead list that they were made of, one a field; without fields they are tasks."""
-    try:
-        yield
-    except ValidationError as error:
-        if error.problems is None or not fields:
-            raise
-        bad = error.problems
-        leads = bad.assign(row=bad["row"] // len(fields), column=bad["column"].replace("entityId", entity_id))
-        raise ValidationError.of_rows("leads", leads.drop_duplicates(), instead=error.instead) from None
 
 
 def _comparable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

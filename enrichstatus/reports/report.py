@@ -14,6 +14,7 @@ from enrichstatus.files.results import jsonable
 from enrichstatus.presentation import duration, html_table, label, many, number, plain, share
 
 if TYPE_CHECKING:
+    import altair as alt
     from matplotlib.axes import Axes
 
 #: Rows that are shown of a table; its frame has all.
@@ -85,7 +86,8 @@ class Report:
             Where to draw; a new figure unless given.
         **options
             For `coverage` ``kind``: ``"share"`` (default) draws the shares with data and their intervals, ``"status"`` what became
-            of the tasks. For all ``title``, and ``most``: how many groups are drawn, the largest.
+            of the tasks. For all ``title``; ``most``: how many groups are drawn, the largest; ``sort``: ``"share"``, ``"size"`` or
+            ``"name"``, else as the table is; ``dark``: for a dark page. Anything else is as matplotlib's style has it.
 
         Returns
         -------
@@ -103,9 +105,34 @@ class Report:
             import matplotlib  # noqa: F401  imported here, or a fault of our own would look like its absence
         except ImportError as error:
             raise ImportError('Pictures need the extra "plot": pip install "enrichstatus[plot]"') from error
-        from enrichstatus.reports import plots
+        from enrichstatus.reports.pictures import plots
 
         return plots.draw(self.kind, self.frame, self.by, self.details, ax, **options)
+
+    def chart(self) -> alt.TopLevelMixin:
+        """Make the same an interactive chart with Altair (extra ``charts``).
+
+        Under the pointer it shows the numbers, with their interval where there is one. A click filters: on a group what became of its
+        tasks, on a name of the legend the rest.
+
+        Returns
+        -------
+        altair.Chart
+            To be shown, changed or saved: ``.save("chart.html")``.
+
+        Raises
+        ------
+        ImportError
+            There is no Altair; the message says what to install.
+        """
+        try:
+            import altair  # noqa: F401  imported here, or a fault of our own would look like its absence
+        except ImportError as error:
+            raise ImportError('Charts need the extra "charts": pip install "enrichstatus[charts]"') from error
+        from enrichstatus.reports.pictures import charts
+
+        found: alt.TopLevelMixin = charts.chart(self.kind, self.frame, self.by, self.details)
+        return found
 
     def __repr__(self) -> str:
         return self.text()

@@ -198,13 +198,19 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         "matches no file",
     ),
     "not tasks": (
-        ("lookup", "leads.csv", *LOOKUP[2:]),
-        "need the columns entityId, field; found lead_id, name, zip",
+        ("lookup", "names.csv", *LOOKUP[2:]),
+        "need the columns entityId, field; found name, zip",
     ),
-    "no such column": ((*LOOKUP[:1], "leads.csv", *LOOKUP[2:], "--entity-id", "id"), "names the column 'id'"),
-    "fields without leads": ((*LOOKUP, "--fields", "emails"), "--entity-id"),
-    "unknown field": ((*LEADS, "--fields", "fax"), "--fields names fax; the fields are"),
-    "unknown column": ((*LOOKUP, "--columns", "state"), "--columns takes"),
+    "no such column": ((*LOOKUP[:1], "leads.csv", *LOOKUP[2:], "--entity-id", "leadid"), "Did you mean lead_id?"),
+    "a misspelt column": (("lookup", "feild.csv", *LOOKUP[2:]), "found entityId, feild. Did you mean feild?"),
+    "two columns of ids": (("lookup", "two.csv", *LOOKUP[2:]), "The columns id, boss all hold UUIDs. Name the column"),
+    "fields without leads": (
+        (*LOOKUP, "--fields", "emails"),
+        "--fields is for a lead list; this one has the columns entityId",
+    ),
+    "unknown field": ((*LEADS, "--fields", "fax"), "--fields names fax; the fields are emails, phones, summary.\n"),
+    "a misspelt field": ((*LEADS, "--fields", "email"), "emails, phones, summary. Did you mean emails?"),
+    "unknown column": ((*LOOKUP, "--columns", "staus"), "not ('staus',). Did you mean status?"),
     "bad now": ((*LOOKUP, "--now", "yesterday"), "--now takes"),
     "bad duration": ((*LOOKUP, "--max-processing-time", "soon"), "--max-processing-time takes"),
     "bad duration of a field": ((*LOOKUP, "--max-processing-time", "fax=5min"), "names the field fax"),
@@ -235,6 +241,9 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
 def test_bad_input_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str], name: str):
     """Every mistake is reported in one line on stderr, with exit code 2, nothing on stdout and nothing written."""
     arguments, message = MISTAKES[name]
+    Path("names.csv").write_text("name,zip\nAda,1\n")
+    Path("feild.csv").write_text(f"entityId,feild\n{uid(0)},emails\n")
+    Path("two.csv").write_text(f"id,boss\n{uid(0)},{uid(1)}\n")
     Path("latin.csv").write_bytes("lead_id,name\n7,Zoë\n".encode("latin-1"))
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")

@@ -218,7 +218,7 @@ def test_what_is_required_is_required_of_all_tasks(
         ),
         (("plan", *LEADS, *STORE, "-o", "plan.ods"), "'plan.ods' has no known ending"),
         (("plan", *LEADS, "--url", "https://x.test", "--org", "o"), "--org goes with --store or --records"),
-        (("plan", "leads.csv", *STORE), "with --entity-id COLUMN"),
+        (("plan", "leads.csv", *STORE, "--priority", "scores"), "Did you mean score?"),
         (("report", *LEADS, *STORE, "-o", "report.pdf"), "'report.pdf' has no known ending to write; expected .html"),
         (("report", *LEADS, *STORE, "--by", "country", "-o", "r.html"), "country"),
         (("lookup", *LEADS, *STORE, "--require", "done=1"), "--require takes ended=SHARE and failed=SHARE, not done"),
@@ -250,8 +250,14 @@ def test_lists_are_looked_up_as_others_export_them(capsys: pytest.CaptureFixture
     }
     where = ("--records", str(DATA / "enrichments.json"), "--org", "org_acme", *NOW)
     for name, column in columns.items():
-        code, out, err = run(capsys, "lookup", str(DATA / f"{name}.csv"), "--entity-id", column, *where, "-o", "o.csv")
+        listed = ("lookup", str(DATA / f"{name}.csv"), *where)
+        code, out, err = run(capsys, *listed, "--entity-id", column, "-o", "o.csv")
         assert (code, err) == (0, "")
+        assert run(capsys, *listed) == (
+            0,
+            out.partition("\n\n120 rows")[0] + "\n",
+            "",
+        )  # the only column of UUIDs is found
         assert [line.split()[:4] for line in out.splitlines()[3:6]] == [
             ["emails", "40", "24", "8"],
             ["phones", "40", "14", "12"],

@@ -425,8 +425,7 @@ def test_what_failed_is_exit_code_1(
 MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no such tasks": (("nowhere.csv",), "matches no file"),
     "empty tasks": (("",), "TASKS is empty"),
-    "leads as tasks": (("leads.csv",), "with --entity-id COLUMN"),
-    "fields of tasks": (("tasks.csv", "--fields", "emails"), "--fields goes with --entity-id"),
+    "fields of tasks": (("tasks.csv", "--fields", "emails"), "--fields is for a lead list; this one has the columns"),
     "unknown field": (("leads.csv", *LEADS[:2], "--fields", "fax"), "--fields names fax; the fields are"),
     "nobody's store": (("tasks.csv", "--store", "new.duckdb"), "--store needs --org: the organization whose records"),
     "an organization for nothing": (("tasks.csv", "--org", "o"), "--org goes with --store"),

@@ -104,7 +104,7 @@ def test_an_empty_list_gives_no_tasks(store: es.EnrichmentStore):
         ({"entity_id": "id"}, "entity_id= names the column 'id', but the leads have lead_id, name, score"),
         ({"entity_id": "lead_id", "fields": []}, "fields= takes distinct names"),
         ({"entity_id": "lead_id", "fields": ["emails", "emails"]}, "fields= takes distinct names"),
-        ({"entity_id": "lead_id", "entity_type": "robot"}, "entity_type= is one of person, company"),
+        ({"entity_id": "lead_id", "entity_type": "robot"}, "entity_type= is one of 'person', 'company'"),
     ],
 )
 def test_unusable_options_say_what_is_expected(options: dict[str, Any], message: str):

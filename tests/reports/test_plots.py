@@ -15,12 +15,16 @@ import pandas as pd
 import pytest
 
 import enrichstatus as es
+from enrichstatus.errors import ValidationError
+from enrichstatus.outcomes import LABELS
 from enrichstatus.presentation import share
 from tests.support.factory import NOW, ORG, record, task, uid
 
 mpl.use("Agg")
 from matplotlib import pyplot
 from matplotlib.colors import to_rgba
+
+from enrichstatus.reports.pictures import fonts
 
 
 @pytest.fixture(autouse=True)
@@ -248,3 +252,117 @@ def test_tables_come_without_matplotlib():
     """A report that is not drawn loads no matplotlib."""
     code = "import sys, enrichstatus as es; repr(es.coverage([])); assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- styles, order, names -----------------------------------------------------------------------------------------------------
+
+
+def by_source(*names: str) -> es.Report:
+    """Coverage of groups of 10, 20, 30 … tasks, of which the first has the least data."""
+    rows = [
+        {"source": name, "status": "finished", "dataFound": task < 3 * (place + 1) ** 2}
+        for place, name in enumerate(names)
+        for task in range(10 * (place + 1))
+    ]
+    return es.coverage(rows, by="source")
+
+
+def groups(ax: Any) -> list[str]:
+    ax.figure.canvas.draw()
+    return [label.get_text() for label in ax.get_yticklabels()]
+
+
+def test_bars_are_sorted_by_share_size_or_name_and_percents_end_at_100():
+    """Unless sorted they are in the table's order; what cannot be sorted is refused."""
+    report = by_source("b", "C", "a")
+    assert groups(report.plot(sort="share")) == ["a", "C", "b"]
+    assert groups(report.plot(sort="size")) == ["a", "C", "b"]
+    assert groups(report.plot(sort="name", kind="status")) == ["a", "b", "C"]
+    assert groups(report.plot()) == report.frame["source"].tolist()
+    assert report.plot().get_xlim() == (0, 1)
+    with pytest.raises(ValidationError, match="sort= is one of 'size', 'share', 'name', not 'colour'"):
+        report.plot(sort="colour")
+    timing = es.timing(filled(), now=NOW)
+    assert timing.plot().get_ylim() == (0, 1)
+    for refused in (timing, es.waste(filled(), by="week", now=NOW)):
+        with pytest.raises(ValidationError, match="sort= has no meaning"):
+            refused.plot(sort="name")
+
+
+def test_long_names_are_wrapped_and_what_no_font_shows_is_named():
+    """A name has up to three lines; a character that no font of the machine has stands there by its name, and no warning comes."""
+    long = "A campaign whose name nobody could read in one line"
+    launched, hidden = "Launch \U0001f6f8", "\U00013000 \U000e0041"
+    ax = by_source(long, launched, "Ünïcode Ж", hidden).plot()
+    names = {name.replace("\n", " ") for name in groups(ax)}
+    assert long in names
+    assert max(len(line) for name in groups(ax) for line in name.split("\n")) <= 28
+    assert "Ünïcode Ж" in names
+    assert names & {launched, "Launch [flying saucer]"}  # by whether a font has it
+    png(ax)
+    assert fonts._name("\u4e2d") == "[U+4E2D]"
+    assert fonts._name("\U0001f680") == "[rocket]"
+
+
+def test_a_font_of_the_machine_stands_in_for_one_that_lacks_a_character():
+    """With a style whose font has no Cyrillic, another that is here is taken for it."""
+    with mpl.rc_context({"font.family": ["cmr10"], "axes.formatter.use_mathtext": True}):
+        ax = by_source("Ж", "x").plot()
+        png(ax)
+        assert "Ж" in groups(ax)
+
+
+def test_it_follows_the_style_and_has_a_dark_variant():
+    """A style's colours, grid and size are kept; dark is for a dark page, whatever the style, and changes nothing else."""
+    report = by_source("a", "b")
+    with pyplot.style.context(
+        {"axes.facecolor": "#EEEEDD", "figure.figsize": (5, 4), "axes.grid": True, "grid.color": "red"}
+    ):
+        ax = report.plot()
+    assert to_rgba(ax.get_facecolor()) == to_rgba("#EEEEDD")
+    assert ax.figure.get_figwidth() == 5
+    assert ax.get_xgridlines()[0].get_color() == "red"
+    with pyplot.style.context("ggplot"):
+        line = es.timing(filled(), now=NOW).plot().get_lines()[0]
+        assert line.get_color() == mpl.rcParams["axes.prop_cycle"].by_key()["color"][0]
+    before = dict(mpl.rcParams)
+    dark = report.plot(dark=True, kind="status")
+    assert sum(to_rgba(dark.figure.get_facecolor())[:3]) < 0.5
+    assert sum(to_rgba(dark.title.get_color())[:3]) > 2
+    assert dict(mpl.rcParams) == before
+    bars = {tuple(bar.get_facecolor()) for bar in dark.patches}
+    assert bars == {to_rgba(LABELS[name].dark) for name in ("with data", "no data")}
+    with pytest.raises(ValidationError, match="dark"):
+        report.plot(dark="yes")
+
+
+# --- charts -------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_report_is_a_chart_too():
+    """Tooltips with n and interval, a click that filters, the palette of the outcomes; no row of the list goes into the page."""
+    store = filled()
+    tasks = [task(n) for n in range(20)]
+    before, after = (store.lookup(tasks, now=now) for now in (NOW, "2026-12-01T00:00:00Z"))
+    coverage = by_source("a", "b <i>").chart().to_dict()
+    shares, parts = coverage["vconcat"]
+    [bars, _] = shares["layer"]
+    assert {tip["field"] for tip in bars["encoding"]["tooltip"]} >= {"share", "interval", "ended"}
+    assert bars["encoding"]["x"]["scale"]["domain"] == [0, 1]
+    scale = parts["encoding"]["color"]["scale"]
+    assert dict(zip(scale["domain"], scale["range"], strict=True)) == {
+        n: LABELS[n].light for n in ("with data", "no data")
+    }
+    assert [each["filter"]["param"] for each in parts["transform"]] == ["group"]
+    rows = [row for data in coverage["datasets"].values() for row in data]
+    assert len(rows) == 6
+    assert {row["n"] for row in rows if "n" in row} == {3, 7, 12, 8}
+    for report in (
+        es.timing(store, now=NOW),
+        es.waste(store, by=["week"], now=NOW),
+        es.diff(before, after),
+        es.coverage([], "field"),
+    ):
+        spec = report.chart().to_dict(validate=False)
+        assert spec["title" if "title" in spec else "vconcat"]
+        assert "params" in spec

@@ -136,8 +136,14 @@ def test_leads_become_tasks_on_the_way(source: es.EnrichmentStore, tmp_path: Pat
         source.lookup_to(path, tmp_path / "o2.parquet", entity_id="lead", fields=["emails", "phones"])
     with pytest.raises(es.ValidationError, match="entity_id= names the column 'id', but the leads have lead, name"):
         source.lookup_to(path, tmp_path / "o2.parquet", entity_id="id")
-    with pytest.raises(es.ValidationError, match="fields= goes with"):
-        source.lookup_to(path, tmp_path / "o2.parquet", fields="emails")
+    with pytest.raises(
+        es.ValidationError, match="fields= is for a lead list; this one has the columns entityId and field"
+    ):
+        source.lookup_to(write(tasks(), tmp_path / "t.csv"), tmp_path / "o2.parquet", fields="emails")
+    # the only column that holds UUIDs is found, and with it that the list is one of leads
+    write(leads, path)
+    source.lookup_to(path, tmp_path / "o3.parquet", fields=["emails", "phones"], now=NOW)
+    pd.testing.assert_frame_equal(read(tmp_path / "o3.parquet"), answer)
 
 
 @pytest.mark.usefixtures("small_pieces")

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 import duckdb
 import pyarrow as pa
 
-from enrichstatus.errors import InternalError, OrganizationWarning, StoreError, ValidationError
+from enrichstatus.errors import InternalError, OrganizationWarning, StoreError
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.results import recorded
 from enrichstatus.files.write import Output
@@ -37,7 +37,7 @@ from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up
 from enrichstatus.lookup.requirements import check_required
 from enrichstatus.progress import Progress
 from enrichstatus.schema import COLUMNS, SCHEMA, parse_statuses
-from enrichstatus.sources.store.lookup_files import Leads, LookupReport, TaskFiles, look_up_files
+from enrichstatus.sources.store.lookup_files import LookupReport, TaskFiles, look_up_files
 from enrichstatus.sources.store.whose import Owned
 
 
@@ -179,7 +179,7 @@ class Embedded(Owned):
         Parameters
         ----------
         tasks : path, glob or list of paths
-            Files of one format that is read, in the order of their names; tasks, or with `entity_id` a lead list.
+            Files of one format that is read, in the order of their names: tasks, or a lead list.
         output : path
             A file (``.parquet``, ``.xlsx``, ``.csv`` …), or a folder, which is one that exists or whose name ends with a slash: it gets
             ``part-00000.parquet`` and so on, each of two million rows.
@@ -237,10 +237,8 @@ class Embedded(Owned):
                 check_required(require)
             question = asker(self.org_id if org_id is None else org_id, self._limits, now)
             wanted = parse_fields(self.fields if fields is None else fields)
-            leads = None if entity_id is None else Leads(entity_id, wanted, entity_type)
-            if leads is None and fields is not None:
-                raise ValidationError("goes with entity_id, the column of a lead list's ids.", argument="fields")
-            given = TaskFiles.named(tasks, leads, encoding=encoding, skip=skip, multiline=multiline, sheet=sheet)
+            reading = {"encoding": encoding, "skip": skip, "multiline": multiline, "sheet": sheet}
+            given = TaskFiles.named(tasks, entity_id, wanted, entity_type, fields_given=fields is not None, **reading)
             target = Output(output, overwrite=overwrite, bom=bom)
             target.refuse(given.paths, "tasks")
             target.refuse(self._read_files(), "records")

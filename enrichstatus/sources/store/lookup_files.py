@@ -19,9 +19,10 @@ from enrichstatus.files.results import jsonable
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.arguments import How
+from enrichstatus.lookup.leads import leads_column, naming_leads, tasks_from_leads
 from enrichstatus.lookup.query import gather, places, refuse_clash
 from enrichstatus.lookup.requirements import check_shares
-from enrichstatus.lookup.tasks import bad_tasks, cast_tasks, keys_of, naming_leads, task_names, tasks_from_leads
+from enrichstatus.lookup.tasks import bad_tasks, cast_tasks, keys_of, task_names
 from enrichstatus.presentation import many
 from enrichstatus.progress import Progress
 
@@ -88,15 +89,22 @@ class TaskFiles:
     leads: Leads | None = None
 
     @classmethod
-    def named(cls, tasks: Any, leads: Leads | None, **reading: Any) -> TaskFiles:
-        """Find the files that a path, a glob, or a list of these names."""
+    def named(cls, tasks: Any, entity_id: str | None, *rest: Any, fields_given: bool, **reading: Any) -> TaskFiles:
+        """Find the files that a path, a glob, or a list of these names; they are a lead list unless they have the columns of tasks."""
         if not files.is_path(tasks):
             raise ValidationError(
                 f"names files (a path, a glob, or a list of these), not {type(tasks).__name__}; "
                 "a frame is looked up with lookup(), which gives one.",
                 argument="tasks",
             )
-        return cls(files.Files(tasks, **reading), leads)
+        given = files.Files(tasks, **reading)
+        if entity_id is None:
+            with duckdb.connect() as con, files.reading():
+                reader = given.stream(con)
+                first = next(iter(reader), None)
+                head = reader.schema.empty_table() if first is None else pa.Table.from_batches([first])
+            entity_id = leads_column(frames.piece(given, head), None, fields_given=fields_given)
+        return cls(given, None if entity_id is None else Leads(entity_id, *rest))
 
     @property
     def paths(self) -> list[str]:
