@@ -6,10 +6,12 @@ import random
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 import enrichstatus as es
@@ -17,7 +19,7 @@ from enrichstatus.cli import main
 from enrichstatus.files import write as writing
 from enrichstatus.schema import COLUMNS
 from tests.support.cases import cases
-from tests.support.drawn import records
+from tests.support.drawn import records, tasks
 from tests.support.factory import NOW, ORG, record, task
 
 HERE = Path(__file__).parents[2]
@@ -111,6 +113,62 @@ def test_a_cursor_that_says_nothing_here_is_refused(tmp_path: Path):
         assert len(reader.changes(first)) == 3
         with pytest.raises(es.ValidationError, match="since="):
             reader.changes(second)
+
+
+def test_as_of_an_instant_it_answers_as_a_replay_of_the_loads_until_then():
+    """Every column of every task, of a frame and of files; the timeout rule is evaluated at the instant, unless another is given."""
+    for seed in range(cases(1, 30)):
+        drawn = random.Random(seed)
+        asked, loads = tasks(drawn, 60), [records(drawn, 30) for _ in range(3)]
+        with es.EnrichmentStore(org_id="org_1") as store, es.EnrichmentStore(org_id="org_1") as replayed:
+            instants = []
+            for load in loads:
+                store.load(load)
+                instants.append(datetime.now(UTC))
+            for load, instant in zip(loads, instants, strict=True):
+                replayed.load(load)
+                for now in (None, NOW):
+                    given = store.lookup(asked, columns="all", prefix="r_", as_of=instant, now=now)
+                    expected = replayed.lookup(asked, columns="all", prefix="r_", now=now or instant)
+                    pd.testing.assert_frame_equal(given, expected)
+
+
+def test_a_past_that_is_not_known_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Before the first load, in a pruned time, of records in files; the command has it too."""
+    path, listed, output = (str(tmp_path / name) for name in ("s.duckdb", "tasks.csv", "status.csv"))
+    pd.DataFrame([task(1), task(2)]).to_csv(listed, index=False)
+    with es.EnrichmentStore(path, org_id=ORG) as store:
+        with pytest.raises(es.ValidationError, match=r"as_of= is .* and there is no load"):
+            store.lookup([task(1)], as_of=NOW)
+        before = datetime.now(UTC)
+        store.load([record(1, **PENDING)])
+        first = datetime.now(UTC)
+        store.load([record(1), record(2)])
+        with pytest.raises(es.ValidationError, match="what is known begins with a load that was done at"):
+            store.lookup([task(1)], as_of=before)
+        status = {"then": store.lookup(listed, as_of=first), "now": store.lookup(listed)}
+        assert [state_of(frame) for frame in status.values()] == [["timeout", None], ["finished", "finished"]]
+        assert len(es.diff(*status.values()).frame) > 0
+    where = ["lookup", listed, "--org", ORG, "-o", output, "--as-of", first.isoformat()]
+    assert main([*where, "--store", path]) == 0
+    assert state_of(pd.read_csv(output)) == ["timeout", None]
+    assert main([*where, "--records", listed]) == 2
+    assert "--as-of" in capsys.readouterr().err
+    with es.EnrichmentStore(path, org_id=ORG) as store:
+        store.prune(before=datetime.now(UTC))
+        with pytest.raises(es.ValidationError, match="what is known begins with"):
+            store.lookup([task(1)], as_of=first)
+        assert state_of(store.lookup(listed, as_of=datetime.now(UTC))) == ["finished", "finished"]
+        pq.write_table(store.records(), tmp_path / "r.parquet")
+    with (
+        es.EnrichmentStore.scan(tmp_path / "r.parquet", org_id=ORG) as scan,
+        pytest.raises(es.ValidationError, match="no past"),
+    ):
+        scan.lookup([task(1)], as_of=first)
+
+
+def state_of(frame: Any) -> list[Any]:
+    return frame["status"].astype(object).where(frame["status"].notna(), None).tolist()
 
 
 def test_a_killed_load_is_wholly_before_a_cursor_or_after_it(tmp_path: Path):

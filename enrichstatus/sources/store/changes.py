@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -16,14 +18,16 @@ from enrichstatus.frames import to_pandas
 from enrichstatus.lookup.arguments import Instant, parse_instant
 from enrichstatus.lookup.query import asker
 from enrichstatus.schema import COLUMNS, SCHEMA
+from enrichstatus.sources.store.duckdb_source import Register
 from enrichstatus.sources.store.sql import Queryable
 
-_CHANGES_SQL = (
-    Path(__file__)
-    .with_name("changes.sql")
-    .read_text(encoding="utf-8")
-    .replace("$columns", ", ".join(f"record.{name}" for name in COLUMNS))
-)
+
+def _read(name: str) -> str:
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return text.replace("$columns", ", ".join(f"record.{column}" for column in COLUMNS))
+
+
+_CHANGES_SQL, _PAST_SQL = _read("changes.sql"), _read("past.sql")
 _CHANGED = pa.schema([*(SCHEMA.field(name) for name in COLUMNS), pa.field("previousStatus", pa.string())])
 _CURSOR = re.compile(r"\s*([0-9]{1,18})\.([0-9a-f]{12})\s*")
 #: Before all loads.
@@ -118,10 +122,21 @@ class Tracked(Queryable):
                 con.rollback()
         return Changes(found.cast(_CHANGED), f"{number}.{word}")
 
+    def _past(self, as_of: Instant) -> Register | None:
+        if as_of is None:
+            return None
+        moment = parse_instant(as_of)
+
+        def register(con: duckdb.DuckDBPyConnection, org_id: str, names: Sequence[str]) -> None:
+            values = {"load": _load_at(con, moment), "org_id": org_id}
+            con.register("records", con.sql(_PAST_SQL, params=values))
+
+        return register
+
     def prune(self, before: Instant) -> int:
         """Forget what records were before an instant; gives how many versions of records were forgotten.
 
-        Every record stays as it is. Cursors from before that instant are refused from then on.
+        Every record stays as it is. Cursors from before that instant, and ``as_of=`` before it, are refused from then on.
 
         Parameters
         ----------
@@ -170,6 +185,30 @@ def _load_of(con: duckdb.DuckDBPyConnection, cursor: object) -> int:
     raise ValidationError(f"{why}. Begin again without it, and take every record for changed.", argument="since")
 
 
+def _load_at(con: duckdb.DuckDBPyConnection, moment: datetime) -> int:
+    """Give the last load that was done by an instant."""
+    load, first, known = con.execute(_LOAD_AT_SQL, {"moment": moment}).fetchall()[0]
+    if load is None or not known:
+        when = "there is no load" if first is None else f"what is known begins with a load that was done at {first} UTC"
+        raise ValidationError(f"is {moment:%Y-%m-%d %H:%M:%S} UTC, and {when}.", argument="as_of")
+    return int(load)
+
+
+#: The last load that was done by then, when the first was done of which anything is known, and whether anything was known by then.
+_LOAD_AT_SQL = """
+with loaded as (
+    select enrichment_log.*
+    from enrichment_log
+    where enrichment_log.load >= (
+        select min(load) from (select load from enrichments union all select load from enrichment_versions)
+    )
+)
+
+select
+    (select max(load) from enrichment_log where done <= $moment),
+    (select strftime(min(done), '%Y-%m-%d %H:%M:%S') from loaded),
+    exists (from loaded where done <= $moment)
+"""
 _LAST_SQL = "select load, word from enrichment_log order by load desc limit 1"
 #: The last load that was done by then stays known: what came after it can still be compared with it.
 _KEPT_SQL = "(select max(load) from enrichment_log where done <= $before)"

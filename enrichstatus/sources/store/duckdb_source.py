@@ -6,15 +6,15 @@ import json
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import duckdb
 import pyarrow as pa
 
-from enrichstatus.errors import InternalError, OrganizationWarning, StoreError
+from enrichstatus.errors import InternalError, OrganizationWarning, StoreError, ValidationError
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.results import recorded
 from enrichstatus.files.write import Output
@@ -39,6 +39,9 @@ from enrichstatus.progress import Progress
 from enrichstatus.schema import COLUMNS, SCHEMA, parse_statuses
 from enrichstatus.sources.store.lookup_files import LookupReport, TaskFiles, look_up_files
 from enrichstatus.sources.store.whose import Owned
+
+#: Makes the relation ``records`` of the query: of an organization at the least, with some columns at the least.
+Register: TypeAlias = Callable[[duckdb.DuckDBPyConnection, str, Sequence[str]], None]
 
 
 class Embedded(Owned):
@@ -89,6 +92,7 @@ class Embedded(Owned):
         now: Instant = None,
         prefix: str = "",
         org_id: str | None = None,
+        as_of: Instant = None,
     ) -> Kind:
         """Give back any number of tasks, with the columns of the answer added; row *i* is task *i*.
 
@@ -111,6 +115,8 @@ class Embedded(Owned):
             Put before the names of the added columns.
         org_id : str, optional
             The organization whose records are looked up; the store's unless given.
+        as_of : datetime or str, optional
+            Answer as it was known at this instant: with the loads that were done by then, and the timeout rule evaluated then.
 
         Returns
         -------
@@ -120,11 +126,13 @@ class Embedded(Owned):
         Raises
         ------
         ValidationError
-            No organization, bad tasks (all are in its ``.problems``), or an argument that is unusable.
+            No organization, bad tasks (all are in its ``.problems``), or an argument that is unusable; `as_of` before the first load,
+            or in a time that was pruned.
         StoreError
             The store is closed, or its file cannot be read.
         """
-        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
+        question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
+        past = self._past(as_of)
         options: dict[str, Any] = {"columns": columns, "how": how, "errors": errors, "prefix": prefix}
         whose, moment = question["orgId"][0].as_py(), question["now"][0].as_py()
         answered = 0
@@ -138,8 +146,12 @@ class Embedded(Owned):
             status = look_up(
                 con,
                 tasks,
-                lambda names, count: counted(self._answer(con, question, count, names)),
-                at_once=lambda given, names: counted(self._answer_at_once(con, given, names, whose, moment)),
+                lambda names, count: counted(
+                    _run(LOOKUP_SQL, past, con, question, names) if past else self._answer(con, question, count, names)
+                ),
+                at_once=None
+                if past
+                else lambda given, names: counted(self._answer_at_once(con, given, names, whose, moment)),
                 **options,
             )
         if not answered and (message := self.lacks(whose)):
@@ -170,6 +182,7 @@ class Embedded(Owned):
         sheet: str | None = None,
         bom: bool = False,
         results: PathLike | None = None,
+        as_of: Instant = None,
     ) -> LookupReport:
         """Look up tasks from files to files, in bounded memory: more of them than fit, in their order.
 
@@ -183,7 +196,7 @@ class Embedded(Owned):
         output : path
             A file (``.parquet``, ``.xlsx``, ``.csv`` …), or a folder, which is one that exists or whose name ends with a slash: it gets
             ``part-00000.parquet`` and so on, each of two million rows.
-        columns, how, errors, now, prefix, org_id
+        columns, how, errors, now, prefix, org_id, as_of
             As for `lookup`.
         entity_id, fields, entity_type
             As for `tasks_from_leads`: the files are a lead list, one row a lead, and become tasks, one row a lead and field.
@@ -235,7 +248,8 @@ class Embedded(Owned):
             parse_flags(overwrite=overwrite, bom=bom, progress=progress)
             if require is not None:
                 check_required(require)
-            question = asker(self.org_id if org_id is None else org_id, self._limits, now)
+            question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
+            past = self._past(as_of)
             wanted = parse_fields(self.fields if fields is None else fields)
             reading = {"encoding": encoding, "skip": skip, "multiline": multiline, "sheet": sheet}
             given = TaskFiles.named(tasks, entity_id, wanted, entity_type, fields_given=fields is not None, **reading)
@@ -260,8 +274,8 @@ class Embedded(Owned):
                     prefix=prefix,
                     require=require,
                     progress=shown,
-                    query=self._QUERY,
-                    register=lambda: self._register(con, question["orgId"][0].as_py(), names),
+                    query=LOOKUP_SQL if past else self._QUERY,
+                    register=lambda: (past or self._register)(con, question["orgId"][0].as_py(), names),
                     answered=self._check_unchanged,
                 )
             if report.counts["status"].isna().all() and (message := self.lacks(question["orgId"][0].as_py())):
@@ -346,9 +360,15 @@ class Embedded(Owned):
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
         """Give some columns of the answers to so many tasks, which stand in the temporary table ``tasks``."""
-        con.register("asker", question)
-        self._register(con, question["orgId"][0].as_py(), names)
-        return con.sql(self._QUERY).select("position", *names).to_arrow_table()
+        return _run(self._QUERY, self._register, con, question, names)
+
+    def _past(self, as_of: Instant) -> Register | None:
+        """Give what makes the relation ``records`` as they were known at an instant; nothing for the present."""
+        if as_of is not None:
+            raise ValidationError(
+                "goes with a store: records that are read where they lie have no past.", argument="as_of"
+            )
+        return None
 
     def _answer_at_once(
         self, con: duckdb.DuckDBPyConnection, tasks: pa.Table, names: Sequence[str], org_id: str, now: Instant
@@ -370,3 +390,11 @@ class Embedded(Owned):
     @abstractmethod
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         """Give an organization's records, each once."""
+
+
+def _run(
+    query: str, register: Register, con: duckdb.DuckDBPyConnection, question: pa.Table, names: Sequence[str]
+) -> pa.Table:
+    con.register("asker", question)
+    register(con, question["orgId"][0].as_py(), names)
+    return con.sql(query).select("position", *names).to_arrow_table()
