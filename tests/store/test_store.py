@@ -378,7 +378,8 @@ def test_lookups_leave_nothing_behind(store: es.EnrichmentStore):
                 "select table_name from duckdb_tables() union select view_name from duckdb_views() where not internal"
             ).fetchall()
         }
-        assert names == {"enrichments", "enrichment_winners", "enrichment_version", "enrichment_loads"}
+        beside = ("winners", "version", "versions", "loads", "log")
+        assert names == {"enrichments", *(f"enrichment_{name}" for name in beside)}
     assert uid(0) in store.lookup([task(0)], now=NOW)["entityId"].tolist()
 
 
