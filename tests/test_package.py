@@ -17,6 +17,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.simulation import SimulatedStore
+from tests.support.cases import cases
 from tests.support.factory import task
 
 ROOT = Path(__file__).parents[1]
@@ -69,12 +70,12 @@ def _loaded(code: str) -> set[str]:
     "imports",
     [
         "import pandas, enrichstatus",
+        "import enrichstatus, importlib.util; importlib.util.find_spec('pandas'); import pandas",
+        "import enrichstatus; from pandas.core import frame; import pandas",
         "import enrichstatus, pandas",
         "import enrichstatus; enrichstatus.EnrichmentStore; import pandas",
-        "import enrichstatus; from pandas.core import frame; import pandas",
-        "import enrichstatus, importlib.util; importlib.util.find_spec('pandas'); import pandas",
         "import enrichstatus, importlib, pandas; importlib.reload(enrichstatus)",
-    ],
+    ][: cases(3, 6)],
 )
 def test_the_accessor_is_there_whichever_is_imported_first(imports: str):
     """``leads.enrichment`` works at once, whether pandas is imported before or after, and leaves no hook behind."""

@@ -69,6 +69,9 @@ class Dashboard:
     both share what they are answered. While a cell is running, in `wait` for one, the kernel does not hear
     the buttons; its interrupt ends the wait and stops the poll.
 
+    A press on a number shows its rows; ``selection`` gives them as a frame. Where a front end hears of no widgets, such as marimo, it is
+    shown as it is at that moment: there ``mo.ui.refresh`` shows it again and again, or `widget` is shown itself.
+
     Examples
     --------
     >>> import enrichstatus as es

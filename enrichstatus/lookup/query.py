@@ -43,6 +43,15 @@ _RULES_SQL = with_outcome(Path(__file__).with_name("lookup.sql"))
 LOOKUP_SQL = _RULES_SQL.replace("    $newest", indent(newest_sql("position"), "    "))
 #: The same over records of which each is the newest of its key: a store decides that when it is loaded.
 DECIDED_SQL = _RULES_SQL.replace("    $newest", "    select contending.*, 1 as rank from contending")
+#: Of it the first two rules: each task beside its record as it is, and the ``asker``'s row of its field.
+CONTENDING_SQL = DECIDED_SQL[: DECIDED_SQL.index(",\n\nranked as")] + "\n\nselect contending.* from contending"
+
+
+def by_key_sql(key: str) -> str:
+    """Give the same without ``tasks``: the newest record of each key, whose ``position`` is the key as one expression."""
+    before, start, rest = LOOKUP_SQL.partition("contending as (\n")
+    _, end, after = rest.partition("\n),")
+    return f"{before}{start}    select {key} as position, own.* from own{end}{after}"  # noqa: S608  of constants
 
 
 class Source(Protocol):

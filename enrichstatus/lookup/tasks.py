@@ -33,6 +33,19 @@ select position, castEntityId as entityId, castEntityType as entityType, castFie
 from keys
 where castEntityId is not null and castEntityType is not null and castField is not null
 """  # noqa: S608  of constants
+# Half of the time goes by: numbers stand for entity types and fields, which are looked up once for all
+_NUMBERED_SQL = """
+create temp table tasks as
+select
+    position,
+    entityId,
+    (enum_range(null::enrichment_entity_type)::enrichment_entity_type[])[entityType + 1] as entityType,
+    (enum_range(null::enrichment_field)::enrichment_field[])[field + 1] as field
+from numbered
+where entityId is not null and entityType is not null and field is not null
+"""
+#: For fewer tasks than this it would take longer to know the vocabulary than is saved.
+MANY = 10_000
 #: The distinct tasks of the table ``tasks``, each with the position where it first stands.
 DISTINCT_SQL = """
 select entityId, entityType, field, min(position) as first
@@ -93,8 +106,14 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
     With ``errors="raise"`` bad tasks raise `ValidationError` instead, with all of them in its ``.problems``.
     """
     given = keys_of(frame)
-    con.register("given", with_uuids(given))
-    if cast_tasks(con) < len(frame) and errors == "raise":
+    usual = with_uuids(given)
+    con.register("given", usual)
+    if len(frame) < MANY or usual["entityId"].type != pa.uuid():
+        good = cast_tasks(con)
+    else:
+        con.register("numbered", with_numbers(usual, vocabulary(con)))
+        good = number_tasks(con)
+    if good < len(frame) and errors == "raise":
         raise bad_tasks(con)
     return given
 
@@ -103,6 +122,18 @@ def cast_tasks(con: duckdb.DuckDBPyConnection) -> int:
     """Make the temporary table ``tasks`` of the relation ``given``, and give the number of good ones."""
     (good,) = con.execute(_TASKS_SQL).fetchall()[0]
     return int(good)
+
+
+def number_tasks(con: duckdb.DuckDBPyConnection) -> int:
+    """Make the same of the relation ``numbered``, whose UUIDs are cast, and whose other columns are numbers (`with_numbers`)."""
+    (good,) = con.execute(_NUMBERED_SQL).fetchall()[0]
+    return int(good)
+
+
+def vocabulary(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """Give the fields of a connection's ENUM type, in their order."""
+    fields: list[str] = con.execute("select enum_range(null::enrichment_field)").fetchall()[0][0]
+    return fields
 
 
 def bad_tasks(con: duckdb.DuckDBPyConnection) -> ValidationError:
@@ -183,6 +214,30 @@ def with_uuids(given: pa.Table) -> pa.Table:
         return given
     return given.set_column(given.column_names.index("entityId"), "entityId", pa.chunked_array(chunks, pa.uuid()))
 
+
+def with_numbers(given: pa.Table, fields: Sequence[str]) -> pa.Table:
+    """Put for each entity type and field its place in the vocabulary, null where it is not there."""
+    for name, words in (("entityType", ENTITY_TYPES), ("field", fields)):
+        places = pc.index_in(given[name].cast(pa.string()), pa.array(words, pa.string()))
+        given = given.set_column(given.column_names.index(name), name, places)
+    return given
+
+
+def all_uuids(con: duckdb.DuckDBPyConnection, given: pa.Table) -> pa.Table:
+    """Cast ``entityId`` to UUIDs however it is spelled, null where it is bad."""
+    usual = with_uuids(given)
+    if usual["entityId"].type == pa.uuid():
+        return usual
+    con.register("given", given)
+    texts = con.sql(_IDS_SQL).to_arrow_table()["entityId"].combine_chunks()
+    ids = _uuids(texts.fill_null("00000000-0000-0000-0000-000000000000"))
+    if ids is None:
+        raise AssertionError("DuckDB has written a UUID in another way than usual")
+    ids = pa.ExtensionArray.from_storage(pa.uuid(), pc.if_else(texts.is_valid(), ids.storage, None))
+    return given.set_column(given.column_names.index("entityId"), "entityId", ids)
+
+
+_IDS_SQL = f"select castEntityId::varchar as entityId from ({KEYS_SQL}) order by position"  # noqa: S608  of a constant
 
 #: Where a UUID of 36 characters has its dashes, and the runs of digits around them.
 _DASHES = [8, 13, 18, 23]

@@ -8,6 +8,7 @@ less than is asked of a lookup. All run in turn, so that a slow minute of the ma
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame, SparkSession
 
-GOAL = 1.1
+GOAL, GOAL_OF_FEW = 1.1, 1.25
 NOW = "2025-06-01T00:00:00Z"
 #: As Spark comes, unlike in the tests.
 OPTIONS = {
@@ -48,10 +49,11 @@ def run(arguments: argparse.Namespace) -> None:
         make(Path(folder), arguments.records, arguments.tasks)
         _say("starting two executors")
         with started(Path(folder) / "spark", "local-cluster[2,1,3072]", OPTIONS) as spark:
-            measure(spark, f"{folder}/records.parquet", f"{folder}/tasks.parquet", arguments.repeat)
+            goal = GOAL if arguments.tasks > 10_000 else GOAL_OF_FEW
+            measure(spark, f"{folder}/records.parquet", f"{folder}/tasks.parquet", arguments.repeat, goal)
 
 
-def measure(spark: SparkSession, records: str, tasks: str, repeat: int) -> None:
+def measure(spark: SparkSession, records: str, tasks: str, repeat: int, goal: float) -> None:
     """Time the three ways, after a round that warms up, and print the table."""
     import enrichstatus as es
 
@@ -62,21 +64,38 @@ def measure(spark: SparkSession, records: str, tasks: str, repeat: int) -> None:
         "by hand, newest first": lambda: _by_hand(spark, _NEWEST_FIRST, records, tasks),
         "by hand, join first": lambda: _by_hand(spark, _JOIN_FIRST, records, tasks),
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for number in range(repeat + 1):
         _say(f"round {number} of {repeat}" if number else "warming up")
         for name, way in ways.items():
-            began = time.perf_counter()
+            began, used = time.perf_counter(), _cpu()
             way().write.format("noop").mode("overwrite").save()
             if number:
-                taken[name].append(time.perf_counter() - began)
-    best = min(statistics.median(seconds) for name, seconds in taken.items() if name.startswith("by hand"))
+                taken[name].append((time.perf_counter() - began, _cpu() - used))
+    middles = {name: [statistics.median(part) for part in zip(*both, strict=True)] for name, both in taken.items()}
+    best, least = (
+        min(middle[part] for name, middle in middles.items() if name.startswith("by hand")) for part in (0, 1)
+    )
     rows = []
-    for name, seconds in taken.items():
-        middle = statistics.median(seconds)
-        met = "" if name.startswith("by hand") else f"≤ {GOAL}, " + ("met" if middle <= GOAL * best else "not met")
-        rows.append([name, f"{middle:.2f} s", f"{middle / best:.2f}", met])
-    _table(["", "median", "÷ the better by hand", "to reach"], rows)
+    for name, (middle, cpu) in middles.items():
+        met = "" if name.startswith("by hand") else f"≤ {goal}, " + ("met" if middle <= goal * best else "not met")
+        rows.append([name, f"{middle:.2f} s", f"{middle / best:.2f}", f"{cpu:.1f} s", f"{cpu / least:.2f}", met])
+    _table(["", "median", "÷ the better by hand", "CPU, all processes", "÷ the better by hand", "to reach"], rows)
+
+
+def _cpu() -> float:
+    """Give the seconds of processor time of this process and of all that it has started, as Linux counts them."""
+    parents, used = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, rest = path.parent.name, path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        parents[pid], used[pid] = rest[1], int(rest[11]) + int(rest[12])
+    ours = {str(os.getpid())}
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return sum(used.get(pid, 0) for pid in ours) / os.sysconf("SC_CLK_TCK")
 
 
 def make(folder: Path, records: int, tasks: int) -> None:

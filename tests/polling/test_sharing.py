@@ -189,6 +189,28 @@ def test_each_remembers_what_the_other_was_answered():
         assert service.counts() == [2, 2, 2, 2]
 
 
+def test_whoever_requests_asks_for_the_columns_of_all():
+    """A plain wait, a dashboard's poll and one that remembers every column share what any of them is answered."""
+    clock = Clock()
+    service = Service(clock, {0: 15})
+    with es.EnrichmentStore(org_id=ORG) as memory:
+        polls = [
+            begun(service, clock, numbered(0)),
+            begun(service, clock, numbered(0), columns=("status", "error", "createdAt")),
+            begun(service, clock, numbered(0), into=memory),
+        ]
+        for poll in polls:  # the first does not know of the others yet
+            next(poll)
+        assert len(service.asks) == 3
+        for _ in range(2):
+            clock.seconds += 10
+            last = [next(poll) for poll in polls]
+        assert [update.settled for update in last] == [1, 1, 1]
+        assert len(service.asks) == 5
+        assert last[1].frame["createdAt"].notna().all()
+        assert statuses(memory.lookup(numbered(0))) == ["finished"]
+
+
 def test_two_clients_share_only_with_the_same_token_and_address():
     """A client made again in a cell is the same source; another token or address is another, and nothing shows the token."""
     same = [es.EnrichmentClient("http://127.0.0.1:9", token="a-secret-token") for _ in range(2)]

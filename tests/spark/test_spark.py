@@ -23,6 +23,7 @@ import pytest
 import enrichstatus as es
 from enrichstatus.lookup.tasks import KEYS_SQL, create_vocabularies
 from enrichstatus.schema import COLUMNS, FIELDS
+from enrichstatus.sources.spark import store as spark_store
 from enrichstatus.sources.spark.records import with_keys
 from tests.support.cluster import OPTIONS
 from tests.support.factory import NOW, ORG, record, task, uid
@@ -371,7 +372,7 @@ def random_records(chance: random.Random, count: int) -> list[dict[str, Any]]:
     return made
 
 
-def test_spark_gives_the_frames_that_a_store_gives(spark: SparkSession):
+def test_spark_gives_the_frames_that_a_store_gives(spark: SparkSession, monkeypatch: pytest.MonkeyPatch):
     """Over random records, several of a key and alike in all but their id, every column of every task is the same."""
     chance = random.Random(11)
     records = random_records(chance, 600)
@@ -389,7 +390,11 @@ def test_spark_gives_the_frames_that_a_store_gives(spark: SparkSession):
         ]
     ).assign(row=range(400))
     options: dict[str, Any] = {"columns": (*COLUMNS, "reason", "age", "expiresIn"), "prefix": "r_", "now": NOW}
-    for org in ("org_1", "org_2", "org_3"):
+    # of few tasks the records are narrowed before they are shuffled, and of many they are not
+    for org, few in (("org_1", True), ("org_1", False), ("org_2", True)):
+        if not few:
+            monkeypatch.setattr(spark_store, "FEW", -1)
+            monkeypatch.setattr(spark_store, "FEW_BYTES", -1)
         expected = store.lookup(tasks, org_id=org, **options)
         pd.testing.assert_frame_equal(source.lookup(tasks, org_id=org, **options), expected)
         lazily = source.lookup(spark.createDataFrame(pa.Table.from_pandas(tasks)), org_id=org, **options)
@@ -397,6 +402,50 @@ def test_spark_gives_the_frames_that_a_store_gives(spark: SparkSession):
         wanted = pa.Table.from_pandas(expected, preserve_index=False)
         assert table.column_names == wanted.column_names
         assert table.cast(wanted.schema).equals(wanted)
+
+
+def test_records_and_tasks_are_shuffled_once(
+    spark: SparkSession, set_conf: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+):
+    """The newest record of each key is found where the caller's rows meet it; the keys of few tasks go to the records instead."""
+    names = "uuid() as entityId, 'emails' as field from range(1000)"
+    records = spark.sql(f"select now() as createdAt, 'finished' as status, {names}")
+    source, tasks = es.SparkEnrichmentStore(spark, records, org_id=ORG), spark.sql(f"select {names}")
+
+    def plan() -> str:
+        return str(source.lookup(tasks, errors="coerce", now=NOW)._jdf.queryExecution().executedPlan().toString())
+
+    assert "LeftSemi" in plan()
+    monkeypatch.setattr(spark_store, "FEW_BYTES", -1)
+    set_conf("spark.sql.autoBroadcastJoinThreshold", "1000")  # of these the asker's rows alone are smaller
+    assert "LeftSemi" not in plan()
+    assert plan().count("Exchange hashpartitioning") == 2
+
+
+def test_an_organization_without_records_is_a_warning(spark: SparkSession):
+    """Where there are records of others; a Spark DataFrame that coerces is not read, and one known to have records not looked for again."""
+    source = source_of(spark, [record(0)])
+    lazily = tasks_of(spark, [task(1)])
+    for tasks in ([task(0)], lazily):
+        with pytest.warns(es.OrganizationWarning, match=r"none of the organization 'org_l'\. Check") as caught:
+            source.lookup(tasks, org_id="org_l", now=NOW)
+        assert caught[0].filename == __file__
+        source.lookup(tasks, now=NOW)
+    source.lookup([task(1)], now=NOW)
+    source.lookup(lazily, org_id="org_l", errors="coerce", now=NOW)
+    source_of(spark, []).lookup([task(0)], now=NOW)
+
+
+def test_a_timestamp_beside_another_spelling_of_its_name_is_refused(spark: SparkSession):
+    """As text it would be of the session's zone; what is text on both sides is one column."""
+    records = frame_of(spark, [record(0)])
+    twice = records.selectExpr("*", "to_timestamp(createdAt) as created_at")
+    with pytest.raises(es.ValidationError, match=r"columns createdAt, created_at, .* Leave one out"):
+        es.SparkEnrichmentStore(spark, twice, org_id=ORG)
+    with pytest.raises(es.ValidationError, match="updatedAt, Updated_At"):
+        es.SparkEnrichmentStore(spark, records.selectExpr("*", "localtimestamp() as Updated_At"), org_id=ORG)
+    text = es.SparkEnrichmentStore(spark, records.selectExpr("*", "createdAt as created_at"), org_id=ORG)
+    assert text.lookup([task(0)], now=NOW)["status"].tolist() == ["finished"]
 
 
 @pytest.mark.slow

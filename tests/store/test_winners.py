@@ -52,6 +52,8 @@ def decided_as_by_the_query(store: es.EnrichmentStore) -> bool:
 def test_a_store_that_decided_at_load_answers_as_the_whole_query(monkeypatch: pytest.MonkeyPatch, seed: int, few: int):
     """Ties, nulls, versions, organizations, spellings, limits by field, unknown statuses and the instant of the limit: 200 tasks a seed."""
     monkeypatch.setattr(point_lookup, "FEW", few)
+    if few < 0:  # as of very many
+        monkeypatch.setattr("enrichstatus.lookup.tasks.MANY", 0)
     draw = random.Random(seed)
     loaded = records(draw, draw.choice([5, 60, 400]))
     with es.EnrichmentStore(max_processing_time=LIMITS, statuses={"in_progress": "pending"}) as store:

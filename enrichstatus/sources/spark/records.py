@@ -5,7 +5,7 @@ Texts are put together of constants and of column names that are ours; values ar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.schema import (
@@ -46,6 +46,10 @@ ARGUMENTS: Mapping[str, Any] = {
     "epoch": rf"\A(?:{EPOCH})\z",
 }
 
+#: All of a key as one column, by which records and tasks are shuffled alike. No number that Spark counts: it is another one where a part
+#: that was lost is made again.
+POSITION = "entityId || ' ' || entityType || ' ' || field"
+
 
 def with_keys(spark: SparkSession, given: DataFrame, names: Mapping[str, str], fields: tuple[str, ...]) -> DataFrame:
     """Put the key as it compares beside the columns of tasks (null where it is bad), and ``position``, which is all of it.
@@ -62,7 +66,7 @@ def with_keys(spark: SparkSession, given: DataFrame, names: Mapping[str, str], f
                 {_known(f"cast({names['field']} as string)", "fields")} as field
             from {{given}} as given
         )
-        select keyed.*, {_POSITION} as position from keyed
+        select keyed.*, {POSITION} as position from keyed
     """  # noqa: S608  of constants
     return spark.sql(text, args=_arguments(fields), given=given)
 
@@ -156,15 +160,14 @@ def records_of(
     return spark.sql(text, args=arguments, given=given)
 
 
-def as_tasks(parts: Collection[str]) -> list[str]:
-    """Make the relation ``tasks`` of the query from the parts of a key that differ; an absent entity type is a person."""
-    kind = "entityType" if "entityType" in parts else f"'{ENTITY_TYPES[0]}' as entityType"
-    position = _POSITION if "entityType" in parts else _POSITION.replace("entityType", f"'{ENTITY_TYPES[0]}'")
-    return [f"{position} as position", "entityId", kind, "field"]
-
-
-# All of the key: what Spark could count out is another number when a part that was lost is made again
-_POSITION = "entityId || ' ' || entityType || ' ' || field"
+def mixed_instants(records: DataFrame, names: Mapping[str, Sequence[str]]) -> list[str]:
+    """Name the columns of one instant of which one is a timestamp: as text beside another it would be of the session's zone."""
+    types = dict(records.dtypes)
+    found = (names.get(name, ()) for name in ("createdAt", "updatedAt"))
+    return next(
+        (list(several) for several in found if len(several) > 1 and not _INSTANTS.isdisjoint(map(types.get, several))),
+        [],
+    )
 
 
 def raw_keys(names: Mapping[str, str]) -> list[str]:

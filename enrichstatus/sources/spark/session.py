@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +54,13 @@ def numbered(frame: DataFrame) -> tuple[DataFrame, dict[str, str]]:
     """Number a frame's columns, since their names may be alike, or hold dots; gives the number of each name."""
     numbers = [f"given{place}" for place in range(len(frame.columns))]
     return frame.toDF(*numbers), dict(zip(frame.columns, numbers, strict=True))
+
+
+def estimated_bytes(frame: DataFrame) -> float:
+    """Say how large Spark takes a frame for, without reading it; infinite where that is not known, as through Spark Connect."""
+    if not hasattr(frame, "_jdf"):
+        return math.inf
+    return float(frame._jdf.queryExecution().optimizedPlan().stats().sizeInBytes())
 
 
 def _stopped(spark: SparkSession) -> bool:

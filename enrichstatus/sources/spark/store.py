@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
 
 from enrichstatus import frames
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import OrganizationWarning, ValidationError
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
@@ -27,28 +27,30 @@ from enrichstatus.lookup.arguments import (
     parse_org,
 )
 from enrichstatus.lookup.contract import query
-from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of, refuse_clash
+from enrichstatus.lookup.query import NEW_ORGANIZATION, asker, by_key_sql, look_up, no_records_of, refuse_clash
 from enrichstatus.lookup.tasks import COERCE, check, problems, task_names, task_tables
-from enrichstatus.schema import FIELDS, KEY, STRAY, Epoch, listed, parse_statuses, record_names
-from enrichstatus.sources.spark.records import as_tasks, raw_keys, records_of, with_keys
-from enrichstatus.sources.spark.session import check_session, is_spark, numbered, running
+from enrichstatus.schema import FIELDS, STRAY, Epoch, listed, parse_statuses, record_names
+from enrichstatus.sources.spark.records import POSITION, mixed_instants, raw_keys, records_of, with_keys
+from enrichstatus.sources.spark.session import check_session, estimated_bytes, is_spark, numbered, running
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# Spark has no epoch_us; its word for it is the only one of the query that is not DuckDB's too
-_SAME = LOOKUP_SQL.replace("epoch_us(", "unix_micros(")
-_QUERY = f"""
-with tasks as (select * from {{tasks}}),
+#: Up to so many tasks, or so many bytes of keys as Spark estimates them, the records that match are found before any are shuffled.
+FEW, FEW_BYTES = 10_000, 1 << 21
 
-records as (select * from {{records}}),
+# Spark has no epoch_us; its word for it is the only one of the query that is not DuckDB's too
+_QUERY = f"""
+with records as (select records.* from {{records}} as records $narrowed),
 
 asker as (select * from {{asker}}),
 
-answer as ({_SAME})
+answer as ({by_key_sql(POSITION).replace("epoch_us(", "unix_micros(")})
 
 select * from answer
-"""  # noqa: S608  of a constant
+"""  # noqa: S608  of constants
+# Small as they are, Spark sends the keys to where the records lie
+_NARROWED = f"left semi join {{tasks}} as tasks on tasks.position = {POSITION}"
 
 
 class SparkEnrichmentStore:
@@ -131,10 +133,16 @@ class SparkEnrichmentStore:
         with running(self._spark):
             check_session(self._spark, records, "records")
             names = record_names(records.columns, columns)
+            if mixed := mixed_instants(records, names):
+                raise ValidationError(
+                    f"The records have the columns {listed(mixed)}, which are one to us, and of which one is a timestamp: Spark would read "
+                    "it in the session's zone. Leave one out, or make one of them, with coalesce() say."
+                )
             self._records, numbers = numbered(records)
             self._names = {ours: [numbers[name] for name in theirs] for ours, theirs in names.items()}
             self._stray = listed(names.get(STRAY, ()))
             self._found = listed(records.columns)
+        self._known: set[str] = set()  # organizations that are known to have records
 
     @property
     def max_processing_time(self) -> dict[str, timedelta]:
@@ -161,7 +169,8 @@ class SparkEnrichmentStore:
         columns, how, now, prefix, org_id
             As for `EnrichmentStore.lookup`. The clock is read when this is called, not when Spark runs.
         errors : {"raise", "coerce"}
-            As there. Of a Spark DataFrame, ``raise`` reads the columns of the key at once, ``coerce`` reads nothing.
+            As there. Of a Spark DataFrame, ``raise`` reads the columns of the key at once, and looks whether there is any record of the
+            organization; ``coerce`` reads nothing.
 
         Returns
         -------
@@ -175,12 +184,23 @@ class SparkEnrichmentStore:
             kind), an argument that is unusable, or a bad record. That of a lazy frame is Spark's own error, raised where it runs.
         StoreError
             The session was stopped, or Spark failed.
+
+        Warns
+        -----
+        OrganizationWarning
+            There are records, but none of the organization.
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
+        options: dict[str, Any] = {"columns": columns, "how": how, "errors": errors, "prefix": prefix}
         if is_spark(tasks):
             with running(self._spark):
-                return cast("Kind", self._lazy(tasks, question, columns=columns, how=how, errors=errors, prefix=prefix))
-        return self._look_up(tasks, question, columns=columns, how=how, errors=errors, prefix=prefix)
+                status = cast("Kind", self._lazy(tasks, question, **options))
+            answered = errors != "raise"
+        else:
+            status, answered = self._look_up(tasks, question, **options)
+        if not answered and (message := self._lacks(question["orgId"][0].as_py())):
+            warnings.warn(message, OrganizationWarning, stacklevel=2)
+        return status
 
     def query(self, body: Any, *, org_id: str | None = None, now: Instant = None) -> list[dict[str, Any]]:
         """Answer the contract's request by way of Spark: 1 to 200 tasks in, the existing records out; see `EnrichmentStore.query`.
@@ -203,30 +223,45 @@ class SparkEnrichmentStore:
             As for `lookup`.
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
-        return query(partial(self._look_up, question=question), body)
+        return query(lambda tasks, **options: self._look_up(tasks, question, **options)[0], body)
 
     def check_organization(self, *, new: bool = False) -> bool:
         """Say whether there is any record; all of them other organizations' is an error, unless ours is meant to be a `new` one."""
+        if self.org_id and (message := self._lacks(self.org_id)) and not new:
+            raise ValidationError(message, instead=NEW_ORGANIZATION)
         with running(self._spark):
-            if not self._records.limit(1).count():
-                return False
-            if self.org_id and not new and not self._records_of(self.org_id).limit(1).count():
-                raise ValidationError(no_records_of(self.org_id), instead=NEW_ORGANIZATION)
-            return True
+            return _any(self._records)
+
+    def _lacks(self, org_id: str) -> str:
+        """Say that there are records, but none of the organization; nothing where that is not so."""
+        if org_id not in self._known:
+            with running(self._spark):
+                if not _any(self._records_of(org_id, reject=True)):
+                    return no_records_of(org_id) if _any(self._records) else ""
+            self._known.add(org_id)
+        return ""
 
     def __repr__(self) -> str:
         org = f", org_id={self.org_id!r}" if self.org_id else ""
         return f"SparkEnrichmentStore(records with {self._found}{org})"
 
-    def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, **options: Any) -> Kind:
+    def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, **options: Any) -> tuple[Kind, bool]:
+        """Answer a frame that is not Spark's; says too whether any task has a record."""
+        answered = False
+
         def answer(names: tuple[str, ...], count: int) -> pa.Table:
+            nonlocal answered
             checked = con.sql(_CHECKED_SQL).to_arrow_table()
             with running(self._spark):
                 frame = self._spark.createDataFrame(checked)
-                return self._query(frame, question).select("position", *names).toArrow()
+                found = frame.join(self._answers(question, frame if count <= FEW else None), "position")
+                table = found.select("row", *names).toArrow().rename_columns(["position", *names])
+            answered = table.num_rows > 0
+            return table
 
         with task_tables(self.fields) as con:
-            return look_up(con, tasks, answer, **options)
+            status = look_up(con, tasks, answer, **options)
+        return status, answered
 
     def _lazy(
         self,
@@ -246,17 +281,14 @@ class SparkEnrichmentStore:
         keyed = with_keys(self._spark, given, keys, self.fields)
         if errors == "raise":
             self._check(keyed, keys)
-        # a part that all tasks share is left out of the distinct ones: with it Spark would shuffle once more for the join
-        parts = [name for name in KEY if name in keys]
-        distinct = keyed.where("position is not null").select(*parts).distinct().selectExpr(*as_tasks(parts))
         known = {name: f"answer{place}" for place, name in enumerate(names)}
-        answer = self._query(distinct, question).selectExpr(
-            "position", *(f"{name} as {ours}" for name, ours in known.items())
-        )
+        keys_alone = keyed.select("position")
+        answers = self._answers(question, keys_alone if estimated_bytes(keys_alone) <= FEW_BYTES else None)
+        answer = answers.selectExpr("position", *(f"{name} as {ours}" for name, ours in known.items()))
         # why a task has no record is known here alone; where it has one, the query said
         why = f"coalesce({known.get('reason')}, case when position is null then 'invalid' else 'no_record' end)"
-        answers = [why if name == "reason" else ours for name, ours in known.items()]
-        joined = keyed.join(answer, "position", how).selectExpr(*given.columns, *answers)
+        added = [why if name == "reason" else ours for name, ours in known.items()]
+        joined = keyed.join(answer, "position", how).selectExpr(*given.columns, *added)
         return joined.toDF(*tasks.columns, *(prefix + name for name in names))
 
     def _check(self, keyed: DataFrame, keys: Mapping[str, str]) -> None:
@@ -272,7 +304,7 @@ class SparkEnrichmentStore:
         found.insert(0, "tasks", counts.loc[found["row"]].to_numpy())
         raise ValidationError.of_rows("tasks", found.drop(columns="row"), count=int(counts.sum()), instead=COERCE)
 
-    def _records_of(self, org_id: str) -> DataFrame:
+    def _records_of(self, org_id: str, *, reject: bool) -> DataFrame:
         return records_of(
             self._spark,
             self._records,
@@ -282,14 +314,22 @@ class SparkEnrichmentStore:
             own=self.org_id,
             stray=self._stray,
             statuses=self._statuses,
-            reject=self._reject,
+            reject=reject,
             epoch=self._epoch,
         )
 
-    def _query(self, tasks: DataFrame, question: pa.Table) -> DataFrame:
-        """Run the query over the records of the organization."""
-        records = self._records_of(question["orgId"][0].as_py())
-        return self._spark.sql(_QUERY, tasks=tasks, records=records, asker=self._spark.createDataFrame(question))
+    def _answers(self, question: pa.Table, few: DataFrame | None) -> DataFrame:
+        """Run the query over the records of the organization: an answer for each key, or for those of a `few` tasks."""
+        frames: dict[str, Any] = {"records": self._records_of(question["orgId"][0].as_py(), reject=self._reject)}
+        frames["asker"] = self._spark.createDataFrame(question)
+        text = _QUERY.replace("$narrowed", "" if few is None else _NARROWED)
+        if few is not None:
+            frames["tasks"] = few
+        return self._spark.sql(text, **frames)
+
+
+def _any(records: DataFrame) -> bool:
+    return bool(records.limit(1).count())
 
 
 @dataclass
@@ -300,7 +340,4 @@ class _Named:
     caseless: bool = True
 
 
-_CHECKED_SQL = """
-select position, entityId::varchar as entityId, entityType::varchar as entityType, field::varchar as field
-from tasks
-"""
+_CHECKED_SQL = f"select position as row, {POSITION} as position from tasks"  # noqa: S608  of a constant

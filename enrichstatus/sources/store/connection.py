@@ -240,11 +240,12 @@ def _fields(file: OpenFile, path: str, wanted: tuple[str, ...] | None) -> tuple[
     """Make the tables where there are none, or of an earlier version, and give the fields of the store."""
     try:
         with file.cursor() as con:
-            if not file.read_only and not con.execute("select 1 from duckdb_tables() limit 1").fetchall():
+            version = _version(con)
+            if version is None and not file.read_only and _empty(con):
                 file.writes += 1
                 _create(con, wanted or FIELDS)
                 file.wrote()
-            version = _version(con)
+                version = VERSION
             if version is None:
                 raise StoreError(f"{path!r} is a database, but not a store of enrichstatus; name another file.")
             if version > VERSION:
@@ -277,11 +278,16 @@ def _fields(file: OpenFile, path: str, wanted: tuple[str, ...] | None) -> tuple[
 
 def _version(con: duckdb.DuckDBPyConnection) -> int | None:
     """Give the version of a store's file; nothing of another database."""
-    tables = "select table_name, list(column_name order by column_index) from duckdb_columns() group by table_name"
-    columns = dict(con.execute(tables).fetchall())
-    if "enrichment_version" in columns:
+    with suppress(duckdb.CatalogException):  # what a database has not fails sooner than all that it has is listed
         return int(con.execute("select max(version) from enrichment_version").fetchall()[0][0])
-    return 1 if columns.get("enrichments") == [*COLUMNS, "probe"] else None
+    with suppress(duckdb.CatalogException):
+        columns = con.execute("from enrichments limit 0").description or []
+        return 1 if [name for name, *_ in columns] == [*COLUMNS, "probe"] else None
+    return None
+
+
+def _empty(con: duckdb.DuckDBPyConnection) -> bool:
+    return not con.execute("select 1 from duckdb_tables() limit 1").fetchall()
 
 
 def _create(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:

@@ -52,6 +52,8 @@ MERGE_SQL = (
 INDEX_SQL = "create index if not exists enrichment_probes on enrichments (probe)"
 _STAGED_SQL = f"""
 create temp table staged as
+with keyed as ({KEYS_SQL}),
+checked as ({PROBLEMS_SQL})
 select record.* exclude (file, problems), enrichment_probe(entityId, field) as probe, file, problems
 from ({CAST_RECORD_SQL}) as record
 """  # noqa: S608  of a constant
@@ -119,8 +121,6 @@ def load(
     choice("errors", errors, ("raise", "reject"))
     arrived = _arrived(con, records, columns, **reading)
     con.register("given", with_instants(arrived, epoch))
-    con.register("keyed", con.sql(KEYS_SQL))
-    con.register("checked", con.sql(PROBLEMS_SQL))
     with files.reading():
         con.execute(_STAGED_SQL, reading_values(org_id, statuses))
     rejects = to_pandas(con.sql(_REJECTS_SQL))

@@ -22,7 +22,7 @@ from enrichstatus.lookup.arguments import How
 from enrichstatus.lookup.leads import leads_column, naming_leads, tasks_from_leads
 from enrichstatus.lookup.query import gather, places, refuse_clash
 from enrichstatus.lookup.requirements import check_shares
-from enrichstatus.lookup.tasks import bad_tasks, cast_tasks, keys_of, task_names
+from enrichstatus.lookup.tasks import all_uuids, bad_tasks, keys_of, number_tasks, task_names, vocabulary, with_numbers
 from enrichstatus.presentation import many
 from enrichstatus.progress import Progress
 
@@ -226,18 +226,19 @@ def _check(
     """Make the temporary table ``tasks``, as `tasks.check` does of a frame; gives the number of rows."""
     count = 0
     failed: list[BaseException] = []
+    fields = vocabulary(con)
 
-    def keys() -> pa.RecordBatchReader:
+    def keys(cast: Callable[[pa.Table], pa.Table]) -> pa.RecordBatchReader:
         nonlocal count
         count = 0
         pieces = tasks.pieces(beside, keys_only=True)
-        start = keys_of(next(pieces))
+        start = cast(keys_of(next(pieces)))
 
         def batches() -> Iterator[pa.RecordBatch]:
             nonlocal count
             try:
                 for frame in pieces:
-                    yield from keys_of(frame, count).cast(start.schema).to_batches()
+                    yield from cast(keys_of(frame, count)).cast(start.schema).to_batches()
                     count += len(frame)
             except BaseException as error:  # also Ctrl-C, of which DuckDB would make an error of its own
                 failed.append(error)
@@ -245,17 +246,18 @@ def _check(
 
         return pa.RecordBatchReader.from_batches(start.schema, batches())
 
-    con.register("given", keys())
-    try:
-        good = cast_tasks(con)
-    except Exception:
-        if failed:  # what went wrong in the reading says more than what DuckDB made of it
-            raise failed[0] from None
-        raise
+    with con.cursor() as casting:
+        con.register("numbered", keys(lambda given: with_numbers(all_uuids(casting, given), fields)))
+        try:
+            good = number_tasks(con)
+        except Exception:
+            if failed:  # what went wrong in the reading says more than what DuckDB made of it
+                raise failed[0] from None
+            raise
+    con.unregister("numbered")
     if good < count and errors == "raise":
-        con.register("given", keys())
+        con.register("given", keys(lambda given: given))
         tasks.refuse_bad(con)
-    con.unregister("given")
     return count
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus.lookup.query import DECIDED_SQL
+from enrichstatus.lookup.query import CONTENDING_SQL, DECIDED_SQL
+from enrichstatus.schema import COLUMNS, EXPLANATION, SCHEMA, STATUSES
 from enrichstatus.sources.store.snapshot.layout import FOUND, Numbers
-from enrichstatus.sources.store.snapshot.rules import REASONS, Codes, Keys, Question, Statuses, Vocabulary, words
+from enrichstatus.sources.store.snapshot.rules import Codes, Keys, Question, Statuses, Vocabulary, answers
 
 #: Up to this many tasks are fetched through the index one by one; above, a scan of all records is cheaper.
 FEW = 1000
@@ -19,12 +20,28 @@ FEW = 1000
 RECORDS_A_TASK = 1250
 
 
-def answer(con: duckdb.DuckDBPyConnection, asker: pa.Table, tasks: int, names: Sequence[str]) -> pa.Table:
+def answer(
+    con: duckdb.DuckDBPyConnection, asker: pa.Table, tasks: int, names: Sequence[str], question: Question | None
+) -> pa.Table:
     """Answer the query with some columns, over the records that can matter to the temporary table ``tasks``."""
-    con.register("asker", asker)
     if tasks > FEW and tasks >= con.execute(_COUNT_SQL).fetchall()[0][0] // RECORDS_A_TASK:
         con.register("records", winners(con, asker["orgId"][0].as_py()))
-        return con.sql(DECIDED_SQL).select("position", *names).to_arrow_table()
+        if question is None:
+            con.register("asker", asker)
+            return con.sql(DECIDED_SQL).select("position", *names).to_arrow_table()
+        # with fields of the records' type: theirs would all be made text to be compared
+        con.register("question", asker)
+        con.execute(_ASKER_SQL)
+        found = con.sql(CONTENDING_SQL).project(_SCANNED + _as_recorded(names)).to_arrow_table()
+        statuses, recorded = found["status"].to_numpy(), list(STATUSES)
+        if found["other"].null_count < len(found):
+            others = found["other"].combine_chunks().dictionary_encode()
+            recorded += others.dictionary.to_pylist()
+            statuses = np.where(
+                statuses < len(STATUSES), statuses, others.indices.fill_null(0).to_numpy() + len(STATUSES)
+            )
+        return _answered(found, found["position"], recorded, statuses, found["kind"].to_numpy(), question, names)
+    con.register("asker", asker)
     probes = con.execute(_PROBES_SQL).fetchall()[0][0]
     con.execute(_FEW_SQL, {"probes": probes})
     # by way of a table: for so few rows DuckDB's binding of a relation would cost more than its answer
@@ -42,13 +59,13 @@ def answer_at_once(
     fields: Sequence[str],
     tasks: pa.Table,
     names: Sequence[str],
-    asked: Question | None,
+    question: Question | None,
 ) -> pa.Table | None:
-    """Answer few tasks, as they came, with the usual columns by one statement; None where that is for the query.
+    """Answer few tasks, as they came, by one statement; None where that is for the query.
 
     It fetches the records that the index names, and the rules are applied beside it: planning the query takes four times as long.
     """
-    if asked is None or len(tasks) > FEW or not _USUAL.issuperset(names):
+    if question is None or len(tasks) > FEW:
         return None
     if not len(tasks):
         return _NOTHING.select(["position", *names])
@@ -57,20 +74,35 @@ def answer_at_once(
         return None
     field = keys.kind % len(fields)
     probes = (keys.high >> np.uint64(32)) ^ (keys.low & np.uint64(2**32 - 1)) ^ field.astype(np.uint64)
-    found = con.sql(_FETCH_SQL, params={"probes": np.unique(probes).tolist()}).to_arrow_table()
-    found = found.filter(pc.and_not(pc.equal(found["orgId"], asked.org_id), found["superseded"]))
+    text = _FETCH_SQL.replace("$more", _as_recorded(names))
+    found = con.sql(text, params={"probes": np.unique(probes).tolist()}).to_arrow_table()
+    found = found.filter(pc.and_not(pc.equal(found["orgId"], question.org_id), found["superseded"]))
     position, row = _matched(keys, *(found[name].to_numpy() for name in ("high", "low", "kind")))
-    found, field = found.take(pa.array(row)), field[position]
+    found = found.take(pa.array(row))
     statuses = found["status"].combine_chunks().dictionary_encode()
-    recorded = Statuses(statuses.dictionary.to_pylist())
-    said = statuses.indices.to_numpy(zero_copy_only=False) * len(FOUND) + found["found"].to_numpy()
-    timed_out = recorded.timed_out(said, found["created"].to_numpy(), field, asked)
-    columns = {
-        "status": words(recorded.codes(said, timed_out), recorded.words),
-        "dataFound": pa.array(FOUND).take(found["found"].combine_chunks()),
-        "reason": words(recorded.reasons(said, timed_out), REASONS),
-    }
-    return pa.table({"position": position, **{name: columns[name] for name in names}})
+    recorded, codes = statuses.dictionary.to_pylist(), statuses.indices.to_numpy(zero_copy_only=False)
+    return _answered(found, pa.array(position), recorded, codes, field[position], question, names)
+
+
+def _as_recorded(names: Sequence[str]) -> str:
+    """Give those of some columns that no rule has a say in, under names of their own."""
+    return "".join(f", {name} as own{name}" for name in names if name in _RECORDED)
+
+
+def _answered(
+    found: pa.Table,
+    position: pa.Array | pa.ChunkedArray,
+    recorded: Sequence[str],
+    statuses: Codes,
+    field: Codes,
+    question: Question,
+    names: Sequence[str],
+) -> pa.Table:
+    """Apply the rules to records as they were found."""
+    said = statuses.astype(np.int64) * len(FOUND) + found["found"].to_numpy()
+    columns = answers(Statuses(recorded), said, found["created"].to_numpy(), field, question)
+    made = {name: columns[name]() if name in columns else found["own" + name] for name in names}
+    return pa.table({"position": position, **made})
 
 
 def _matched(keys: Keys, high: Numbers, low: Numbers, kind: Codes) -> tuple[Codes, Codes]:
@@ -96,18 +128,25 @@ def _mixed(high: Numbers, low: Numbers, kind: Codes) -> Numbers:
     return mixed
 
 
-_NOTHING = pa.table(
-    {
-        "position": pa.array([], pa.int64()),
-        "status": pa.array([], pa.string()),
-        "dataFound": pa.array([], pa.bool_()),
-        "reason": pa.array([], pa.string()),
-    }
-)
-_USUAL = frozenset(("status", "dataFound", "reason"))
+_NOTHING = pa.schema([("position", pa.int64()), *SCHEMA, *EXPLANATION]).empty_table()
+_RECORDED = frozenset(COLUMNS) - {"status", "dataFound"}
+# rule 5: nothing is known of the data while the record itself is pending
+_FOUND = "case when status = 'pending' or dataFound is null then 0 when dataFound then 2 else 1 end"
+_KNOWN = " ".join(f"when '{word}' then {code}" for code, word in enumerate(STATUSES))
+_SCANNED = f"""
+position,
+case status {_KNOWN} else {len(STATUSES)} end::utinyint as status,
+case when status not in {STATUSES} then status end as other,
+{_FOUND}::utinyint as found,
+epoch_us(createdAt) as created,
+enum_code(field) as kind
+"""
+_ASKER_SQL = """
+create temp table asker as select question.* replace (question.field::enrichment_field as field) from question
+"""
 # Rows fetched by their index cost by the column, and so does planning. Nothing but the list may stand in the condition, or the optimizer
 # leaves the index.
-_FETCH_SQL = """
+_FETCH_SQL = f"""
 select
     (entityId::uhugeint >> 64)::ubigint as high,
     (entityId::uhugeint & 18446744073709551615)::ubigint as low,
@@ -115,12 +154,11 @@ select
     orgId,
     superseded,
     status,
-    -- rule 5: nothing is known of the data while the record itself is pending
-    case when status = 'pending' or dataFound is null then 0 when dataFound then 2 else 1 end::bigint as found,
-    epoch_us(createdAt) as created
+    {_FOUND}::bigint as found,
+    epoch_us(createdAt) as created$more
 from enrichments
 where list_contains($probes::uinteger[], probe)
-"""
+"""  # noqa: S608  of constants
 _COUNT_SQL = "select count(*) from enrichments"
 _PROBES_SQL = "select coalesce(list(distinct enrichment_probe(entityId, field)), []) from tasks"
 # Materialized keeps the rest out of the condition.

@@ -279,7 +279,8 @@ class EnrichmentStore(Tracked):
         )
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
-        return answer(con, question, count, names)
+        whose, now = question["orgId"][0].as_py(), question["now"][0].as_py()
+        return answer(con, question, count, names, Question.of(whose, self._limits, now))
 
     def _answer_at_once(
         self, con: duckdb.DuckDBPyConnection, tasks: pa.Table, names: Sequence[str], org_id: str, now: Instant

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from operator import itemgetter
@@ -22,6 +22,7 @@ from enrichstatus.sources.store.snapshot.wire import DASHES, DIGITS
 
 Flags = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.int64]
+Said = npt.NDArray[np.int64] | npt.NDArray[np.uint32]
 
 #: The words of outcomes.py.
 REASONS = ("timed_out_here", "pending", "timed_out_there", "failed", "data", "no_data", "unknown")
@@ -68,10 +69,13 @@ class Vocabulary:
     def keys_of_table(self, tasks: pa.Table) -> Keys | None:
         """Read the keys of a frame."""
         types, names = _codes(tasks["entityType"], ENTITY_TYPES), _codes(tasks["field"], self.fields)
-        letters = _letters(tasks["entityId"])
-        if types is None or names is None or letters is None:
+        if types is None or names is None:
             return None
-        return _keys(letters, types * len(self.fields) + names)
+        kind = types * len(self.fields) + names
+        if tasks["entityId"].type == pa.uuid():
+            return _keys_of_uuids(tasks["entityId"], kind)
+        letters = _letters(tasks["entityId"])
+        return None if letters is None else _keys(letters, kind)
 
 
 def _keys(letters: npt.NDArray[np.uint8], kind: Codes) -> Keys | None:
@@ -83,6 +87,20 @@ def _keys(letters: npt.NDArray[np.uint8], kind: Codes) -> Keys | None:
         numbers = binascii.unhexlify(rows.take(DIGITS, axis=1).data)
     except binascii.Error:
         return None
+    return _split(numbers, kind)
+
+
+def _keys_of_uuids(ids: pa.ChunkedArray, kind: Codes) -> Keys | None:
+    if ids.null_count:
+        return None
+    return _split(b"".join(_bytes(chunk.storage) for chunk in ids.chunks), kind)
+
+
+def _bytes(values: pa.FixedSizeBinaryArray) -> memoryview:
+    return memoryview(values.buffers()[1])[16 * values.offset : 16 * (values.offset + len(values))]
+
+
+def _split(numbers: bytes, kind: Codes) -> Keys:
     high, low = np.frombuffer(numbers, ">u8").reshape(-1, 2).T.astype(np.uint64)
     return Keys(high, low, kind)
 
@@ -148,25 +166,40 @@ class Statuses:
         self._pending = np.array([word == "pending" for word, _ in said], np.bool_)
         self._reasons = np.array([REASONS.index(_reason(word, found)) for word, found in said], np.int64)
 
-    def pending(self, said: npt.NDArray[np.uint32]) -> Flags:
+    def pending(self, said: Said) -> Flags:
         """Say which are still pending as they were recorded."""
         flags: Flags = self._pending[said]
         return flags
 
-    def timed_out(
-        self, said: npt.NDArray[np.uint32], created: npt.NDArray[np.int64], field: Codes, question: Question
-    ) -> Flags:
+    def timed_out(self, said: Said, created: npt.NDArray[np.int64], field: Codes, question: Question) -> Flags:
         """Rule 4: a record that is pending, and older than the maximum processing time (strictly), has timed out."""
         flags: Flags = self._pending[said] & (created < question.since[field])
         return flags
 
-    def codes(self, said: npt.NDArray[np.uint32], timed_out: Flags) -> Codes:
+    def codes(self, said: Said, timed_out: Flags) -> Codes:
         """Give the places of the statuses in `words`."""
         return np.where(timed_out, len(self.words) - 1, said.astype(np.int64) // len(FOUND))
 
-    def reasons(self, said: npt.NDArray[np.uint32], timed_out: Flags) -> Codes:
+    def reasons(self, said: Said, timed_out: Flags) -> Codes:
         """Give the places of the reasons in `REASONS`."""
         return np.where(timed_out, REASONS.index("timed_out_here"), self._reasons[said])
+
+
+def answers(
+    statuses: Statuses, said: Said, created: npt.NDArray[np.int64], field: Codes, question: Question
+) -> dict[str, Callable[[], pa.Array]]:
+    """Give what makes the columns of an answer that the rules have a say in, of records as they were said and created."""
+    timed_out = statuses.timed_out(said, created, field, question)
+    # as DuckDB divides
+    age = (question.now - created) / 1e6
+    return {
+        "status": lambda: words(statuses.codes(said, timed_out), statuses.words),
+        # rule 5 was heeded by what is said
+        "dataFound": lambda: pa.array(FOUND).take(pa.array(said % len(FOUND))),
+        "reason": lambda: words(statuses.reasons(said, timed_out), REASONS),
+        "age": lambda: pa.array(age),
+        "expiresIn": lambda: pa.array(np.maximum(question.maximum[field] - age, 0), mask=~statuses.pending(said)),
+    }
 
 
 def _reason(status: str, found: bool | None) -> str:

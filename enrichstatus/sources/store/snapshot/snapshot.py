@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.schema import COLUMNS, ENTITY_TYPES, EXPLANATION, SCHEMA
-from enrichstatus.sources.store.snapshot.layout import FOUND, NEVER, bucket_bits, digests, place_bits, write
-from enrichstatus.sources.store.snapshot.rules import REASONS, Codes, Flags, Keys, Question, Statuses, Vocabulary, words
+from enrichstatus.sources.store.snapshot.layout import NEVER, bucket_bits, digests, place_bits, write
+from enrichstatus.sources.store.snapshot.rules import Codes, Flags, Keys, Question, Statuses, Vocabulary, answers, words
 from enrichstatus.sources.store.snapshot.wire import Instants, Wire, texts, uuids
 
 Limits: TypeAlias = Mapping[str, timedelta]
@@ -108,10 +108,7 @@ class Snapshot:
 
     def _columns(self, rows: npt.NDArray[np.void], question: Question, names: Sequence[str]) -> dict[str, pa.Array]:
         kind = rows["whose"].astype(np.int64) % self._kinds
-        field, said = kind % len(self._vocabulary.fields), rows["said"]
-        timed_out = self._timed_out(rows, kind, question)
-        # as DuckDB divides
-        age = (question.now - rows["created"]) / 1e6
+        field = kind % len(self._vocabulary.fields)
         columns: dict[str, Callable[[], pa.Array]] = {
             "id": lambda: texts(uuids(rows["idHigh"], rows["idLow"])),
             "createdAt": lambda: _instants(rows)[0],
@@ -119,14 +116,8 @@ class Snapshot:
             "entityId": lambda: texts(uuids(rows["high"], rows["low"])),
             "entityType": lambda: words(kind // len(self._vocabulary.fields), ENTITY_TYPES),
             "field": lambda: words(field, self._vocabulary.fields),
-            "status": lambda: words(self._statuses.codes(said, timed_out), self._statuses.words),
-            "dataFound": lambda: pa.array(FOUND).take(pa.array(said % len(FOUND))),
             "orgId": lambda: pa.repeat(pa.scalar(question.org_id), len(rows)),
-            "reason": lambda: words(self._statuses.reasons(said, timed_out), REASONS),
-            "age": lambda: pa.array(age),
-            "expiresIn": lambda: pa.array(
-                np.maximum(question.maximum[field] - age, 0), mask=~self._statuses.pending(said)
-            ),
+            **answers(self._statuses, rows["said"], rows["created"], field, question),
         }
         return {name: columns[name]() for name in names}
 
