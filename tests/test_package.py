@@ -187,7 +187,7 @@ def test_what_a_document_links_to_is_there(path: Path):
 def test_the_readme_shows_what_its_first_command_prints():
     """What the README shows below its first command is how the command's output begins, letter by letter."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    command, shown = re.findall(r"```sh\n(.+?)\n```\n\n```text\n(.+?)\n```", text, re.DOTALL)[0]
+    command, shown = re.findall(r"```sh\n(.+?)\n```\nIts output begins:\n```text\n(.+?)\n```", text, re.DOTALL)[0]
     arguments = shlex.split(command.rpartition("bin/enrichstatus ")[2])
     printed = subprocess.run(
         [sys.executable, "-m", "enrichstatus", *arguments],
