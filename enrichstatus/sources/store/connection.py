@@ -19,16 +19,21 @@ from enrichstatus.sources.store.load import INDEX_SQL, MERGE_SQL
 from enrichstatus.sources.store.open_files import MEMORY, OpenFile, identity, open_file, opening
 from enrichstatus.sources.store.snapshot.snapshot import Snapshot
 
-_TABLES_SQL = Path(__file__).with_name("database.sql").read_text(encoding="utf-8")
-_UPGRADE_SQL = (
-    Path(__file__)
-    .with_name("upgrade.sql")
-    .read_text(encoding="utf-8")
-    .replace("\n$database\n", "\n" + _TABLES_SQL)
-    .replace("\n$merge\n", "\n" + MERGE_SQL)
-)
+
+def _read(name: str, **parts: str) -> str:
+    """Read a file of SQL, with the texts of others in the lines that name them."""
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    for part, sql in parts.items():
+        text = text.replace(f"\n${part}\n", f"\n{sql}")
+    return text
+
+
+_HISTORY_SQL = _read("history.sql")
+_TABLES_SQL = _read("database.sql", history=_HISTORY_SQL)
+_UPGRADE_SQL = _read("upgrade.sql", database=_TABLES_SQL, merge=MERGE_SQL)
+_UPGRADE_2_SQL = _read("upgrade_2.sql", history=_HISTORY_SQL)
 #: The version of what database.sql makes; a file of version 1 has no table that says so.
-VERSION = 2
+VERSION = 3
 
 
 class Database:
@@ -257,7 +262,7 @@ def _fields(file: OpenFile, path: str, wanted: tuple[str, ...] | None) -> tuple[
             if wanted in (None, tuple(fields)) and version < VERSION:
                 file.writes += 1
                 try:
-                    _in_one(con, lambda: con.execute(_UPGRADE_SQL))
+                    _in_one(con, lambda: con.execute(_UPGRADE_SQL if version == 1 else _UPGRADE_2_SQL))
                     con.execute(INDEX_SQL)
                     con.execute("checkpoint")
                 finally:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import reduce
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,7 @@ import pandas as pd
 from enrichstatus import frames
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
+from enrichstatus.files.results import jsonable
 from enrichstatus.lookup.arguments import Errors, choice, parse_epoch
 from enrichstatus.lookup.query import newest_sql
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
@@ -87,6 +89,11 @@ class LoadReport:
     rejects: pd.DataFrame
     unknown: dict[str, int] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give the same as JSON has it, for programs."""
+        told: dict[str, Any] = jsonable(vars(self))
+        return told
+
     def __repr__(self) -> str:
         return f"LoadReport({self}{'; .rejects says why' if self.rejected else ''})"
 
@@ -150,6 +157,14 @@ with numbered as (
 select file, "row", problem.name as "column", problem.value as "value", problem.reason as "reason"
 from (select file, "row", unnest(problems) as problem from numbered)
 order by file, "row"
+"""
+
+# The clock may have been set back: what came later is later all the same.
+_LOG_SQL = """
+insert into enrichment_log
+select enrichment_loads.loads, left(md5(uuid()::varchar), 12), greatest($now, (select max(done) from enrichment_log))
+from enrichment_loads
+where exists (from entering)
 """
 
 _COUNTS_SQL = """
@@ -358,6 +373,7 @@ def _store(
         con.execute(MERGE_SQL)
         counts = con.execute(_COUNTS_SQL).fetchall()[0]
         then(con)
+        con.execute(_LOG_SQL, {"now": datetime.now(UTC)})
         con.commit()
     except BaseException:
         with suppress(duckdb.Error):  # where DuckDB gave up the transaction itself, that hides why
