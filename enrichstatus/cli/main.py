@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
-from enrichstatus.cli import completion, load, lookup, plan, poll, report, serve, status
+from enrichstatus.cli import changes, completion, load, lookup, plan, poll, report, serve, status
 from enrichstatus.cli.options import refuse_empty, spelling
 from enrichstatus.cli.output import Output
 from enrichstatus.cli.parser import Parser
@@ -108,7 +108,7 @@ The status of lead enrichment, for a whole list at once.
   enrichstatus poll     polls a service until all have ended
   enrichstatus load     records from files into a store
 
-Also: report, reconcile, status, serve, token, completion. Try:
+Also: report, reconcile, status, changes, serve, token, completion. Try:
 
   enrichstatus lookup leads.csv --records records.json --org ORG
   enrichstatus lookup --help"""
@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
         "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"
     )
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for module in (load, lookup, plan, report, poll, serve, status, completion):
+    for module in (load, lookup, plan, report, poll, serve, status, changes, completion):
         module.add(commands)
     return whole
 

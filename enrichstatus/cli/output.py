@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,8 +79,10 @@ class Output:
             told["problemCount"] = len(rows)
         if text is not None:
             told["error"] = {"code": getattr(error, "code", type(error).__name__), "message": text}
+        from enrichstatus.files.results import jsonable
+
         self._options.json = False
-        self._print(json.dumps(_plain(told), ensure_ascii=False, allow_nan=False), sys.stdout)
+        self._print(json.dumps(jsonable(told), ensure_ascii=False, allow_nan=False), sys.stdout)
 
     @contextmanager
     def piped(self) -> Iterator[None]:
@@ -130,16 +132,3 @@ class Output:
 def _drop(stream: Any) -> None:
     """Write nowhere from now on: the reader has closed the pipe, and at exit Python must not complain of what is left."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _plain(value: Any) -> Any:
-    """Make JSON's own values of numbers of numpy, and null of what is not a number."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not (value == value and abs(value) != float("inf")):
-        return None
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

@@ -224,7 +224,7 @@ def test_every_help_has_examples_that_parse(capsys: pytest.CaptureFixture[str]):
     """The help of each command ends with examples, and the parser takes each of them; alone the command names the five that matter."""
     whole = parser()
     names = re.findall(r"^    (\w+)(?:  |$)", whole.format_help(), re.MULTILINE)
-    assert len(names) == 11
+    assert len(names) == 12
     for name in names:
         arguments = ["token", "new"] if name == "token" else [name]
         with pytest.raises(SystemExit) as caught:
