@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli import changes, completion, load, lookup, plan, poll, report, serve, status
 from enrichstatus.cli.options import refuse_empty, spelling
-from enrichstatus.cli.output import Output
+from enrichstatus.cli.output import Output, put
 from enrichstatus.cli.parser import Parser
 from enrichstatus.errors import (
     ChargeWarning,
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argcomplete.autocomplete(whole)  # ends the process
     given = sys.argv[1:] if arguments is None else list(arguments)
     if not given:
-        print(_OVERVIEW)
+        put(_OVERVIEW, sys.stdout)
         return 0
     options = whole.parse_args(given)
     say = Output(options)
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = None if error is None else say.shown(_message(error, options))
     say.finish(code, error, text)
     if text is not None:
-        print(f"enrichstatus: {text}", file=sys.stderr)
+        put(f"enrichstatus: {text}", sys.stderr)
     return code
 
 
@@ -137,13 +137,13 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version
 
-        print(f"enrichstatus {version('enrichstatus')}")
+        put(f"enrichstatus {version('enrichstatus')}", sys.stdout)
         parser.exit()
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning in one line."""
-    print(f"enrichstatus: {message}", file=sys.stderr)
+    put(f"enrichstatus: {message}", sys.stderr)
 
 
 def _spelled(error: ValidationError, options: Mapping[str, str]) -> str:
