@@ -72,7 +72,7 @@ class Enrichment:
         ValidationError
             As from both, and where the list has one of the columns that are added.
         """
-        entity_id = self._entity() if entity_id is None else entity_id
+        entity_id = self._entity(entity_type) if entity_id is None else entity_id
         wide: pd.DataFrame = spread(self._looked_up(source, entity_id, fields, entity_type, errors, now))
         added = [name for name in KEY if name != entity_id and name not in self._leads.columns]
         return wide.drop(columns=[name for name in added if name in wide.columns]).set_axis(self._leads.index)
@@ -131,14 +131,14 @@ class Enrichment:
     ) -> pd.DataFrame:
         """Look up the list; bad leads are named by their rows in it."""
         check_source(source)
-        entity_id = self._entity() if entity_id is None else entity_id
+        entity_id = self._entity(entity_type) if entity_id is None else entity_id
         tasks = self._tasks(entity_id, fields, entity_type)
         with naming_leads(entity_id, parse_fields(fields)):
             status: pd.DataFrame = source.lookup(tasks, errors=errors, now=now)
         return status
 
-    def _entity(self) -> str:
-        return entity_column(frames.read(self._leads))
+    def _entity(self, entity_type: str) -> str:
+        return entity_column(frames.read(self._leads), entity_type)
 
     def _tasks(self, entity_id: str | None, fields: Sequence[str] | str, entity_type: str) -> pd.DataFrame:
         tasks: pd.DataFrame = tasks_from_leads(

@@ -22,6 +22,7 @@ from enrichstatus.cli.options import (
     read_tasks,
     reading,
     refuse_stray,
+    took,
     write,
 )
 from enrichstatus.cli.parser import add_command
@@ -120,12 +121,12 @@ def _lookup(options: argparse.Namespace, say: Output) -> None:
         added = [options.prefix + name for name in columns]
         say(f"{many(int(counts['tasks'].sum()), 'task')} {whose}{evaluated}")
         say(summary.report(counts, head, added=added, prefix=options.prefix))
-        say.tell(**summary.figures(summary.labelled(counts)))
+        say.tell(**summary.figures(counts))
 
     with open_source(options) as source:
         look_up = _framed if options.base_url or not options.output else _filed
         try:
-            rows = look_up(options, source, columns, required, settings, show)
+            rows = look_up(options, source, columns, required, settings, show, say)
         finally:
             say.tell(requests=getattr(source, "requests", None))
     if options.output:
@@ -143,6 +144,7 @@ def _filed(
     required: dict[str, Any],
     settings: dict[str, Any],
     show: Callable[[pd.DataFrame, pd.DataFrame], None],
+    say: Output,
 ) -> int:
     """From file to file: a list of any length, in bounded memory."""
     try:
@@ -161,10 +163,19 @@ def _filed(
             entity_type=options.entity_type or "person",
         )
     except RequirementError as error:
+        _told(error.report, options, say)
         show(error.report.counts, error.report.head)
         raise RequirementError(f"{error} Nothing was written.", error.figures) from None
+    _told(report, options, say)
     show(report.counts, report.head)
     return int(report.rows)
+
+
+def _told(report: Any, options: argparse.Namespace, say: Output) -> None:
+    """Say what was taken for the entities, and what is bad."""
+    took(report.entity_id, options, say)
+    if report.problem_count:
+        say.tell(problems=report.problems, problemCount=report.problem_count)
 
 
 def _framed(
@@ -174,6 +185,7 @@ def _framed(
     required: dict[str, Any],
     settings: dict[str, Any],
     show: Callable[[pd.DataFrame, pd.DataFrame], None],
+    say: Output,
 ) -> int:
     """By way of a frame: to be shown only, or looked up in a service, which may answer a part."""
     from enrichstatus.cli import summary
@@ -183,13 +195,14 @@ def _framed(
     needed = (*columns, *(name for name in ("status", "dataFound") if name not in columns))
     extra = [options.prefix + name for name in needed if name not in columns]
     try:
-        with read_tasks(options, source.fields) as tasks:
+        with read_tasks(options, source.fields, say) as tasks:
             # all tasks, also with --how inner: what is required is required of them all
             status = source.lookup(tasks, columns=needed, **settings | {"how": "left"})
     except (PartialLookupError, LookupInterrupted) as error:
         raise _in_part(options, error, extra) from None
     kept = _kept(options, status)
-    show(summary.tally(kept, prefix=options.prefix), summary.head(kept))
+    bad = say.bad if options.how == "left" else ()
+    show(summary.tally(kept, prefix=options.prefix, bad=bad), summary.head(kept))
     if required:
         try:
             require(status, **required, prefix=options.prefix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from enrichstatus.cli.output import Output
     from enrichstatus.sources.client.client import EnrichmentClient
     from enrichstatus.sources.store.scan import Scan
     from enrichstatus.sources.store.store import EnrichmentStore
@@ -245,27 +247,51 @@ def fields(options: argparse.Namespace, known: Sequence[str]) -> Sequence[str]:
 
 
 @contextmanager
-def read_tasks(options: argparse.Namespace, known: Sequence[str]) -> Iterator[Any]:
-    """Give the tasks, or those made of a lead list, in whose rows bad ones are named meanwhile."""
+def read_tasks(options: argparse.Namespace, known: Sequence[str], say: Output, *, guess: bool = True) -> Iterator[Any]:
+    """Give the tasks, or those made of a lead list, in whose rows bad ones are named meanwhile.
+
+    `say` gets the column that was taken where none was named, which is refused without `guess`; and the bad rows where they are not.
+    """
     import pyarrow as pa
 
     from enrichstatus import frames
     from enrichstatus.files.read import Files
     from enrichstatus.files.write import check_cells
-    from enrichstatus.lookup.leads import leads_column, naming_leads, tasks_from_leads
+    from enrichstatus.lookup.leads import leads_column, naming_leads, of_leads, tasks_from_leads
+    from enrichstatus.lookup.tasks import bad_rows
 
     wanted = fields(options, known)
     # an Arrow table goes in and comes out: pandas would change columns on the way
     tasks: Any = frames.of_files(Files(options.tasks, **reading(options)))
-    entity_id = leads_column(tasks, options.entity_id, fields_given=options.fields is not None)
+    kind = getattr(options, "entity_type", None) or "person"
+    entity_id = leads_column(tasks, options.entity_id, kind, fields_given=options.fields is not None)
+    if entity_id and entity_id != options.entity_id and not guess:
+        raise ValidationError(
+            f"--entity-id is missing: what is bought is not guessed. {entity_id!r} is the only column that holds UUIDs; "
+            f"if it holds the {kind} ids, add --entity-id {shlex.quote(entity_id)}."
+        )
+    took(entity_id, options, say)
     if entity_id:
-        kind = getattr(options, "entity_type", None) or "person"
         tasks = tasks_from_leads(tasks, entity_id=entity_id, fields=wanted, entity_type=kind)
+    if getattr(options, "errors", "raise") == "coerce":
+        found = bad_rows(frames.read(tasks), known)
+        say.bad = found["row"].unique()
+        say.tell(problems=of_leads(found, entity_id, wanted) if entity_id else found)
     for path in (getattr(options, name, None) for name in ("output", "failed")):
         if path and not path.endswith(".html"):
             check_cells(frames.read(tasks).assign(pa.table({})), path, bom=bool(options.bom))
     with naming_leads(entity_id, wanted if entity_id else ()):
         yield tasks
+
+
+def took(entity_id: str | None, options: argparse.Namespace, say: Output) -> None:
+    """Say which column of a lead list was taken for the entities where none was named."""
+    say.tell(entityId=entity_id)
+    if entity_id and options.entity_id is None:
+        kind = getattr(options, "entity_type", None) or "person"
+        say(
+            f"The {kind} ids are those of the column {entity_id!r}, the only one that holds UUIDs; --entity-id names another."
+        )
 
 
 def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | EnrichmentClient:

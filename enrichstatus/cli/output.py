@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Output:
         self._facts: dict[str, Any] = {}
         self._begun = time.monotonic()
         self._hidden = ""
+        #: The rows of the tasks that are bad and were not refused.
+        self.bad: Sequence[int] = ()
         self.data = bool(options.json or getattr(options, "output", None) == STDOUT)
 
     def __call__(self, text: str) -> None:
@@ -76,7 +78,7 @@ class Output:
             "problems": [] if rows is None else json.loads(rows.head(_MOST).to_json(orient="records")),
         }
         if rows is not None and len(rows) > _MOST:
-            told["problemCount"] = len(rows)
+            told.setdefault("problemCount", len(rows))
         if text is not None:
             told["error"] = {"code": getattr(error, "code", type(error).__name__), "message": text}
         from enrichstatus.files.results import jsonable

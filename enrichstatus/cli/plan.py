@@ -156,7 +156,7 @@ def plan(options: argparse.Namespace, say: Output) -> None:
         raise ValidationError(
             "--budget balance is what a service says: it goes with --url, or with the command trigger."
         )
-    with open_source(options) as source, read_tasks(options, source.fields) as tasks:
+    with open_source(options) as source, read_tasks(options, source.fields, say) as tasks:
         planned = planning.plan(source, tasks, **_choice(options), now=instant(options), prefix=options.prefix)
     if options.output:
         write(planned.frame, options.output, options)
@@ -184,7 +184,7 @@ def trigger(options: argparse.Namespace, say: Output) -> int:
         opened(store_file(options.into), org_id=options.org_id, max_processing_time=limits(options)) as store,
         service(options) as client,
     ):
-        with read_tasks(options, store.fields) as tasks:
+        with read_tasks(options, store.fields, say, guess=False) as tasks:
             planned = planning.plan(store, tasks, **_choice(options), client=client)
         say(f"{planned}\n")
         say.tell(plan=planned.to_dict())

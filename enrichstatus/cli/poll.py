@@ -169,7 +169,7 @@ def _updates(options: argparse.Namespace, last: deque[Update], say: Output) -> I
         limits = {"deadline": _patience(options), "max_retry_after": _LONGEST}
         source = stack.enter_context(service(options, retries=_RETRIES, **limits))
         stack.callback(lambda: say.tell(requests=source.requests))
-        with read_tasks(options, source.fields) as tasks:
+        with read_tasks(options, source.fields, say) as tasks:
             updates: Any = polling.poll(
                 source,
                 tasks,
@@ -229,9 +229,9 @@ def _report(options: argparse.Namespace, update: Update, say: Output) -> None:
         f"with {cost(update)} in {duration(update.elapsed)}\n"
     )
     added = [options.prefix + name for name in _columns(options)]
-    counts = summary.tally(frame, prefix=options.prefix)
+    counts = summary.tally(frame, prefix=options.prefix, bad=say.bad)
     say(summary.report(counts, summary.head(kept), added=added, prefix=options.prefix))
-    say.tell(**summary.figures(summary.labelled(counts)), settled=update.settled, unknown=update.unknown)
+    say.tell(**summary.figures(counts), settled=update.settled, unknown=update.unknown)
     say.wrote(options.output)
     if update.unknown:
         say(f"\n{of_unknown_status(update.unknown)}")

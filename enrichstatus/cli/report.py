@@ -83,6 +83,7 @@ def add(commands: Any) -> None:
     command.add_argument("--title", default="Enrichment of a lead list", help="the page's title")
     add_options(command, *NOW, note="; with --url it needs --now")
     command.add_argument("-o", "--output", required=True, metavar="FILE", help="the page: .html")
+    command.set_defaults(errors="coerce")
     checking = add_command(
         commands,
         "reconcile",
@@ -148,11 +149,9 @@ def report(options: argparse.Namespace, say: Output) -> None:
     now = instant(options)
     try:
         with open_source(options) as source:
-            with read_tasks(options, source.fields) as tasks:
+            with read_tasks(options, source.fields, say) as tasks:
                 status = source.lookup(tasks, errors="coerce", now=now)
-            say.tell(
-                **summary.figures(summary.labelled(summary.tally(status))), requests=getattr(source, "requests", None)
-            )
+            say.tell(**summary.figures(summary.tally(status, bad=say.bad)), requests=getattr(source, "requests", None))
             sections = [*_of_list(options, status), *_of_history(source, costs, now)]
             moment = now or datetime.now().astimezone()
             whose = f"answered by {options.base_url}" if options.base_url else f"of {options.org_id}"

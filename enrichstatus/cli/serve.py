@@ -118,7 +118,7 @@ def serve(options: argparse.Namespace, say: Output) -> None:
         return begun
 
     if options.simulate:
-        with _simulated(options) as simulated:
+        with _simulated(options, say) as simulated:
             serving.serve(
                 _simulated_app(simulated, options),
                 host=options.host,
@@ -175,14 +175,14 @@ def _check(options: argparse.Namespace) -> None:
         refuse_stray(options, ["faults"], "--fault-rate, which says how many there are")
 
 
-def _simulated(options: argparse.Namespace) -> SimulatedStore:
+def _simulated(options: argparse.Namespace, say: Output) -> SimulatedStore:
     from enrichstatus.schema import FIELDS
     from enrichstatus.simulation import SimulatedStore
 
     given = {name: value for name in ("seed", "speed") if (value := getattr(options, name)) is not None}
     if not options.tasks:
         return SimulatedStore(**given)
-    with read_tasks(options, FIELDS) as tasks:
+    with read_tasks(options, FIELDS, say) as tasks:
         return SimulatedStore(tasks, **given)
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from enrichstatus.files.plain import as_text
 from enrichstatus.frames import to_pandas
-from enrichstatus.outcomes import COUNTED, LABELS, outcome
+from enrichstatus.outcomes import COUNTED, LABELS, OUTCOMES, outcome
 from enrichstatus.presentation import bar, label, many, share
 from enrichstatus.schema import KEY, PANDAS_TYPES
 
@@ -25,14 +25,29 @@ def head(table: pa.Table) -> pd.DataFrame:
     return to_pandas(as_text(table.slice(0, _HEAD)))
 
 
-def tally(status: pa.Table, *, prefix: str = "") -> pd.DataFrame:
-    """Count looked-up tasks by ``field``, ``status`` and ``dataFound``, which stand under `prefix`; their number is in ``tasks``."""
+def tally(status: pa.Table, *, prefix: str = "", bad: Sequence[int] = ()) -> pd.DataFrame:
+    """Count looked-up tasks by ``field``, ``status`` and ``dataFound``, which stand under `prefix`; their number is in ``tasks``.
+
+    ``label`` says what became of them; `bad` are the rows that are bad.
+    """
     given = to_pandas(status.select(["field", prefix + "status", prefix + "dataFound"])).set_axis(
         ["field", "status", "dataFound"], axis=1
     )
     text = PANDAS_TYPES[pa.string()]  # the same, whatever the data: a column of nulls is not a column of numbers
     typed = given.astype({"field": text, "status": text, "dataFound": "boolean"})
-    return typed.groupby(list(typed.columns), dropna=False).size().rename("tasks").reset_index()
+    typed["bad"] = False
+    typed.loc[bad, "bad"] = True
+    counts = typed.groupby(list(typed.columns), dropna=False).size().rename("tasks").reset_index()
+    # a few combinations, not tasks
+    labels = [
+        (
+            OUTCOMES["invalid"]
+            if bad
+            else outcome(None if pd.isna(status) else status, None if pd.isna(found) else found)
+        ).label
+        for status, found, bad in zip(counts["status"], counts["dataFound"], counts["bad"], strict=True)
+    ]
+    return counts.drop(columns="bad").assign(label=labels)
 
 
 def report(counts: pd.DataFrame, head: pd.DataFrame, *, added: Sequence[str], prefix: str = "") -> str:
@@ -43,7 +58,7 @@ def report(counts: pd.DataFrame, head: pd.DataFrame, *, added: Sequence[str], pr
     total = int(counts["tasks"].sum())
     if not total:
         return "0 rows"
-    return f"{outcomes(labelled(counts))}\n\n{rows(head, added=added, prefix=prefix, total=total)}"
+    return f"{outcomes(counts)}\n\n{rows(head, added=added, prefix=prefix, total=total)}"
 
 
 def outcomes(counts: pd.DataFrame) -> str:
@@ -57,16 +72,6 @@ def outcomes(counts: pd.DataFrame) -> str:
     # two spaces apart: the heads have spaces of their own
     spans = {name: max(len(str(name)), int(shown[name].str.len().max())) + 1 for name in shown}
     return shown.rename_axis(index=None, columns=None).to_string(col_space=spans, line_width=columns())
-
-
-def labelled(counts: pd.DataFrame) -> pd.DataFrame:
-    """Put beside the counts of `tally` the ``label`` of each."""
-    # a few combinations, not tasks
-    labels = [
-        outcome(None if pd.isna(status) else status, None if pd.isna(found) else found).label
-        for status, found in zip(counts["status"], counts["dataFound"], strict=True)
-    ]
-    return counts.assign(label=labels)
 
 
 def figures(counts: pd.DataFrame) -> dict[str, Any]:

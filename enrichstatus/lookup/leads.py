@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from enrichstatus import frames
@@ -18,6 +20,11 @@ from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, find, listed
 
 #: By so many rows it is seen which column holds UUIDs: at least half of what stands there.
 _LOOKED_AT = 10_000
+#: What the name of a column says of the entities in it.
+_NAMED = {
+    "company": re.compile("compan|account|organi[sz]ation|employer|(?<![a-z])org(?![a-z])", re.IGNORECASE),
+    "person": re.compile("person|people|contact", re.IGNORECASE),
+}
 
 
 def tasks_from_leads(
@@ -38,7 +45,8 @@ def tasks_from_leads(
     leads : DataFrame, Arrow table, DuckDB relation, list of dicts or path
         The lead list: *n* rows and any columns, which all come along.
     entity_id : str, optional
-        The column that holds the entity's UUID; unless given, the only one that holds UUIDs.
+        The column that holds the entity's UUID; unless given, the only one that holds UUIDs, written with dashes. One whose name is that
+        of the other type, ``company_id`` of persons say, is not taken unless it is named.
     fields : str or sequence of str
         The fields to look up, `k` of them: of ``emails``, ``phones`` and ``summary``, unless the store was made with others.
     entity_type : str
@@ -78,7 +86,7 @@ def tasks_from_leads(
     if entity_id is None and frame.objects and not len(frame):
         raise ValidationError("There are no leads: the list is empty.")
     if entity_id is None:
-        entity_id = entity_column(frame)
+        entity_id = entity_column(frame, entity_type)
     if frame.objects and not len(frame) and entity_id not in frame.columns:
         raise ValidationError(
             f"names the column {quoted(entity_id)}, but there are no leads: the list is empty.", argument="entity_id"
@@ -100,7 +108,7 @@ def tasks_from_leads(
     return answer
 
 
-def leads_column(frame: Frame, entity_id: str | None, *, fields_given: bool) -> str | None:
+def leads_column(frame: Frame, entity_id: str | None, entity_type: str, *, fields_given: bool) -> str | None:
     """Say which column of a list holds the entities: the one that is named, or the only one that holds UUIDs; None of a list of tasks."""
     if entity_id is not None:
         return entity_id
@@ -115,21 +123,30 @@ def leads_column(frame: Frame, entity_id: str | None, *, fields_given: bool) -> 
         return None
     if not _holding_uuids(frame):
         task_names(frame.columns)  # it is neither: what tasks need is what most have forgotten
-    return entity_column(frame)
+    return entity_column(frame, entity_type)
 
 
-def entity_column(frame: Frame) -> str:
-    """Find the only column that holds UUIDs."""
+def entity_column(frame: Frame, entity_type: str) -> str:
+    """Find the only column that holds UUIDs; one that is named for the other type of entity is refused."""
     found = _holding_uuids(frame)
     if len(found) != 1:
         given = listed(frame.columns)
-        what = f"The columns {listed(found)} all hold UUIDs" if found else f"No column holds UUIDs, of {given}"
+        what = (
+            f"The columns {listed(found)} all hold UUIDs" if found else f"No column holds UUIDs with dashes, of {given}"
+        )
         raise ValidationError(f"{what}. Name the column of the leads' ids with entity_id= (--entity-id).")
+    meant = [kind for kind, names in _NAMED.items() if names.search(str(found[0]))]
+    if meant and entity_type not in meant:
+        raise ValidationError(
+            f"The only column that holds UUIDs is {found[0]!r}, by its name of a {meant[0]}, and the leads are looked up as {entity_type}. "
+            f"Name the column of the {entity_type} ids with entity_id= (--entity-id), "
+            f"or say entity_type={meant[0]!r} (--entity-type {meant[0]})."
+        )
     return found[0]
 
 
 def _holding_uuids(frame: Frame) -> list[str]:
-    """Name the columns that hold UUIDs."""
+    """Name the columns that hold UUIDs with dashes; 32 hexadecimal digits may as well be a hash, of an e-mail address say."""
     head = frame.take(np.arange(min(len(frame), _LOOKED_AT)))
     names = [name for name in dict.fromkeys(frame.columns) if frame.columns.count(name) == 1]
     texts = [_texts(head.arrow([name])) for name in names]
@@ -145,7 +162,9 @@ _HOLD_SQL = f"""
 select place
 from ({KEYS_SQL})
 group by place
-having count(castEntityId) > 0 and 2 * count(castEntityId) >= count(nullif(trim(entityId), ''))
+having
+    count(castEntityId) filter (contains(entityId, '-')) > 0
+    and 2 * count(castEntityId) filter (contains(entityId, '-')) >= count(nullif(trim(entityId), ''))
 order by place
 """  # noqa: S608  of constants
 
@@ -165,6 +184,13 @@ def naming_leads(entity_id: str | None, fields: Sequence[str]) -> Iterator[None]
     except ValidationError as error:
         if error.problems is None or not fields:
             raise
-        bad = error.problems
-        leads = bad.assign(row=bad["row"] // len(fields), column=bad["column"].replace("entityId", entity_id))
-        raise ValidationError.of_rows("leads", leads.drop_duplicates(), instead=error.instead) from None
+        leads = of_leads(error.problems, entity_id, fields)
+        raise ValidationError.of_rows("leads", leads, instead=error.instead) from None
+
+
+def of_leads(problems: pd.DataFrame, entity_id: str | None, fields: Sequence[str]) -> pd.DataFrame:
+    """Name what is wrong with tasks by the rows and the column of the lead list that they were made of."""
+    leads = problems.assign(
+        row=problems["row"] // len(fields), column=problems["column"].replace("entityId", entity_id)
+    )
+    return leads.drop_duplicates()

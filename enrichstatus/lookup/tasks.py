@@ -185,10 +185,25 @@ def task_names(columns: Sequence[str]) -> dict[str, str]:
     return names
 
 
+def bad_rows(frame: Frame, fields: Sequence[str]) -> pd.DataFrame:
+    """Say what is wrong with the tasks of a frame, where `fields` are those that are known: see `problems`."""
+    with task_tables(fields) as con:
+        con.register("given", keys_of(frame))
+        return problems(con)
+
+
 def problems(con: duckdb.DuckDBPyConnection) -> pd.DataFrame:
     """Say what is wrong with the tasks that were checked last: ``row``, ``column``, ``value`` and ``reason``."""
     con.register("keyed", con.sql(KEYS_SQL))
     return to_pandas(con.sql(_BAD_TASKS_SQL))
+
+
+def keep_problems(con: duckdb.DuckDBPyConnection) -> npt.NDArray[np.int64]:
+    """Make the temporary table ``problem`` of the same, of any number, and give the rows in their order."""
+    con.register("keyed", con.sql(KEYS_SQL))
+    con.execute(f"create temp table problem as {_BAD_TASKS_SQL}")
+    rows: npt.NDArray[np.int64] = con.execute('select distinct "row" from problem order by "row"').fetchnumpy()["row"]
+    return rows
 
 
 def _comparable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

@@ -253,11 +253,8 @@ def test_lists_are_looked_up_as_others_export_them(capsys: pytest.CaptureFixture
         listed = ("lookup", str(DATA / f"{name}.csv"), *where)
         code, out, err = run(capsys, *listed, "--entity-id", column, "-o", "o.csv")
         assert (code, err) == (0, "")
-        assert run(capsys, *listed) == (
-            0,
-            out.partition("\n\n120 rows")[0] + "\n",
-            "",
-        )  # the only column of UUIDs is found
+        found = f"The person ids are those of the column {column!r}, the only one that holds UUIDs; --entity-id names another.\n"
+        assert run(capsys, *listed) == (0, found + out.partition("\n\n120 rows")[0] + "\n", "")
         assert [line.split()[:4] for line in out.splitlines()[3:6]] == [
             ["emails", "40", "24", "8"],
             ["phones", "40", "14", "12"],

@@ -123,6 +123,17 @@ def test_a_program_is_told_what_is_wrong(capsys: pytest.CaptureFixture[str]):
     assert err == f"enrichstatus: {found['error']['message']}\n"
     assert (len(found["problems"]), found["problemCount"]) == (100, 150)
     assert found["problems"][1] == {"row": 1, "column": "id", "value": "x", "reason": "is not a UUID"}
+    Path("some.csv").write_text(f"id\n{uid(0)}\nx\n{uid(3)}\n")
+    for words in (
+        ("lookup", "--errors", "coerce"),
+        ("lookup", "--errors", "coerce", "-o", "o.csv"),
+        ("report", "-o", "r.html"),
+    ):
+        found, _ = told(capsys, words[0], "some.csv", "--fields", "emails,phones", *WHERE, *words[1:])
+        assert found["entityId"] == "id"
+        counts = found["counts"]["phones"]
+        assert (counts["bad_row"], counts["no_record"], counts["with_data"]) == (1, 2, 0)
+        assert found["problems"] == [{"row": 1, "column": "id", "value": "x", "reason": "is not a UUID"}]
     found, _ = told(capsys, "lookup", *LEADS, *WHERE, "--require", "ended=0.9")
     assert (found["exitCode"], found["error"]["code"], found["tasks"]) == (4, "RequirementError", 5)
     Path("dump.json").write_text(json.dumps([record(0), record(1, field="fax")]))

@@ -35,6 +35,9 @@ def test_a_list_is_bought_within_a_limit(
             "--costs",
             "phones=10",
         ]
+        unnamed = [word for word in command if word not in ("--entity-id", "lead_id")]
+        assert main([*unnamed, "--max-credits", "30"]) == 2
+        assert "what is bought is not guessed. 'lead_id' is the only column" in capsys.readouterr().err
         with pytest.raises(SystemExit, match="2"):
             main(command)
         assert "--max-credits" in capsys.readouterr().err

@@ -49,16 +49,24 @@ def test_the_only_column_of_uuids_is_found():
             LEADS.assign(boss=LEADS["lead"]),
             r"The columns lead, boss all hold UUIDs. Name the column of the leads' ids with entity_id=",
         ),
-        (LEADS.drop(columns="lead"), "No column holds UUIDs, of n, name, since, empty. Name the column"),
-        (LEADS.assign(lead=[uid(0), *"abcde"]), "No column holds UUIDs"),
-        (LEADS[:0], "No column holds UUIDs"),
+        (LEADS.drop(columns="lead"), "No column holds UUIDs with dashes, of n, name, since, empty. Name the column"),
+        (LEADS.assign(lead=[uid(0), *"abcde"]), "No column holds UUIDs with dashes"),
+        (LEADS[:0], "No column holds UUIDs with dashes"),
+        (LEADS.assign(lead=uid(0).replace("-", "")), "No column holds UUIDs with dashes"),
+        (
+            LEADS.rename(columns={"lead": "companyId"}),
+            "'companyId', by its name of a company, and the leads are looked up as person",
+        ),
+        (LEADS.rename(columns={"lead": "Account ID"}), r"say entity_type='company' \(--entity-type company"),
         ([], "There are no leads: the list is empty"),
     ],
 )
 def test_where_it_is_not_clear_the_caller_names_it(leads: Any, message: str):
-    """Several columns of UUIDs, or none, or one in which most are something else, are refused."""
+    """Several columns of UUIDs, or none, or one of something else, hashes, or companies for persons, are refused."""
     with pytest.raises(es.ValidationError, match=message):
         es.tasks_from_leads(leads)
+    if isinstance(leads, pd.DataFrame) and "companyId" in leads:
+        assert len(es.tasks_from_leads(leads, entity_type="company", fields="emails")) == len(leads)
 
 
 def test_a_wrong_name_suggests_the_nearest():

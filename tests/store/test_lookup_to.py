@@ -159,7 +159,10 @@ def test_bad_tasks_are_named_or_get_nulls(source: es.EnrichmentStore, tmp_path: 
     assert os.listdir(tmp_path) == ["tasks.parquet"]
     for how in ("left", "inner"):
         options: dict[str, Any] = {"columns": ("status", "reason"), "errors": "coerce", "how": how, "now": NOW}
-        source.lookup_to(path, tmp_path / "o.parquet", **options, overwrite=True)
+        report = source.lookup_to(path, tmp_path / "o.parquet", **options, overwrite=True)
+        assert report.problems["row"].tolist() == [0, 33, 199]
+        bad = report.counts.loc[report.counts["label"] == "bad row", "tasks"].sum()
+        assert (report.problem_count, bad) == (3, 3 if how == "left" else 0)
         pd.testing.assert_frame_equal(
             read(tmp_path / "o.parquet"), source.lookup(path, **options).reset_index(drop=True)
         )

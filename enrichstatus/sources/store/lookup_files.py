@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,12 +18,23 @@ from enrichstatus.errors import RequirementError, ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.files.results import jsonable
 from enrichstatus.files.write import Output
-from enrichstatus.frames import Frame
+from enrichstatus.frames import Frame, Rows
 from enrichstatus.lookup.arguments import How
-from enrichstatus.lookup.leads import leads_column, naming_leads, tasks_from_leads
+from enrichstatus.lookup.leads import leads_column, naming_leads, of_leads, tasks_from_leads
 from enrichstatus.lookup.query import gather, places, refuse_clash
 from enrichstatus.lookup.requirements import check_shares
-from enrichstatus.lookup.tasks import all_uuids, bad_tasks, keys_of, number_tasks, task_names, vocabulary, with_numbers
+from enrichstatus.lookup.tasks import (
+    all_uuids,
+    bad_tasks,
+    keep_problems,
+    keys_of,
+    number_tasks,
+    task_names,
+    to_pandas,
+    vocabulary,
+    with_numbers,
+)
+from enrichstatus.outcomes import OUTCOMES, outcome
 from enrichstatus.presentation import many
 from enrichstatus.progress import Progress
 
@@ -30,6 +42,8 @@ from enrichstatus.progress import Progress
 PIECE = 1 << 17
 #: Of the result so many rows are kept to be shown.
 HEAD = 8
+#: Of bad rows so many are named.
+PROBLEMS = 10_000
 
 
 @dataclass(frozen=True)
@@ -43,11 +57,18 @@ class LookupReport:
     rows : int
         Rows written: as many, or with ``how="inner"`` those that have a record.
     counts : pandas.DataFrame
-        The rows by ``field``, ``status`` and ``dataFound`` (null: no record), with their number in ``tasks``.
+        The rows by ``field``, ``status``, ``dataFound`` and ``label``, which says in words what became of them (``no record`` and ``bad
+        row`` have no status), with their number in ``tasks``.
     head : pandas.DataFrame
         The first rows.
     files : list of str
         The files written, in the order of the tasks.
+    entity_id : str or None
+        Of a lead list, the column that was taken for the entities.
+    problems : pandas.DataFrame
+        With ``errors="coerce"``, what is wrong with bad rows: ``row``, ``column``, ``value`` and ``reason``; the first 10,000.
+    problem_count : int
+        How many there are.
     """
 
     tasks: int
@@ -55,11 +76,22 @@ class LookupReport:
     counts: pd.DataFrame
     head: pd.DataFrame
     files: list[str]
+    entity_id: str | None
+    problems: pd.DataFrame
+    problem_count: int
 
     def to_dict(self) -> dict[str, Any]:
         """Give the same as JSON has it, for programs."""
         told: dict[str, Any] = jsonable(
-            {"tasks": self.tasks, "rows": self.rows, "counts": self.counts, "files": self.files}
+            {
+                "tasks": self.tasks,
+                "rows": self.rows,
+                "counts": self.counts,
+                "files": self.files,
+                "entityId": self.entity_id,
+                "problems": self.problems,
+                "problemCount": self.problem_count,
+            }
         )
         return told
 
@@ -67,7 +99,7 @@ class LookupReport:
         return f"LookupReport({self})"
 
     def __str__(self) -> str:
-        by_status = self.counts.groupby(self.counts["status"].fillna("no record"))["tasks"].sum()
+        by_status = self.counts.groupby(self.counts["status"].fillna(self.counts["label"]))["tasks"].sum()
         counts = ", ".join(f"{count:,} {status}" for status, count in by_status.items())
         where = self.files[0] if len(self.files) == 1 else f"{len(self.files)} files, from {self.files[0]} on"
         return f"{many(self.tasks, 'task')} read, {many(self.rows, 'row')} written to {where}: {counts or 'none'}"
@@ -89,7 +121,16 @@ class TaskFiles:
     leads: Leads | None = None
 
     @classmethod
-    def named(cls, tasks: Any, entity_id: str | None, *rest: Any, fields_given: bool, **reading: Any) -> TaskFiles:
+    def named(
+        cls,
+        tasks: Any,
+        entity_id: str | None,
+        fields: Sequence[str],
+        entity_type: str,
+        *,
+        fields_given: bool,
+        **reading: Any,
+    ) -> TaskFiles:
         """Find the files that a path, a glob, or a list of these names; they are a lead list unless they have the columns of tasks."""
         if not files.is_path(tasks):
             raise ValidationError(
@@ -103,8 +144,8 @@ class TaskFiles:
                 reader = given.stream(con)
                 first = next(iter(reader), None)
                 head = reader.schema.empty_table() if first is None else pa.Table.from_batches([first])
-            entity_id = leads_column(frames.piece(given, head), None, fields_given=fields_given)
-        return cls(given, None if entity_id is None else Leads(entity_id, *rest))
+            entity_id = leads_column(frames.piece(given, head), None, entity_type, fields_given=fields_given)
+        return cls(given, None if entity_id is None else Leads(entity_id, fields, entity_type))
 
     @property
     def paths(self) -> list[str]:
@@ -126,6 +167,13 @@ class TaskFiles:
     def _piece(self, table: pa.Table) -> Frame:
         frame = frames.piece(self.given, table)
         return frames.read(tasks_from_leads(frame, **self.leads._asdict())) if self.leads else frame
+
+    def problems(self, con: duckdb.DuckDBPyConnection) -> tuple[pd.DataFrame, int]:
+        """Name the first bad tasks of the table ``problem``, by their leads where they are made of some, and say how many there are."""
+        each = len(self.leads.fields) if self.leads else 1
+        (count,) = con.execute('select count(distinct ("row" // $1, "column")) from problem', [each]).fetchall()[0]
+        found = to_pandas(con.sql('from problem order by "row", "column"').limit(PROBLEMS * each))
+        return (of_leads(found, *self.leads[:2]) if self.leads else found), count
 
     def refuse_bad(self, con: duckdb.DuckDBPyConnection) -> None:
         """Raise for the bad tasks of the relation ``given``, by their leads where they are made of some."""
@@ -158,7 +206,7 @@ def look_up_files(
         start = next(tasks.pieces(beside))
         refuse_clash(start, added)
         output.check(start.assign(pa.table({})).schema)
-        count = _check(con, beside, tasks, errors)
+        count, bad = _check(con, beside, tasks, errors)
         progress.reached(10)
         wanted = [*names, *(name for name in ("status", "dataFound") if name not in names)]
         explained = "reason" in wanted and how == "left"
@@ -175,24 +223,29 @@ def look_up_files(
                 table = until(first + len(frame))
                 place = places(table, len(frame), first)
                 fields = keys_of(frame)["field"]
+                invalid = np.zeros(len(frame), bool)
+                invalid[bad[slice(*np.searchsorted(bad, (first, first + len(frame))))] - first] = True
                 first += len(frame)
                 if how == "inner":
                     found = np.flatnonzero(place >= 0)
                     frame, place, fields = frame.take(found), place[found], fields.take(pa.array(found))
+                    invalid = invalid[found]
                 ordered = gather(table, wanted, place)
                 if explained:
                     reason = pc.fill_null(ordered["reason"], "invalid")
                     ordered = ordered.set_column(wanted.index("reason"), "reason", reason)
                 result = frame.assign(ordered.select(names).rename_columns(added))
                 write(result)
-                tally.add(fields, ordered)
+                tally.add(fields, ordered, invalid)
                 if rows < HEAD or not head:
                     head.append(result.slice(0, HEAD - rows))
                 rows += len(frame)
                 progress.reached(70 + 30 * first / max(count, 1))
             counts = tally.counts()
             numbers, shown = map(frames.to_pandas, (counts, pa.concat_tables(head)))
-            report = LookupReport(count, rows, numbers, shown, output.files())
+            named = tasks.problems(con) if len(bad) else (pd.DataFrame(columns=["row", "column", "value", "reason"]), 0)
+            entity_id = tasks.leads.entity_id if tasks.leads else None
+            report = LookupReport(count, rows, numbers, shown, output.files(), entity_id, *named)
             if require:
                 left_out = pa.table(
                     {"status": pa.nulls(1, pa.string()), "dataFound": pa.nulls(1, pa.bool_()), "tasks": [count - rows]}
@@ -222,8 +275,8 @@ def _check(
     beside: duckdb.DuckDBPyConnection,
     tasks: TaskFiles,
     errors: str,
-) -> int:
-    """Make the temporary table ``tasks``, as `tasks.check` does of a frame; gives the number of rows."""
+) -> tuple[int, Rows]:
+    """Make the temporary table ``tasks``, as `tasks.check` does of a frame; gives the number of rows, and which are bad."""
     count = 0
     failed: list[BaseException] = []
     fields = vocabulary(con)
@@ -255,10 +308,15 @@ def _check(
                 raise failed[0] from None
             raise
     con.unregister("numbered")
-    if good < count and errors == "raise":
-        con.register("given", keys(lambda given: given))
+    if good == count:
+        return count, np.zeros(0, np.int64)
+    con.register("given", keys(lambda given: given))
+    if errors == "raise":
         tasks.refuse_bad(con)
-    return count
+    try:
+        return count, keep_problems(con)
+    finally:
+        con.unregister("given")
 
 
 def _until(reader: pa.RecordBatchReader) -> Callable[[int], pa.Table]:
@@ -287,12 +345,17 @@ class _Tally:
     def __init__(self) -> None:
         self._seen: list[pa.Table] = []
 
-    def add(self, fields: pa.ChunkedArray, answers: pa.Table) -> None:
+    def add(self, fields: pa.ChunkedArray, answers: pa.Table, invalid: npt.NDArray[np.bool_]) -> None:
         table = answers.select(["status", "dataFound"]).add_column(0, "field", fields.cast(pa.string()))
+        table = table.append_column("invalid", pa.array(invalid))
         self._seen.append(table.group_by(table.column_names).aggregate([([], "count_all")]))
 
     def counts(self) -> pa.Table:
-        """Give the sums, with their number in ``tasks``."""
-        names = ["field", "status", "dataFound"]
+        """Give the sums, with their number in ``tasks``, and the ``label`` of each."""
+        names = ["field", "status", "dataFound", "invalid"]
         sums = pa.concat_tables(self._seen).group_by(names).aggregate([("count_all", "sum")])
-        return sums.rename_columns([*names, "tasks"]).sort_by([(name, "ascending") for name in names])
+        sums = sums.rename_columns([*names, "tasks"]).sort_by([(name, "ascending") for name in names])
+        # a few combinations, not tasks
+        given = zip(*(sums[name].to_pylist() for name in names[1:]), strict=True)
+        labels = [(OUTCOMES["invalid"] if bad else outcome(status, found)).label for status, found, bad in given]
+        return sums.set_column(3, "label", pa.array(labels, pa.string()))
