@@ -48,6 +48,7 @@ from enrichstatus.sources.client.awaited import AsyncEnrichmentClient as AsyncEn
 from enrichstatus.sources.client.client import EnrichmentClient as EnrichmentClient
 from enrichstatus.sources.client.trigger_report import TriggerReport as TriggerReport
 from enrichstatus.sources.spark.store import SparkEnrichmentStore as SparkEnrichmentStore
+from enrichstatus.sources.store.changes import Changes as Changes
 from enrichstatus.sources.store.load import LoadReport as LoadReport
 from enrichstatus.sources.store.lookup_files import LookupReport as LookupReport
 from enrichstatus.sources.store.store import EnrichmentStore as EnrichmentStore

@@ -62,6 +62,11 @@ def add(commands: Any) -> None:
         "--how", choices=["left", "inner"], default="left", help="keep tasks without a record (default), or not"
     )
     add_options(command, "--errors", *NOW, note="; with --url it needs --now")
+    command.add_argument(
+        "--as-of",
+        metavar="INSTANT",
+        help="with --store: answer as it was known at this instant, with the loads that were done by then",
+    )
     add_options(command, *OUTPUT)
     command.add_argument(
         "--memory-limit",
@@ -93,13 +98,18 @@ def lookup(options: argparse.Namespace, say: Output) -> None:
 
 def _lookup(options: argparse.Namespace, say: Output) -> None:
     """Look up a list, from file to file where the records are at hand; `say` gets how many are what, and the first rows."""
-    from enrichstatus.lookup.arguments import parse_columns
+    from enrichstatus.lookup.arguments import parse_columns, parse_instant
 
     _check(options)
+    if options.store is None:
+        refuse_stray(options, ["as_of"], "--store")
     columns = parse_columns(options.columns if options.columns == "all" else names(options.columns))
     required = _required(options)
-    now = instant(options)
-    settings = {"how": options.how, "errors": options.errors, "now": now, "prefix": options.prefix}
+    as_of = None if options.as_of is None else parse_instant(options.as_of)
+    now = as_of if options.now is None and as_of else instant(options)
+    settings: dict[str, Any] = {"how": options.how, "errors": options.errors, "now": now, "prefix": options.prefix}
+    if as_of:
+        settings["as_of"] = as_of
     whose = f"answered by {options.base_url}" if options.base_url else f"of {options.org_id}"
     evaluated = f", evaluated at {now:%Y-%m-%d %H:%M:%S} UTC\n" if now else "\n"
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
-from enrichstatus.cli import completion, load, lookup, plan, poll, report, serve, status
+from enrichstatus.cli import changes, completion, load, lookup, plan, poll, report, serve, status
 from enrichstatus.cli.options import refuse_empty, spelling
-from enrichstatus.cli.output import Output
+from enrichstatus.cli.output import Output, put
 from enrichstatus.cli.parser import Parser
 from enrichstatus.errors import (
     ChargeWarning,
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         argcomplete.autocomplete(whole)  # ends the process
     given = sys.argv[1:] if arguments is None else list(arguments)
     if not given:
-        print(_OVERVIEW)
+        put(_OVERVIEW, sys.stdout)
         return 0
     options = whole.parse_args(given)
     say = Output(options)
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = None if error is None else say.shown(_message(error, options))
     say.finish(code, error, text)
     if text is not None:
-        print(f"enrichstatus: {text}", file=sys.stderr)
+        put(f"enrichstatus: {text}", sys.stderr)
     return code
 
 
@@ -108,7 +108,7 @@ The status of lead enrichment, for a whole list at once.
   enrichstatus poll     polls a service until all have ended
   enrichstatus load     records from files into a store
 
-Also: report, reconcile, status, serve, token, completion. Try:
+Also: report, reconcile, status, changes, serve, token, completion. Try:
 
   enrichstatus lookup leads.csv --records records.json --org ORG
   enrichstatus lookup --help"""
@@ -126,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
         "--version", action=_Version, nargs=0, default=argparse.SUPPRESS, help="show the version and exit"
     )
     commands = whole.add_subparsers(required=True, metavar="COMMAND")
-    for module in (load, lookup, plan, report, poll, serve, status, completion):
+    for module in (load, lookup, plan, report, poll, serve, status, changes, completion):
         module.add(commands)
     return whole
 
@@ -137,13 +137,13 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version
 
-        print(f"enrichstatus {version('enrichstatus')}")
+        put(f"enrichstatus {version('enrichstatus')}", sys.stdout)
         parser.exit()
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning in one line."""
-    print(f"enrichstatus: {message}", file=sys.stderr)
+    put(f"enrichstatus: {message}", sys.stderr)
 
 
 def _spelled(error: ValidationError, options: Mapping[str, str]) -> str:

@@ -7,12 +7,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from enrichstatus.errors import EnrichStatusError, ValidationError
+from enrichstatus.errors import ValidationError
 
 #: Bad rows that the object for a program names; how many there are it says, too.
 _MOST = 100
@@ -43,12 +43,12 @@ class Output:
             from enrichstatus.cli.colour import coloured
 
             stream = sys.stderr if self.data else sys.stdout
-            self._print(coloured(self.shown(text), stream, self._options.color), stream)
+            put(coloured(self.shown(text), stream, self._options.color), stream)
 
     def print_plainly(self, text: str) -> None:
         """Print what the command is for, with --quiet too; a program is told it instead."""
         if not self._options.json:
-            self._print(text, sys.stdout)
+            put(text, sys.stdout)
 
     def tell(self, **facts: Any) -> None:
         """Note what a program is told; later facts replace earlier ones, and None is no fact."""
@@ -79,8 +79,10 @@ class Output:
             told["problemCount"] = len(rows)
         if text is not None:
             told["error"] = {"code": getattr(error, "code", type(error).__name__), "message": text}
+        from enrichstatus.files.results import jsonable
+
         self._options.json = False
-        self._print(json.dumps(_plain(told), ensure_ascii=False, allow_nan=False), sys.stdout)
+        put(json.dumps(jsonable(told), ensure_ascii=False, allow_nan=False), sys.stdout)
 
     @contextmanager
     def piped(self) -> Iterator[None]:
@@ -118,28 +120,15 @@ class Output:
         except BrokenPipeError:
             _drop(sys.stdout)
 
-    def _print(self, text: str, stream: Any) -> None:
-        try:
-            print(text, file=stream, flush=True)
-        except BrokenPipeError:
-            _drop(stream)
-        except OSError as error:
-            raise EnrichStatusError(f"stdout cannot be written: {error.strerror}.") from error
+
+def put(text: str, stream: Any) -> None:
+    """Print a text; where the reader has closed the pipe, nothing, then and from then on."""
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        _drop(stream)
 
 
 def _drop(stream: Any) -> None:
-    """Write nowhere from now on: the reader has closed the pipe, and at exit Python must not complain of what is left."""
+    """Write nowhere from now on: at exit Python must not complain of what is left."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _plain(value: Any) -> Any:
-    """Make JSON's own values of numbers of numpy, and null of what is not a number."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not (value == value and abs(value) != float("inf")):
-        return None
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

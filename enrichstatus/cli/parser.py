@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from enrichstatus.cli.output import put
 from enrichstatus.errors import suggested
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ class Parser(argparse.ArgumentParser):
                 if text.startswith("--") and not any(option.startswith(text) for option in self._option_string_actions):
                     self.error(f"unrecognized argument: {text}.{suggested(text, self._option_string_actions)}")
         return super().parse_known_args(args, namespace)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            put(message.removesuffix("\n"), file or sys.stderr)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:

@@ -141,20 +141,6 @@ def _choice(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _figures(planned: Any) -> dict[str, Any]:
-    """Give a program what a plan says in words: by field how many tasks have which action, and the credits by action."""
-    table = planned.summary()
-    fields = table.drop(columns=["total", "cost"])
-    spent = table["cost"].to_dict() if planned.prices else None
-    return {
-        "tasks": len(planned),
-        "counts": fields.to_dict(),
-        "credits": spent,
-        "cost": planned.cost,
-        "balance": planned.balance,
-    }
-
-
 def plan(options: argparse.Namespace, say: Output) -> None:
     """Plan what to buy; `say` gets how much that is and the first rows."""
     import json
@@ -178,7 +164,7 @@ def plan(options: argparse.Namespace, say: Output) -> None:
     if options.requests:
         writing.write_text("".join(json.dumps(body) + "\n" for body in bodies), options.requests)
     say(f"{planned}\n")
-    say.tell(**_figures(planned), bodies=len(bodies) if options.requests else None)
+    say.tell(**planned.to_dict(), bodies=len(bodies) if options.requests else None)
     say.tell(requests=getattr(source, "requests", None))
     say.wrote(options.output, options.requests)
     added = [options.prefix + name for name in ("action", "reason", "cost")]
@@ -201,7 +187,7 @@ def trigger(options: argparse.Namespace, say: Output) -> int:
         with read_tasks(options, store.fields) as tasks:
             planned = planning.plan(store, tasks, **_choice(options), client=client)
         say(f"{planned}\n")
-        say.tell(plan=_figures(planned))
+        say.tell(plan=planned.to_dict())
         report = client.trigger(
             planned,
             into=store,

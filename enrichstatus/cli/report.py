@@ -161,7 +161,7 @@ def report(options: argparse.Namespace, say: Output) -> None:
         raise EnrichStatusError(str(error)) from error
     writing.write_text(html, options.output)
     say("\n\n".join(f"{section.heading}\n{section.report}" for section in sections))
-    say.tell(reports={section.heading: _told(section.report) for section in sections})
+    say.tell(reports={section.heading: section.report.to_dict()["rows"] for section in sections})
     say.wrote(options.output)
     say(f"\n{len(html) / 1e6:.1f} MB written to {options.output}: open it in a browser")
 
@@ -205,19 +205,11 @@ def reconcile(options: argparse.Namespace, say: Output) -> int:
         writing.write(pa.Table.from_pandas(found.details["purchases"], preserve_index=False), options.output)
     say(found.text(summary.columns()))
     wrong = found.details["wrong"]
-    say.tell(wrong=wrong, headline=found.headline, findings=_told(found))
+    say.tell(wrong=wrong, headline=found.headline, findings=found.to_dict()["rows"])
     say.wrote(options.output)
     if options.output:
         say(f"\nwritten to {options.output}")
     return _DIFFERS if wrong else 0
-
-
-def _told(report: Report) -> list[dict[str, Any]]:
-    """Give a program the rows of a report."""
-    import json
-
-    rows: list[dict[str, Any]] = json.loads(report.frame.to_json(orient="records", date_format="iso"))
-    return rows
 
 
 def _of_list(options: argparse.Namespace, status: pd.DataFrame) -> list[_Section]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import threading
-import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +20,7 @@ from enrichstatus.leads.prices import parse_costs, prices_of
 from enrichstatus.lookup.arguments import Columns, Errors, choice, is_text
 from enrichstatus.lookup.query import Source
 from enrichstatus.outcomes import LABELS
-from enrichstatus.polling.background import OVER, Progress, Watch
+from enrichstatus.polling.background import OVER, Progress, Watch, running
 from enrichstatus.polling.run import Duration
 from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.update import Update
@@ -68,6 +67,9 @@ class Dashboard:
     earlier one of the same source and tasks, so that a cell that is run again polls once; one that somebody waits for goes on, and
     both share what they are answered. While a cell is running, in `wait` for one, the kernel does not hear
     the buttons; its interrupt ends the wait and stops the poll.
+
+    A press on a number shows its rows; ``selection`` gives them as a frame. Where a front end hears of no widgets, such as marimo, it is
+    shown as it is at that moment: there ``mo.ui.refresh`` shows it again and again, or `widget` is shown itself.
 
     Examples
     --------
@@ -122,8 +124,7 @@ class Dashboard:
         keys = pa.table({name: pa.array(tasks[name], pa.string()) for name in ("field", "entityType")})
         self._prices = prices_of(keys, prices) if prices else None
         self._table: Table | None = None
-        with _LOCK:
-            _ALL.add(self)
+        self._watch.board = self
 
     @property
     def frame(self) -> Any:
@@ -309,10 +310,6 @@ class Dashboard:
                     self._views.remove(view)
 
 
-_ALL: weakref.WeakSet[Dashboard] = weakref.WeakSet()
-_LOCK = threading.Lock()
-
-
 def dashboards() -> list[Dashboard]:
     """List the dashboards that poll at the moment, whatever has become of their names and outputs.
 
@@ -327,9 +324,7 @@ def dashboards() -> list[Dashboard]:
     >>> es.dashboards()
     []
     """
-    with _LOCK:
-        running = [one for one in _ALL if one._watch.runs]
-    return sorted(running, key=lambda one: one._watch.turn)
+    return [watch.board for watch in running() if isinstance(watch.board, Dashboard)]
 
 
 def stop_all() -> int:
@@ -346,7 +341,7 @@ def stop_all() -> int:
     >>> es.stop_all()
     0
     """
-    running = dashboards()
-    for one in running:
+    stopped = dashboards()
+    for one in stopped:
         one.stop()
-    return len(running)
+    return len(stopped)

@@ -278,7 +278,8 @@ def table(
         return _button(inner, None if column == "tasks" else column, field, count, chosen)
 
     caption = "tasks by field, and what became of them"
-    return html_table(cells, shares=shares, caption=caption, around=pressable if live else unchanged)
+    drawn = html_table(cells, shares=shares, caption=caption, around=pressable if live else unchanged)
+    return f'<div style="overflow-x:auto">{drawn}</div>'
 
 
 def changes(progress: Progress) -> str:

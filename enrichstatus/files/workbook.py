@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import zipfile
+import zlib
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
@@ -55,7 +56,7 @@ def read_workbook(path: str, sheet: str | None = None, skip: int = 0) -> tuple[l
             _check_xml(path, name, where)
         cells = book.get_sheet_by_name(name)
         blank = [""] * cells.width
-        above = islice(enumerate(cells.iter_rows(), 1), skip, None)
+        above = islice(enumerate(cells.iter_rows() if cells.start else (), 1), skip, None)
         first, header = next(((number, row) for number, row in above if row != blank), (0, blank))
         if not first:
             below = " below the lines that skip leaves out" if skip else ""
@@ -125,7 +126,13 @@ def _opened(path: str) -> Iterator[Any]:
         raise ValidationError(
             f"{path!r} is protected by a password. Open it in Excel, take the password away (File, Info, Protect Workbook), and save it."
         ) from error
-    except (calamine.CalamineError, zipfile.BadZipFile, ElementTree.ParseError, KeyError, OSError) as error:
+    except BaseException as error:
+        # what its parts raise where they are cut off or altered; a panic of Rust is no Exception
+        broken = (calamine.CalamineError, zipfile.BadZipFile, zlib.error, ElementTree.ParseError)
+        if not isinstance(error, (*broken, KeyError, OSError, NotImplementedError, StopIteration)) and (
+            type(error).__name__ != "PanicException"
+        ):
+            raise
         raise ValidationError(
             f"{path!r} cannot be read as a workbook: {str(error).rstrip('.')}. Fetch it anew, or open it in Excel and save it as .xlsx."
         ) from error
@@ -182,8 +189,10 @@ def _ids(sheet: ElementTree.Element) -> list[str]:
     return [value for key, value in sheet.attrib.items() if key.endswith("}id")]
 
 
-_CELL = re.compile(rb'<(?:\w+:)?c\b[^>]*?\br="([A-Z]{1,3})\d+"[^>/]*>')
-_ROW = re.compile(rb'<(?:\w+:)?row\b[^>]*?\br="(\d+)"')
+# cells that hold something: the letters and the number of their places
+_LETTERS, _NUMBERS = (
+    re.compile(rb"\br=[\"']" + part + rb"[\"'][^>/]*>") for part in (rb"([A-Z]+)\d+", rb"[A-Z]+(\d+)")
+)
 _FORMULA = re.compile(
     rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?"
     rb"\s*</(?:\w+:)?c>"
@@ -198,9 +207,13 @@ def _check_xml(path: str, name: str, where: str) -> None:
         with archive.open(_part(archive, name)) as xml:
             right, last = b"", 0
             for block in _blocks(xml):
-                right = max({right, *_CELL.findall(block)}, key=_number)
-                last = max([last, *map(int, _ROW.findall(block))])
-                if found := next((one for one in _FORMULA.finditer(block) if b't="str"' not in one[1]), None):
+                right = max({right, *_LETTERS.findall(block)}, key=_number)
+                last = max(map(int, {b"%d" % last, *_NUMBERS.findall(block)}))
+                if b"<f" not in block and b":f" not in block:
+                    continue
+                if found := next(
+                    (one for one in _FORMULA.finditer(block) if not re.search(rb"\bt=.str", one[1])), None
+                ):
                     place = re.search(rb'\br="(\w+)"', found[1])
                     raise ValidationError(
                         f"{where} cannot be read: the formula in {place[1].decode() if place else 'a cell'} was never calculated. "

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus import frames
+from enrichstatus.files.results import jsonable
 from enrichstatus.frames import Kind
 from enrichstatus.leads.prices import Numbers
 from enrichstatus.lookup.contract import TRIGGER_SIZE
@@ -85,6 +86,20 @@ class Plan(Generic[Kind]):
         table["total"] = table.sum(axis=1)
         table["cost"] = counts.groupby("action")["cost"].sum().reindex(ACTIONS, fill_value=0.0)
         return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give a program what it says in words: by field how many tasks have which action, and the credits by action."""
+        table = self.summary()
+        given: dict[str, Any] = jsonable(
+            {
+                "tasks": len(self),
+                "counts": table.drop(columns=["total", "cost"]).to_dict(),
+                "credits": table["cost"].to_dict() if self.prices else None,
+                "cost": self.cost,
+                "balance": self.balance,
+            }
+        )
+        return given
 
     def to_trigger(self) -> list[dict[str, Any]]:
         """Give what is to be bought as bodies for the service's trigger endpoint, of at most 100 entities each.

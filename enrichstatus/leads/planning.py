@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 
 from enrichstatus import frames
 from enrichstatus.errors import EntityWarning, ValidationError, suggested
+from enrichstatus.files.read import PathLike
+from enrichstatus.files.results import recorded
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.leads import remarks
 from enrichstatus.leads.plan import ACTIONS, BOUGHT, Codes, Plan
@@ -85,6 +87,7 @@ def plan(
     now: Instant = None,
     prefix: str = "",
     new_organization: bool = False,
+    results: PathLike | None = None,
 ) -> Plan[Kind]:
     """Decide for each task whether to buy it, why, and at what cost; the source is only read, and nothing is triggered.
 
@@ -120,6 +123,8 @@ def plan(
     new_organization : bool
         Plan for an organization of which a source has no record, though it has some of others; unless given this is an error, as
         its name may be misspelt.
+    results : path, optional
+        A file (``.json``) that is left for programs: what came of it, ``Plan.to_dict()`` or the error (`enrichstatus.files.results`).
 
     Returns
     -------
@@ -152,85 +157,89 @@ def plan(
     >>> plan.to_trigger()
     [{'personIds': ['f81d4fae-7dec-11d0-a765-00a0c91e6bf6'], 'field': 'phones'}]
     """
-    check_source(source)
-    moment = parse_instant(now)
-    fields: Sequence[str] = getattr(source, "fields", FIELDS)
-    fresh = _parse_fresh(stale_after, fields, moment)
-    prices = parse_costs(costs, fields, types=ENTITY_TYPES)
-    balance = (
-        _balance(source if client is None else client) if isinstance(budget, str) and budget == "balance" else None
-    )
-    most = balance if balance is not None or budget is None else parse_budget(budget)
-    retried = _parse_retry(retry)
-    leases = _leases(source if into is None else into, "source" if into is None else "into")
-    frame = frames.read(tasks)
-    names = [parse_prefix(prefix) + name for name in (_ADDED if stale_after is None else (*_ADDED, _EXPIRES))]
-    refuse_clash(frame, names, "plan_")
-    rank = priorities(frame, priority)
-    keys = keys_of(frame)
-    cast = with_uuids(keys)
-    with task_tables(fields) as con:
-
-        @cache  # of most plans it is not needed
-        def tabled() -> duckdb.DuckDBPyConnection:
-            check_keys(con, cast, errors="coerce")
-            return con
-
-        if most is not None and (unpriced := unpriced_in(tabled(), prices)):
-            raise ValidationError(
-                f"needs the price of {listed(unpriced)}, which the costs do not have.", argument="budget"
-            )
-        notes = _empty(source, new_organization) if len(frame) else []
-        instant = None if now is None else moment  # a service uses its own clock, unless `now` is given
-        # before the records: when an answer comes, they replace the lease
-        leased = remarks.leased(tabled, leases)
-        # only a source of our own need know that Arrow has UUIDs
-        given = cast if isinstance(source, Embedded) else keys
-        found = source.lookup(given, columns=_COLUMNS, errors="coerce", now=instant)
-        reason: Codes = pc.index_in(found["reason"], pa.array(WORDS)).to_numpy()
-        _warn_of_entities(source, reason, tabled)
-        made, ended = (found[name].to_numpy() for name in ("createdAt", "updatedAt"))
-        ended = np.where(np.isnat(ended), made, ended)
-
-        action = _ACTION[reason]
-        remark = np.zeros(len(frame), dtype=np.int64)
-        left = (action == _RETRY) & ~_among(WORDS, retried)[reason]
-        action[left], remark[left] = _NO_DATA, LEFT
-        expires = (
-            np.where(_FINISHED[reason], ended, np.datetime64("NaT")) + _lasting(keys, fresh) if fresh else ended[:0]
+    with recorded(results, "plan") as run:
+        check_source(source)
+        moment = parse_instant(now)
+        fields: Sequence[str] = getattr(source, "fields", FIELDS)
+        fresh = _parse_fresh(stale_after, fields, moment)
+        prices = parse_costs(costs, fields, types=ENTITY_TYPES)
+        balance = (
+            _balance(source if client is None else client) if isinstance(budget, str) and budget == "balance" else None
         )
-        old = np.flatnonzero(expires < np.datetime64(moment.replace(tzinfo=None), "us"))
-        action[old], remark[old] = _TRIGGER, STALE
-        twice = remarks.twice(tabled, cast, fields)
-        action[twice["position"]] = _DUPLICATE
-        leased = leased.filter(pa.array(_BUYING[action[leased["position"]]]))
-        action[leased["position"]] = _IN_FLIGHT
-        unknown = np.flatnonzero((action == _TRIGGER) & (remark == 0))
-        recorded = np.flatnonzero(reason != _CODES["no_record"])
-        mistaken = remarks.mistaken(source, tabled, cast, unknown, recorded, instant)
-        action[mistaken["position"]] = _INVALID
-        remarked = [twice, leased, mistaken]
-        if np.any(reason == _CODES["invalid"]):
-            remarked.append(remarks.bad(tabled))
-    cost = np.where(_BUYING[action], prices_of(keys, prices), 0.0)
-    if most is not None:
-        over = over_budget(np.flatnonzero(_BUYING[action]), cost, most, rank)
-        action[over], remark[over], cost[over] = _OVER_BUDGET, OVER, 0.0
-    words = words_of(reason, made, ended, remark)
-    if len(own := pa.concat_tables(remarked).sort_by("position")):
-        mask = np.zeros(len(frame), dtype=bool)
-        mask[own["position"]] = True
-        words = pc.replace_with_mask(words, mask, own["words"].combine_chunks())
-    added = [pa.DictionaryArray.from_arrays(action, ACTIONS).cast(pa.string()), words, pa.array(cost)]
-    if stale_after is not None:
-        added.append(pa.array(expires if fresh else np.full(len(frame), np.datetime64("NaT", "us"))).cast(_INSTANT))
-    whole = frame.assign(pa.table(added, names=names))
-    strange = Counter(found["status"].filter(pa.array(action == _UNKNOWN)).to_pylist())
-    notes += [of_unknown_status(strange)] if strange else []
-    seen = pa.table({"createdAt": found["createdAt"], "updatedAt": found["updatedAt"], "pending": reason == _OPEN})
-    whose = getattr(source, "org_id", None)
-    known: dict[str, Any] = {"org_id": whose, "notes": notes, "new_organization": new_organization}
-    return Plan(whole, keys, action, cost, fields, prices=prices, seen=seen, balance=balance, **known)
+        most = balance if balance is not None or budget is None else parse_budget(budget)
+        retried = _parse_retry(retry)
+        leases = _leases(source if into is None else into, "source" if into is None else "into")
+        frame = frames.read(tasks)
+        names = [parse_prefix(prefix) + name for name in (_ADDED if stale_after is None else (*_ADDED, _EXPIRES))]
+        refuse_clash(frame, names, "plan_")
+        rank = priorities(frame, priority)
+        keys = keys_of(frame)
+        cast = with_uuids(keys)
+        with task_tables(fields) as con:
+
+            @cache  # of most plans it is not needed
+            def tabled() -> duckdb.DuckDBPyConnection:
+                check_keys(con, cast, errors="coerce")
+                return con
+
+            if most is not None and (unpriced := unpriced_in(tabled(), prices)):
+                raise ValidationError(
+                    f"needs the price of {listed(unpriced)}, which the costs do not have.", argument="budget"
+                )
+            notes = _empty(source, new_organization) if len(frame) else []
+            instant = None if now is None else moment  # a service uses its own clock, unless `now` is given
+            # before the records: when an answer comes, they replace the lease
+            leased = remarks.leased(tabled, leases)
+            # only a source of our own need know that Arrow has UUIDs
+            given = cast if isinstance(source, Embedded) else keys
+            found = source.lookup(given, columns=_COLUMNS, errors="coerce", now=instant)
+            reason: Codes = pc.index_in(found["reason"], pa.array(WORDS)).to_numpy()
+            _warn_of_entities(source, reason, tabled)
+            made, ended = (found[name].to_numpy() for name in ("createdAt", "updatedAt"))
+            ended = np.where(np.isnat(ended), made, ended)
+
+            action = _ACTION[reason]
+            remark = np.zeros(len(frame), dtype=np.int64)
+            left = (action == _RETRY) & ~_among(WORDS, retried)[reason]
+            action[left], remark[left] = _NO_DATA, LEFT
+            expires = (
+                np.where(_FINISHED[reason], ended, np.datetime64("NaT")) + _lasting(keys, fresh) if fresh else ended[:0]
+            )
+            old = np.flatnonzero(expires < np.datetime64(moment.replace(tzinfo=None), "us"))
+            action[old], remark[old] = _TRIGGER, STALE
+            twice = remarks.twice(tabled, cast, fields)
+            action[twice["position"]] = _DUPLICATE
+            leased = leased.filter(pa.array(_BUYING[action[leased["position"]]]))
+            action[leased["position"]] = _IN_FLIGHT
+            unknown = np.flatnonzero((action == _TRIGGER) & (remark == 0))
+            had = np.flatnonzero(reason != _CODES["no_record"])
+            mistaken = remarks.mistaken(source, tabled, cast, unknown, had, instant)
+            action[mistaken["position"]] = _INVALID
+            remarked = [twice, leased, mistaken]
+            if np.any(reason == _CODES["invalid"]):
+                remarked.append(remarks.bad(tabled))
+        cost = np.where(_BUYING[action], prices_of(keys, prices), 0.0)
+        if most is not None:
+            over = over_budget(np.flatnonzero(_BUYING[action]), cost, most, rank)
+            action[over], remark[over], cost[over] = _OVER_BUDGET, OVER, 0.0
+        words = words_of(reason, made, ended, remark)
+        if len(own := pa.concat_tables(remarked).sort_by("position")):
+            mask = np.zeros(len(frame), dtype=bool)
+            mask[own["position"]] = True
+            words = pc.replace_with_mask(words, mask, own["words"].combine_chunks())
+        added = [pa.DictionaryArray.from_arrays(action, ACTIONS).cast(pa.string()), words, pa.array(cost)]
+        if stale_after is not None:
+            added.append(pa.array(expires if fresh else np.full(len(frame), np.datetime64("NaT", "us"))).cast(_INSTANT))
+        whole = frame.assign(pa.table(added, names=names))
+        strange = Counter(found["status"].filter(pa.array(action == _UNKNOWN)).to_pylist())
+        notes += [of_unknown_status(strange)] if strange else []
+        seen = pa.table({"createdAt": found["createdAt"], "updatedAt": found["updatedAt"], "pending": reason == _OPEN})
+        whose = getattr(source, "org_id", None)
+        known: dict[str, Any] = {"org_id": whose, "notes": notes, "new_organization": new_organization}
+        run.result = planned = Plan(
+            whole, keys, action, cost, fields, prices=prices, seen=seen, balance=balance, **known
+        )
+    return planned
 
 
 def _parse_fresh(value: object, fields: Sequence[str], moment: datetime) -> dict[str, timedelta]:

@@ -75,6 +75,8 @@ def tasks_from_leads(
     names = parse_fields(fields)
     choice("entity_type", entity_type, ENTITY_TYPES)
     frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline, sheet=sheet)
+    if entity_id is None and frame.objects and not len(frame):
+        raise ValidationError("There are no leads: the list is empty.")
     if entity_id is None:
         entity_id = entity_column(frame)
     if frame.objects and not len(frame) and entity_id not in frame.columns:

@@ -62,9 +62,11 @@ class Given:
 class Member:
     """One poll's part in the board of its source; `tasks` are its distinct tasks, row by place."""
 
-    def __init__(self, source: object, clock: Callable[[], float], tasks: pd.DataFrame):
+    def __init__(self, source: object, clock: Callable[[], float], tasks: pd.DataFrame, names: frozenset[str]):
         # both are kept, or another object might get their number
         self._source, self._clock, self._tasks = source, clock, tasks
+        #: the columns that it needs
+        self.names = names
         self._board: _Board | None = None
         self._index: pd.Index[str] | None = None
         #: of another member's places, which of this one's they are
@@ -87,23 +89,23 @@ class Member:
                 board.members.discard(self)
 
     def claim(
-        self, places: Places, sent: npt.NDArray[np.float64], names: frozenset[str], fresh: float
+        self, places: Places, sent: npt.NDArray[np.float64], fresh: float
     ) -> tuple[list[tuple[Round, Places]], Round]:
         """Divide the tasks at these places into those that others request or have just been answered, and the rest, for a round of its own.
 
         `sent` is when the answer that this poll has of each was requested, NaN where it has none: only a newer one is taken, and of
-        those that have come only what came in the last `fresh` seconds.
+        those that have come only what came in the last `fresh` seconds. The round has the columns that any of the polls needs.
         """
         now, board = self._clock(), self._board
         taken: list[tuple[Round, Places]] = []
         if board is None:  # a poll that has not begun, or is over
-            return taken, Round(self, places, names, now)
+            return taken, Round(self, places, self.names, now)
         with board.lock:
             board.forget(now - _KEPT)
             for other in reversed(board.rounds):
                 if (
                     other.owner is self
-                    or not names <= other.names
+                    or not self.names <= other.names
                     or (other.came is not None and other.came < now - fresh)
                 ):
                     continue
@@ -112,7 +114,7 @@ class Member:
                 if shared.any():
                     taken.append((other, places[shared]))
                     places, sent = places[~shared], sent[~shared]
-            own = Round(self, places, names, now)
+            own = Round(self, places, self.names.union(*(member.names for member in board.members)), now)
             if len(places):
                 board.rounds.append(own)
         return taken, own

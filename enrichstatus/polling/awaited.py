@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 from enrichstatus.frames import Kind, ListOrPath
-from enrichstatus.lookup.arguments import Errors, parse_flags
+from enrichstatus.lookup.arguments import Columns, Errors, parse_flags
 from enrichstatus.lookup.awaiting import in_thread
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.poll import ended, updates
@@ -33,6 +33,7 @@ async def apoll(
     missing_after: Duration = "60s",
     errors: Errors = "raise",
     prefix: str = "",
+    columns: Columns = ("status", "dataFound"),
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[Update]:
@@ -76,7 +77,15 @@ async def apoll(
     """
     blocking: Any = getattr(source, "blocking", source)
     make = partial(
-        Run, blocking, tasks, into=into, missing_after=missing_after, errors=errors, prefix=prefix, clock=clock
+        Run,
+        blocking,
+        tasks,
+        into=into,
+        missing_after=missing_after,
+        errors=errors,
+        prefix=prefix,
+        columns=columns,
+        clock=clock,
     )
     run = await in_thread(make)
     # the loop waits, so the poll must not

@@ -114,6 +114,8 @@ class Watch:
         self._source = identity(source)
         #: how many wait for its end, and when it was last started among all
         self._waiting, self.turn = 0, 0
+        #: what shows it
+        self.board: object = None
         self._began = clock()
         self._begin()
         with _LOCK:
@@ -329,6 +331,13 @@ class Watch:
 _WATCHES: weakref.WeakSet[Watch] = weakref.WeakSet()
 _LOCK = threading.Lock()
 _TURNS = itertools.count(1)
+
+
+def running() -> list[Watch]:
+    """List those that poll, the one that was started last at the end."""
+    with _LOCK:
+        found = [watch for watch in _WATCHES if watch.runs]
+    return sorted(found, key=lambda watch: watch.turn)
 
 
 def _forked() -> None:

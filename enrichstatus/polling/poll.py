@@ -19,6 +19,8 @@ from enrichstatus.errors import (
     ValidationError,
     quoted,
 )
+from enrichstatus.files.read import PathLike
+from enrichstatus.files.results import recorded
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import Columns, Errors, parse_duration, parse_flags, parse_number
 from enrichstatus.lookup.query import Source
@@ -176,6 +178,7 @@ def wait(
     columns: Columns = ("status", "dataFound"),
     sleep: Callable[[float], object] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    results: PathLike | None = None,
 ) -> Kind:
     """Poll until all tasks have ended, behind a progress bar; gives them with their status.
 
@@ -183,6 +186,9 @@ def wait(
     ----------
     progress : bool, optional
         Show the bar; unless given, in a notebook or at a terminal.
+    results : path, optional
+        A file (``.json``) that is left for programs, whatever comes of it: the last ``Update.to_dict()``, and the error
+        (`enrichstatus.files.results`).
     source, tasks, and all others
         As for `poll`.
 
@@ -208,25 +214,26 @@ def wait(
     """
     from enrichstatus.polling.bar import follow
 
-    parse_flags(progress=progress)
-    run = Run(
-        source,
-        tasks,
-        into=into,
-        missing_after=missing_after,
-        errors=errors,
-        prefix=prefix,
-        columns=columns,
-        clock=clock,
-    )
-    last: Update | None = None
-    try:
-        for update in follow(updates(run, schedule, deadline, sleep), shown=progress):
-            last = update
-    except KeyboardInterrupt as interrupt:
-        if isinstance(interrupt, PollInterrupted):
-            raise
-        raise _interrupted(last) from interrupt
+    with recorded(results, "wait") as record:
+        parse_flags(progress=progress)
+        run = Run(
+            source,
+            tasks,
+            into=into,
+            missing_after=missing_after,
+            errors=errors,
+            prefix=prefix,
+            columns=columns,
+            clock=clock,
+        )
+        last: Update | None = None
+        try:
+            for update in follow(updates(run, schedule, deadline, sleep), shown=progress):
+                record.result = last = update
+        except KeyboardInterrupt as interrupt:
+            if isinstance(interrupt, PollInterrupted):
+                raise
+            raise _interrupted(last) from interrupt
     frame: Kind = ended(last, stacklevel=3)
     return frame
 

@@ -90,7 +90,6 @@ class Run:
             beside=beside,
         )
         self._before: Tracker | None = None
-        self.member = Member(source, clock, self.tracker.tasks)
         #: of each task when the last answer was requested, and when the last answer of all came; both on the clock
         self._sent = np.full(len(self.tracker.tasks), np.nan)
         self._came = -math.inf
@@ -101,6 +100,8 @@ class Run:
             self.tracker.recall(
                 self.memory.recall(self.tracker.tasks, self.tracker.others), self.memory.history(self.tracker.tasks)
             )
+        names = frozenset((*(parse_columns("all") if self.memory else ANSWER), *self.tracker.others))
+        self.member = Member(source, clock, self.tracker.tasks, names)
 
     def begin(self) -> None:
         """Count the time from now on; a run may have been made earlier than it begins."""
@@ -126,22 +127,20 @@ class Run:
         """
         chosen = self.tracker.pick(ask.fields, ask.samples)
         self._requested, error = len(chosen), None
-        names = (*(parse_columns("all") if self.memory else ANSWER), *self.tracker.others)
-        names = tuple(dict.fromkeys(names))
         places = chosen["task"].to_numpy(dtype=np.int64)
         if not len(places):
             self._came = self._clock()
         while len(places):
-            taken, own = self.member.claim(places, self._sent[places], frozenset(names), fresh)
+            taken, own = self.member.claim(places, self._sent[places], fresh)
             # first our own, so that nobody waits for whoever waits
-            failed = self._request(own, names) if len(own.places) else None
+            failed = self._request(own) if len(own.places) else None
             places = np.concatenate([[], *(self._receive(other, shared) for other, shared in taken)]).astype(np.int64)
             error = failed or next((other.error for other, _ in taken if other.error), None) or error
             if failed:
                 break
         return error
 
-    def _request(self, own: Round, names: tuple[str, ...]) -> Exception | None:
+    def _request(self, own: Round) -> Exception | None:
         """Send the requests of a round of our own."""
         chosen = self.tracker.tasks.iloc[own.places]
         size = len(chosen) if self.memory is None else _KEPT_EVERY
@@ -149,7 +148,7 @@ class Run:
         over = False
         try:
             for at in range(0, len(chosen), size):
-                if error := self._look_up(chosen.iloc[at : at + size], names, own):
+                if error := self._look_up(chosen.iloc[at : at + size], own):
                     break
             over = True
         finally:
@@ -166,13 +165,13 @@ class Run:
             places = np.setdiff1d(places, answers["task"].to_numpy())
         return places if given.error is None else places[:0]
 
-    def _look_up(self, tasks: pd.DataFrame, names: tuple[str, ...], own: Round) -> Exception | None:
+    def _look_up(self, tasks: pd.DataFrame, own: Round) -> Exception | None:
         self._requests += requests_for(len(tasks))
         sent = self.now()
         quiet = progress_is_shown.set(True)
         until = patience.set(math.inf if self.end is None else time.monotonic() + self.end - sent)
         try:
-            answers = self._source.lookup(tasks, columns=names)
+            answers = self._source.lookup(tasks, columns=tuple(sorted(own.names)))
         except PartialLookupError as error:
             own.answers.append(self._take(error.result, sent, self.now()))
             return error

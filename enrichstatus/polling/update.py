@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.errors import PartialLookupError
+from enrichstatus.files.results import jsonable
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.lookup.lazy import lazy
 from enrichstatus.outcomes import LABELS, OUTCOMES, outcome
@@ -194,6 +195,15 @@ class Update:
     def most_in(self) -> float | None:
         """Seconds until 90 % of the unfinished are expected to have ended."""
         return None if self.done else self.outlook.until(0.9)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the same as JSON has it, for programs."""
+        names = ("total", "ended", "settled", "done", "requests", "elapsed", "next_in", "half_in", "most_in", "unknown")
+        told = {name: getattr(self, name) for name in names}
+        counts = self.counts.to_dict("index")
+        error = None if self.error is None else reason(self.error)
+        given: dict[str, Any] = jsonable(told | {"counts": counts, "error": error})
+        return given
 
     def __repr__(self) -> str:
         return f"Update({self})"

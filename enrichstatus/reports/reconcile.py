@@ -76,9 +76,8 @@ def reconcile(
         ``day``, ``week`` (its Monday) or ``month`` of the charge in UTC (of the record where the bill has no ``createdAt``), ``field``,
         ``entityType``, ``createdBy`` or ``status``; None for all in one row.
     since, until : datetime or str, optional
-        The period of the bill: what was charged, or recorded without a charge, before or after it is left out; a date lasts until the
-        end of its day. Unless given, it is from the first line's ``createdAt`` to the last's; where all lines have the same date, it
-        has no beginning.
+        The period of the bill: what was charged, or recorded without a charge, outside it is left out; a date lasts until the end of
+        its day. Unless given, from the first line's ``createdAt`` to the last's; without a beginning where all have the same date.
     decimal : {".", ","}
         What stands before the decimals of amounts that are text.
     org_id : str, optional

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from enrichstatus.files.results import jsonable
 from enrichstatus.presentation import duration, html_table, label, many, number, plain, share
 
 if TYPE_CHECKING:
@@ -64,6 +65,17 @@ class Report:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the same as JSON has it, for programs."""
+        rows = jsonable(self.frame)
+        return {
+            "kind": self.kind,
+            "headline": self.headline,
+            "by": list(self.by),
+            "units": dict(self.units),
+            "rows": rows,
+        }
 
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
         """Draw the report with matplotlib (extra ``plot``).

@@ -155,7 +155,7 @@ def test_a_cell_that_is_run_again_replaces_its_dashboard(make: Make, displayed: 
     other.start()
     for each in (one, two):
         each._ipython_display_()
-    settled_as(one, "stopped")
+    until(lambda: one.phase == "stopped")
     until(lambda: len(threads()) == 2)
     assert es.dashboards() == [other, two]
     assert text(displayed.handles[0].bundles[-1]["text/html"]).startswith(
@@ -172,10 +172,6 @@ def test_a_cell_that_is_run_again_replaces_its_dashboard(make: Make, displayed: 
     until(lambda: not threads())
     assert (es.dashboards(), es.stop_all()) == ([], 0)
     assert [each.phase for each in (one, two, other)] == ["stopped"] * 3
-
-
-def settled_as(dashboard: es.Dashboard, phase: str) -> None:
-    until(lambda: dashboard.phase == phase)
 
 
 def test_one_that_somebody_waits_for_is_not_replaced(make: Make):
@@ -202,7 +198,7 @@ def test_a_thousand_made_and_dropped_leave_nothing(displayed: Displayed):
         dashboard = es.Dashboard(source, tasks, schedule=[1000], show="widgets")
         if count % 4 == 0:
             dashboard._ipython_display_()
-            settled_as(dashboard, "waiting")
+            until(lambda board=dashboard: board.phase == "waiting")
     dashboard.stop()
     assert es.stop_all() <= 1
     until(lambda: not threads())

@@ -294,6 +294,10 @@ def test_in_voila_the_same_cells_are_a_page_that_lives(voila: Voila, time: Time)
         press(page, "Start")
         time.set(2000)
         page.expect(STATUS).to_have_text("Done: all are settled")
+        page.page.locator("button.cell:has-text('failed')").first.click()
+        page.expect(".enrichstatus .wide tbody tr").to_have_count(2)
+        page.page.set_viewport_size({"width": 500, "height": 900})
+        assert page.page.evaluate("document.documentElement.scrollWidth") <= 500
         shot(page, "voila-done")
 
 

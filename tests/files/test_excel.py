@@ -94,21 +94,23 @@ def test_what_is_not_one_table_is_refused_with_what_to_do(tmp_path: Path):
     with plain.open("rb") as file, (tmp_path / "locked.xlsx").open("wb") as locked:
         msoffcrypto.format.ooxml.OOXMLFile(file).encrypt("secret", locked)
     (tmp_path / "cut.xlsx").write_bytes(plain.read_bytes()[:3000])
+    # the container of a protected or an old workbook, cut off, at which what reads it panics
+    (tmp_path / "cut.xls").write_bytes((tmp_path / "locked.xlsx").read_bytes()[:700])
     (tmp_path / "page.xls").write_text("<html><table><tr><td>lead_id</td></tr></table></html>")
     (tmp_path / "text.xlsx").write_text("lead_id,name\n")
-    uncalculated = tmp_path / "uncalculated.xlsx"
-    with (
-        zipfile.ZipFile(book(tmp_path / "f.xlsx", {"L": [*rows, ["=A2", "c"]]})) as made,
-        zipfile.ZipFile(uncalculated, "w") as other,
-    ):
-        for name in made.namelist():
-            other.writestr(name, made.read(name).replace(b"</f><v>0</v>", b"</f>"))
+    made = book(tmp_path / "f.xlsx", {"L": [*rows, ["=A2", "c"]]})
+    for name, old, new in (("uncalculated", b"</f><v>0</v>", b"</f>"), ("astray", b'r="B3"', b'r="B399999999"')):
+        with zipfile.ZipFile(made) as whole, zipfile.ZipFile(tmp_path / f"{name}.xlsx", "w") as other:
+            for part in whole.namelist():
+                other.writestr(part, whole.read(part).replace(old, new))
     sheets = {
         "locked.xlsx": "is protected by a password. Open it in Excel, take the password away",
         "cut.xlsx": "cannot be read as a workbook: .* Fetch it anew, or open it in Excel and save it as .xlsx",
+        "cut.xls": "cannot be read as a workbook: .* Fetch it anew, or open it in Excel and save it as .xlsx",
         "page.xls": "is not a workbook, whatever its ending says. It is a page, HTML: open it in Excel, and save it",
         "text.xlsx": "is not a workbook, whatever its ending says. It may be text such as CSV",
         "uncalculated.xlsx": "sheet 'L' cannot be read: the formula in A3 was never calculated. Open the workbook in Excel, save it",
+        "astray.xlsx": "is too large to be read: its cells go to B399999999",
         book(tmp_path / "merged.xlsx", {"L": rows}, merged="A1:B1"): "the header has merged cells, A1:B1, .* Unmerge them",
         book(tmp_path / "below.xlsx", {"L": rows}, merged="B3:B5"): "cells are merged, B3:B5, of which the first alone holds",
         book(tmp_path / "stacked.xlsx", {"L": [*rows, [], HEAD]}): "row 3 is empty, and more rows follow it, as of a second table",

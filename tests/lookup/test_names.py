@@ -52,9 +52,10 @@ def test_the_only_column_of_uuids_is_found():
         (LEADS.drop(columns="lead"), "No column holds UUIDs, of n, name, since, empty. Name the column"),
         (LEADS.assign(lead=[uid(0), *"abcde"]), "No column holds UUIDs"),
         (LEADS[:0], "No column holds UUIDs"),
+        ([], "There are no leads: the list is empty"),
     ],
 )
-def test_where_it_is_not_clear_the_caller_names_it(leads: pd.DataFrame, message: str):
+def test_where_it_is_not_clear_the_caller_names_it(leads: Any, message: str):
     """Several columns of UUIDs, or none, or one in which most are something else, are refused."""
     with pytest.raises(es.ValidationError, match=message):
         es.tasks_from_leads(leads)

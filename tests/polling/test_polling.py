@@ -87,7 +87,7 @@ def test_tasks_of_all_types_and_fields_are_apart(clock: Clock):
 
 
 def _odd(tasks: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    return tasks.set_index(pd.Index([7, 7, "x", None, 7] * 40))
+    return tasks.set_index(pd.Index([7, 7, "x", None, 7] * (len(tasks) // 5)))
 
 
 def _path(tasks: pd.DataFrame, folder: Path) -> Path:
@@ -129,10 +129,10 @@ def same(found: Any, expected: Any) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_frame_is_what_a_lookup_gives(kind: str, clock: Clock, tmp_path: Path):
     """In every kind of frame, each update has what a lookup of all tasks gives at that moment: values, types, columns and index."""
-    plain = pd.DataFrame([task(n, field) | {"lead": n} for n in range(100) for field in ("emails", "phones")])
+    plain = pd.DataFrame([task(n, field) | {"lead": n} for n in range(40) for field in ("emails", "phones")])
     with SimulatedStore(plain, seed=3, clock=clock) as service:
         tasks = KINDS[kind](plain, tmp_path)
-        updates = es.poll(service, tasks, prefix="now_", clock=clock, sleep=clock.sleep, schedule=[5, 30, 60])
+        updates = es.poll(service, tasks, prefix="now_", clock=clock, sleep=clock.sleep, schedule=[5, 30, 300])
         for number, update in enumerate(updates):
             if number < 3 or update.done:
                 same(update.frame, service.lookup(tasks, prefix="now_"))
@@ -543,9 +543,11 @@ def test_at_the_deadline_the_unfinished_are_pending(clock: Clock):
 def test_all_are_asked_at_the_deadline(clock: Clock):
     """A schedule that would have asked a part asks all the unfinished when the time is up, so that the last state is one."""
     ends: dict[Any, float] = {
-        (n, field): (1.0 if field == "emails" else 60.0) + n / 50 for n in range(2000) for field in ("emails", "phones")
+        (n, field): (1.0 if field == "emails" else 60.0) + n / 12.5
+        for n in range(500)
+        for field in ("emails", "phones")
     }
-    for deadline in (4, 9, 21, 45, 62, 70, 81):
+    for deadline in (62, 9, 70, 4, 21, 45, 81)[: cases(3, 7)]:
         here = Clock()
         service = Service(here, ends)
         with pytest.raises(es.PollDeadline) as caught:
@@ -617,12 +619,12 @@ def test_an_interrupted_lookup_keeps_what_it_had(clock: Clock):
     assert statuses(caught.value.update.frame) == ["finished", "finished", "unanswered"]
 
 
-@pytest.mark.parametrize("kind", ["pandas", "odd index", "polars", "lazy", "arrow", "list"])
+@pytest.mark.parametrize("kind", ["polars", "odd index", "list", "pandas", "lazy", "arrow"][: cases(3, 6)])
 def test_what_ends_a_poll_can_be_sent_to_another_process(clock: Clock, tmp_path: Path, kind: str):
     """The deadline and the interrupt pickle with all that the update has, estimates and an error among it."""
-    plain = pd.DataFrame([task(n) for n in range(200)])
+    plain = pd.DataFrame([task(n) for n in range(60)])
     tasks = KINDS[kind](plain, tmp_path)
-    ends = {n: float(n) for n in range(200)}
+    ends = {n: float(n) for n in range(60)}
     down = es.ServiceError("down", 503, 2.0)
     with pytest.raises(es.PollDeadline) as late:
         polled(Service(clock, ends, troubles=[None] * 30 + [down] * 9), tasks, clock, schedule=[1], deadline=30.5)
@@ -695,7 +697,7 @@ def test_wait_interrupted_between_asks_has_the_update(clock: Clock, monkeypatch:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", [es.Adaptive(), [2] * 10 + [40], es.Backoff()][: cases(2, 3)], ids=str)
+@pytest.mark.parametrize("schedule", [es.Adaptive(), [2] * 10 + [40], es.Backoff()][: cases(1, 3)], ids=str)
 def test_each_task_completes_once(clock: Clock, schedule: Any):
     """Every frame has rows that have ended since the last, with all their columns and their index; together they are all, each once."""
     tasks = pd.DataFrame([task(n, field) | {"lead": n} for n in range(100) for field in PROFILES])
@@ -934,7 +936,7 @@ def test_a_real_service_is_waited_for_in_real_time():
         running(create_app(service, {"token": ORG})) as url,
         es.EnrichmentClient(url, token="token") as client,
     ):
-        updates = list(es.poll(client, tasks, schedule=schedule, deadline="30s"))
+        updates = list(es.poll(client, tasks, schedule=schedule, deadline="90s"))
         last = updates[-1]
         expected = service.lookup(tasks)
         pd.testing.assert_frame_equal(last.frame, expected)
@@ -943,6 +945,6 @@ def test_a_real_service_is_waited_for_in_real_time():
     assert last.done
     assert {"finished", "failed", "timeout"} == set(last.frame["status"])
     assert len(updates) >= 3
-    assert 800 / 300 <= last.elapsed < 15
+    assert 800 / 300 <= last.elapsed < 60
     waits = [late.elapsed - soon.elapsed for soon, late in pairwise(updates)]
     assert all(wait >= update.next_in - 0.01 for wait, update in zip(waits, updates, strict=False))

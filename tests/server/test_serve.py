@@ -75,8 +75,8 @@ def test_the_simulated_service_is_served_and_asked_at_the_command_line(
 
 
 def test_a_simulated_service_without_tasks_is_triggered():
-    """``serve --simulate`` alone starts empty, and answers what has been triggered at it since."""
-    with command("--simulate", "--seed", "7") as url, es.EnrichmentClient(url, token="simulated") as client:
+    """``serve --simulate`` alone starts empty, and answers what was triggered at it; --json tells the address, and nothing else."""
+    with command("--simulate", "--seed", "7", "--json") as url, es.EnrichmentClient(url, token="simulated") as client:
         assert client.lookup([task(0)])["status"].isna().all()
         answer = requests.post(
             url + TRIGGER_PATH,

@@ -440,7 +440,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
         ("out/", signal.SIGINT),
         ("o.csv", signal.SIGINT),
         ("out/", signal.SIGKILL),
-    ][: cases(2, 4)],
+    ][: cases(1, 4)],
 )
 def test_stopped_halfway_there_is_nothing_under_its_name(
     large: Path, tmp_path: Path, stop: signal.Signals, output: str
@@ -502,7 +502,7 @@ def full(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 def test_a_full_disk_is_told_and_nothing_is_left(large: Path, full: Path, tmp_path: Path):
     """Where the output finds no room, and where what exceeds the memory finds none, that is said, and what was begun is gone."""
-    for output in ("out/", "o.csv", "o.parquet")[: cases(2, 3)]:  # a folder's parts are Parquet too
+    for output in ("out/", "o.csv", "o.parquet")[: cases(1, 3)]:  # a folder's parts are Parquet too
         _, errors = begin(large, f"{full}/{output}").communicate(timeout=60)  # type: ignore[arg-type]
         last = errors.strip().splitlines()[-1]
         assert "EnrichStatusError" in last, errors

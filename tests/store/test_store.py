@@ -348,7 +348,7 @@ def test_the_table_has_the_columns_of_the_schema(store: es.EnrichmentStore):
     """The engine's table and the schema name the same columns, in the same order, and come out as the schema's types."""
     with store._cursor() as con:
         names = [name for (name,) in con.execute("select name from pragma_table_info('enrichments')").fetchall()]
-        assert names == [*COLUMNS, "probe", "superseded"]
+        assert names == [*COLUMNS, "probe", "superseded", "load"]
         assert con.table("enrichments").select(*COLUMNS).to_arrow_table().cast(SCHEMA).schema == SCHEMA
 
 
@@ -378,7 +378,8 @@ def test_lookups_leave_nothing_behind(store: es.EnrichmentStore):
                 "select table_name from duckdb_tables() union select view_name from duckdb_views() where not internal"
             ).fetchall()
         }
-        assert names == {"enrichments", "enrichment_winners", "enrichment_version", "enrichment_loads"}
+        beside = ("winners", "version", "versions", "loads", "log")
+        assert names == {"enrichments", *(f"enrichment_{name}" for name in beside)}
     assert uid(0) in store.lookup([task(0)], now=NOW)["entityId"].tolist()
 
 

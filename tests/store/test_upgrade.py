@@ -15,9 +15,10 @@ import pytest
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS
 from enrichstatus.sources.store.connection import VERSION
+from tests.support.cases import cases
 from tests.support.drawn import records, tasks
-from tests.support.earlier import file_of_version_1
-from tests.support.factory import NOW
+from tests.support.earlier import file_of_version_1, file_of_version_2
+from tests.support.factory import NOW, record
 
 COMMAND = [sys.executable, "-c"]
 HERE = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ HERE = Path(__file__).parents[2]
 
 def contents(store: es.EnrichmentStore) -> list[tuple[object, ...]]:
     with store._cursor() as con:
-        return con.execute("select columns(*)::varchar from enrichments order by id, orgId").fetchall()
+        return con.execute("select columns(* exclude load)::varchar from enrichments order by id, orgId").fetchall()
 
 
 @pytest.mark.parametrize("index", [True, False], ids=["indexed", "not yet indexed"])
@@ -44,9 +45,30 @@ def test_an_upgraded_file_is_as_one_that_was_loaded_anew(tmp_path: Path, index: 
         with store._cursor() as con:
             assert con.execute("select index_name from duckdb_indexes()").fetchall() == [("enrichment_probes",)]
             tables = con.execute("select table_name from duckdb_tables() order by all").fetchall()
-            assert tables == [("enrichment_loads",), ("enrichment_version",), ("enrichments",)]
+            names = [name for (name,) in tables]
+            assert names == [*(f"enrichment_{name}" for name in ("loads", "log", "version", "versions")), "enrichments"]
     with es.EnrichmentStore(path, read_only=True, org_id="org_1") as again:
         assert len(again.records()) == sum(orgId == "org_1" for *_, orgId in contents_of(loaded))
+
+
+def test_a_file_of_version_2_keeps_from_then_on_what_changed(tmp_path: Path):
+    """It is as it was, in content and answers; its first cursor stands after all that it had."""
+    loaded, asked = records(random.Random(6), 200), tasks(random.Random(7), 100)
+    path = file_of_version_2(tmp_path / "s.duckdb", loaded)
+    with pytest.raises(es.StoreError, match="earlier enrichstatus"):
+        es.EnrichmentStore(path, read_only=True)
+    with es.EnrichmentStore(org_id="org_1") as anew, es.EnrichmentStore(path, org_id="org_1") as store:
+        anew.load(loaded)
+        assert contents(store) == contents(anew)
+        answers = [one.lookup(asked, now=NOW, columns="all", prefix="r_") for one in (store, anew)]
+        pd.testing.assert_frame_equal(*answers)
+        assert len(store.changes()) == len(anew.changes()) > 0
+        cursor = store.changes().cursor
+        assert store.load(loaded).unchanged == 200
+        assert len(store.changes(cursor)) == 0
+        known = store.records().slice(0, 1).to_pylist()[0]
+        store.load([record(1, orgId="org_1"), known | {"updatedAt": "2027-01-01T00:00:00Z", "status": "anew"}])
+        assert sorted(store.changes(cursor).frame["previousStatus"].fillna("")) == ["", known["status"]]
 
 
 def contents_of(loaded: list[dict[str, object]]) -> list[tuple[object, ...]]:
@@ -67,13 +89,14 @@ def test_fields_of_its_own_stay(tmp_path: Path):
         assert store.fields == ("fax",)
 
 
-def test_ten_readers_of_an_earlier_file_say_what_to_do(tmp_path: Path):
+def test_readers_of_an_earlier_file_say_what_to_do(tmp_path: Path):
     """At once, in processes of their own: each says that the file has to be opened to be written, and none changes it."""
     path = file_of_version_1(tmp_path / "s.duckdb", records(random.Random(3), 50))
     before = path.read_bytes()
     script = "import sys, enrichstatus as es; es.EnrichmentStore(sys.argv[1], read_only=True)"
     readers = [
-        subprocess.Popen([*COMMAND, script, str(path)], cwd=HERE, stderr=subprocess.PIPE, text=True) for _ in range(10)
+        subprocess.Popen([*COMMAND, script, str(path)], cwd=HERE, stderr=subprocess.PIPE, text=True)
+        for _ in range(cases(3, 10))
     ]
     for reader in readers:
         _, said = reader.communicate()
@@ -96,7 +119,7 @@ def test_a_file_of_a_later_version_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "moment", ["before it commits", "after it has committed", "before it is written into the file"]
+    "moment", ["before it is written into the file", "before it commits", "after it has committed"][: cases(1, 3)]
 )
 def test_a_killed_upgrade_leaves_a_whole_file(tmp_path: Path, moment: str):
     """``kill -9`` at any moment: the file opens as it was or as it will be, and answers alike."""

@@ -36,7 +36,7 @@ def file_of_version_1(path: Path, records: Any, *, fields: Sequence[str] = FIELD
     with es.EnrichmentStore(fields=fields) as store:
         store.load(records)
         with store._cursor() as con:
-            rows = con.sql("select * exclude (probe, superseded) from enrichments order by id").to_arrow_table()
+            rows = con.sql("select * exclude (probe, superseded, load) from enrichments order by id").to_arrow_table()
     with duckdb.connect(str(path)) as con:
         con.execute("set TimeZone = 'UTC'")
         create_vocabularies(con, fields)
@@ -47,4 +47,19 @@ def file_of_version_1(path: Path, records: Any, *, fields: Sequence[str] = FIELD
         )
         if index:
             con.execute("create index enrichment_probes on enrichments (probe)")
+    return path
+
+
+def file_of_version_2(path: Path, records: Any) -> Path:
+    """Make a file of version 2 with some records, which knows of none with which load it came."""
+    with es.EnrichmentStore(path) as store:
+        store.load(records)
+    with duckdb.connect(str(path)) as con:
+        con.execute("drop table enrichment_log; drop table enrichment_versions")
+        con.execute("drop view enrichment_winners; drop index enrichment_probes; alter table enrichments drop load")
+        con.execute("create index enrichment_probes on enrichments (probe)")
+        con.execute(
+            "create view enrichment_winners as select * exclude superseded from enrichments where not superseded"
+        )
+        con.execute("update enrichment_version set version = 2")
     return path

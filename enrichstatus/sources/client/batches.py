@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from enrichstatus.errors import LookupInterrupted, PartialLookupError
 from enrichstatus.lookup import contract as wire
+from enrichstatus.lookup.query import PartialAnswer
 from enrichstatus.lookup.tasks import DISTINCT_SQL, KEYS_SQL
 from enrichstatus.progress import Progress
 from enrichstatus.schema import SCHEMA
+
+if TYPE_CHECKING:
+    from enrichstatus.sources.client.transport import Outcome
 
 #: With fewer batches nobody needs a progress bar.
 _MANY = 20
@@ -37,10 +42,21 @@ def receive(con: duckdb.DuckDBPyConnection, answered: Mapping[int, pa.Table]) ->
     return dict(con.execute(_STRANGERS_SQL).fetchall())
 
 
-def unanswered(con: duckdb.DuckDBPyConnection) -> npt.NDArray[np.int64]:
-    """Give the positions of the tasks whose batches are not among those of the relation ``reached``."""
-    positions: npt.NDArray[np.int64] = con.sql(_LOST_SQL).to_arrow_table()["position"].to_numpy()
-    return positions
+def give_up(con: duckdb.DuckDBPyConnection, outcome: Outcome[pa.Table], table: pa.Table) -> NoReturn:
+    """Raise what is due where not all batches are among those of the relation ``reached``, with the answers that there are."""
+    causes = [outcome.failed[place] for place in sorted(outcome.failed)]
+    if not outcome.answered and not outcome.interrupted:
+        raise causes[0]
+    lost = con.sql(_LOST_SQL).to_arrow_table()["position"].to_numpy()
+
+    def error(result: Any, failed: Any) -> BaseException:
+        if outcome.interrupted:
+            text = f"The lookup was interrupted; .failed has the {len(lost):,} tasks that were not answered."
+            return LookupInterrupted(text, result, failed)
+        text = f"{len(lost):,} tasks were not answered; they are in .failed, the answered ones in .result. {causes[0]}"
+        return PartialLookupError(text, result, failed, causes)
+
+    raise PartialAnswer(table, lost, error) from (causes[0] if causes else None)
 
 
 @contextmanager

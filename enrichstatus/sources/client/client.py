@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from enrichstatus import frames
-from enrichstatus.errors import EnrichStatusError, LookupInterrupted, PartialLookupError, ServiceError
+from enrichstatus.errors import EnrichStatusError, ServiceError
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
@@ -26,7 +26,7 @@ from enrichstatus.lookup.arguments import (
     parse_limits,
 )
 from enrichstatus.lookup.contract import BALANCE_PATH, tasks_of
-from enrichstatus.lookup.query import LOOKUP_SQL, PartialAnswer, look_up, timing_out
+from enrichstatus.lookup.query import LOOKUP_SQL, look_up, timing_out
 from enrichstatus.lookup.tasks import check, task_tables
 from enrichstatus.schema import FIELDS, parse_statuses
 from enrichstatus.sources.client import batches
@@ -351,7 +351,7 @@ class EnrichmentClient:
         con.execute("create temp table asker as select distinct orgId, limits.* from records, limits")
         table = con.sql(LOOKUP_SQL).select("* replace (nullif(orgId, '') as orgId)").select("position", *names)
         if outcome.failed or outcome.interrupted:
-            self._give_up(con, outcome, table.to_arrow_table())
+            batches.give_up(con, outcome, table.to_arrow_table())
         return table.to_arrow_table()
 
     def _request(
@@ -374,24 +374,6 @@ class EnrichmentClient:
         outcome = self._transport().post([body], read, lambda place: None, request)
         _raise(outcome)
         return outcome.answered[0]
-
-    def _give_up(self, con: duckdb.DuckDBPyConnection, outcome: Outcome[pa.Table], table: pa.Table) -> None:
-        """Raise what is due where not all batches were answered."""
-        causes = [outcome.failed[place] for place in sorted(outcome.failed)]
-        if not outcome.answered and not outcome.interrupted:
-            raise causes[0]
-        lost = batches.unanswered(con)
-
-        def error(result: Any, failed: Any) -> BaseException:
-            if outcome.interrupted:
-                text = f"The lookup was interrupted; .failed has the {len(lost):,} tasks that were not answered."
-                return LookupInterrupted(text, result, failed)
-            text = (
-                f"{len(lost):,} tasks were not answered; they are in .failed, the answered ones in .result. {causes[0]}"
-            )
-            return PartialLookupError(text, result, failed, causes)
-
-        raise PartialAnswer(table, lost, error) from (causes[0] if causes else None)
 
 
 def _raise(outcome: Outcome[Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from enrichstatus.files.results import jsonable
 from enrichstatus.presentation import credits_of, many, number
 from enrichstatus.schema import KEY, NO_LEASES
 
@@ -66,6 +67,12 @@ class TriggerReport:
     _planned: float = 0.0
     #: how many of those already there were to be bought anew
     _kept: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the same as JSON has it, for programs."""
+        told = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        given: dict[str, Any] = jsonable(told | {"overcharged": self.overcharged})
+        return given
 
     @property
     def overcharged(self) -> bool:

@@ -19,16 +19,21 @@ from enrichstatus.sources.store.load import INDEX_SQL, MERGE_SQL
 from enrichstatus.sources.store.open_files import MEMORY, OpenFile, identity, open_file, opening
 from enrichstatus.sources.store.snapshot.snapshot import Snapshot
 
-_TABLES_SQL = Path(__file__).with_name("database.sql").read_text(encoding="utf-8")
-_UPGRADE_SQL = (
-    Path(__file__)
-    .with_name("upgrade.sql")
-    .read_text(encoding="utf-8")
-    .replace("\n$database\n", "\n" + _TABLES_SQL)
-    .replace("\n$merge\n", "\n" + MERGE_SQL)
-)
+
+def _read(name: str, **parts: str) -> str:
+    """Read a file of SQL, with the texts of others in the lines that name them."""
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    for part, sql in parts.items():
+        text = text.replace(f"\n${part}\n", f"\n{sql}")
+    return text
+
+
+_HISTORY_SQL = _read("history.sql")
+_TABLES_SQL = _read("database.sql", history=_HISTORY_SQL)
+_UPGRADE_SQL = _read("upgrade.sql", database=_TABLES_SQL, merge=MERGE_SQL)
+_UPGRADE_2_SQL = _read("upgrade_2.sql", history=_HISTORY_SQL)
 #: The version of what database.sql makes; a file of version 1 has no table that says so.
-VERSION = 2
+VERSION = 3
 
 
 class Database:
@@ -235,11 +240,12 @@ def _fields(file: OpenFile, path: str, wanted: tuple[str, ...] | None) -> tuple[
     """Make the tables where there are none, or of an earlier version, and give the fields of the store."""
     try:
         with file.cursor() as con:
-            if not file.read_only and not con.execute("select 1 from duckdb_tables() limit 1").fetchall():
+            version = _version(con)
+            if version is None and not file.read_only and _empty(con):
                 file.writes += 1
                 _create(con, wanted or FIELDS)
                 file.wrote()
-            version = _version(con)
+                version = VERSION
             if version is None:
                 raise StoreError(f"{path!r} is a database, but not a store of enrichstatus; name another file.")
             if version > VERSION:
@@ -256,7 +262,7 @@ def _fields(file: OpenFile, path: str, wanted: tuple[str, ...] | None) -> tuple[
             if wanted in (None, tuple(fields)) and version < VERSION:
                 file.writes += 1
                 try:
-                    _in_one(con, lambda: con.execute(_UPGRADE_SQL))
+                    _in_one(con, lambda: con.execute(_UPGRADE_SQL if version == 1 else _UPGRADE_2_SQL))
                     con.execute(INDEX_SQL)
                     con.execute("checkpoint")
                 finally:
@@ -272,11 +278,16 @@ def _fields(file: OpenFile, path: str, wanted: tuple[str, ...] | None) -> tuple[
 
 def _version(con: duckdb.DuckDBPyConnection) -> int | None:
     """Give the version of a store's file; nothing of another database."""
-    tables = "select table_name, list(column_name order by column_index) from duckdb_columns() group by table_name"
-    columns = dict(con.execute(tables).fetchall())
-    if "enrichment_version" in columns:
+    with suppress(duckdb.CatalogException):  # what a database has not fails sooner than all that it has is listed
         return int(con.execute("select max(version) from enrichment_version").fetchall()[0][0])
-    return 1 if columns.get("enrichments") == [*COLUMNS, "probe"] else None
+    with suppress(duckdb.CatalogException):
+        columns = con.execute("from enrichments limit 0").description or []
+        return 1 if [name for name, *_ in columns] == [*COLUMNS, "probe"] else None
+    return None
+
+
+def _empty(con: duckdb.DuckDBPyConnection) -> bool:
+    return not con.execute("select 1 from duckdb_tables() limit 1").fetchall()
 
 
 def _create(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:

@@ -1,4 +1,5 @@
 -- What a store's file holds. The types enrichment_entity_type and enrichment_field stand before this runs.
+--   $history  the text of history.sql
 create table enrichments (
     id uuid not null,
     createdAt timestamptz not null,
@@ -15,14 +16,13 @@ create table enrichments (
     creditTransactionId varchar,
     probe uinteger not null,
     -- whether another record of its key is newer (rule 3 of the lookup): merge.sql decides it
-    superseded boolean not null
+    superseded boolean not null,
+    -- the load that it came with
+    load bigint not null
 );
 
--- Of each key of each organization its newest record.
-create view enrichment_winners as select enrichments.* exclude (superseded) from enrichments where not enrichments.superseded;
-
 create table enrichment_version (version integer not null);
-insert into enrichment_version values (2);
+insert into enrichment_version values (3);
 
 -- A digest of entity and field, indexed, by which few tasks find their records without a scan. It only has to narrow: the lookup
 -- compares the whole key. It takes both ends of a UUID, because a v1 ends and a v7 begins like its neighbours.
@@ -37,3 +37,5 @@ create or replace macro enrichment_probe(entityId, field) as xor(
 -- Every load writes this one row first, so that two loads at once cannot both take an id for new.
 create table if not exists enrichment_loads (loads bigint not null);
 insert into enrichment_loads select 0 where not exists (from enrichment_loads);
+
+$history

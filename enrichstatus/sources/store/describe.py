@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
 import pyarrow as pa
 
+from enrichstatus.files.results import jsonable
 from enrichstatus.lookup.query import with_outcome
 from enrichstatus.lookup.tasks import to_pandas
 
@@ -44,6 +46,11 @@ class StoreDescription:
     counts: pd.DataFrame
     newest: pd.Timestamp | None
     size: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the same as JSON has it, for programs."""
+        told: dict[str, Any] = jsonable(vars(self) | {"oldest_pending": self.oldest_pending})
+        return told
 
     @property
     def oldest_pending(self) -> pd.Timestamp | None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import duckdb
 import pyarrow as pa
 
 from enrichstatus.errors import InternalError, OrganizationWarning, StoreError, ValidationError
 from enrichstatus.files.read import PathLike
+from enrichstatus.files.results import recorded
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import (
@@ -24,7 +25,6 @@ from enrichstatus.lookup.arguments import (
     Errors,
     How,
     Instant,
-    choices,
     parse_columns,
     parse_fields,
     parse_flags,
@@ -33,15 +33,18 @@ from enrichstatus.lookup.arguments import (
     parse_org,
 )
 from enrichstatus.lookup.contract import query
-from enrichstatus.lookup.query import LOOKUP_SQL, NEW_ORGANIZATION, asker, look_up, no_records_of
+from enrichstatus.lookup.query import LOOKUP_SQL, asker, look_up
 from enrichstatus.lookup.requirements import check_required
 from enrichstatus.progress import Progress
-from enrichstatus.schema import COLUMNS, ENTITY_TYPES, SCHEMA, parse_statuses
-from enrichstatus.sources.store.connection import Database
+from enrichstatus.schema import COLUMNS, SCHEMA, parse_statuses
 from enrichstatus.sources.store.lookup_files import LookupReport, TaskFiles, look_up_files
+from enrichstatus.sources.store.whose import Owned
+
+#: Makes the relation ``records`` of the query: of an organization at the least, with some columns at the least.
+Register: TypeAlias = Callable[[duckdb.DuckDBPyConnection, str, Sequence[str]], None]
 
 
-class Embedded(Database, ABC):
+class Embedded(Owned):
     """Records that DuckDB can read, and the lookups over them."""
 
     #: what answers the tasks over the relation ``records``
@@ -60,7 +63,7 @@ class Embedded(Database, ABC):
     ):
         self._statuses = parse_statuses(statuses)
         self.org_id = None if org_id is None else parse_org(org_id)
-        self._known: set[str] = set()  # organizations that are known to have records
+        self._known = set()
         parse_flags(read_only=read_only, preload=preload)
         wanted = None if fields is None else parse_fields(fields)
         super().__init__(path, fields=wanted, read_only=read_only, preload=preload)
@@ -89,6 +92,7 @@ class Embedded(Database, ABC):
         now: Instant = None,
         prefix: str = "",
         org_id: str | None = None,
+        as_of: Instant = None,
     ) -> Kind:
         """Give back any number of tasks, with the columns of the answer added; row *i* is task *i*.
 
@@ -111,6 +115,8 @@ class Embedded(Database, ABC):
             Put before the names of the added columns.
         org_id : str, optional
             The organization whose records are looked up; the store's unless given.
+        as_of : datetime or str, optional
+            Answer as it was known at this instant: with the loads that were done by then, and the timeout rule evaluated then.
 
         Returns
         -------
@@ -120,11 +126,13 @@ class Embedded(Database, ABC):
         Raises
         ------
         ValidationError
-            No organization, bad tasks (all are in its ``.problems``), or an argument that is unusable.
+            No organization, bad tasks (all are in its ``.problems``), or an argument that is unusable; `as_of` before the first load,
+            or in a time that was pruned.
         StoreError
             The store is closed, or its file cannot be read.
         """
-        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
+        question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
+        past = self._past(as_of)
         options: dict[str, Any] = {"columns": columns, "how": how, "errors": errors, "prefix": prefix}
         whose, moment = question["orgId"][0].as_py(), question["now"][0].as_py()
         answered = 0
@@ -138,8 +146,12 @@ class Embedded(Database, ABC):
             status = look_up(
                 con,
                 tasks,
-                lambda names, count: counted(self._answer(con, question, count, names)),
-                at_once=lambda given, names: counted(self._answer_at_once(con, given, names, whose, moment)),
+                lambda names, count: counted(
+                    _run(LOOKUP_SQL, past, con, question, names) if past else self._answer(con, question, count, names)
+                ),
+                at_once=None
+                if past
+                else lambda given, names: counted(self._answer_at_once(con, given, names, whose, moment)),
                 **options,
             )
         if not answered and (message := self.lacks(whose)):
@@ -169,6 +181,8 @@ class Embedded(Database, ABC):
         multiline: bool = False,
         sheet: str | None = None,
         bom: bool = False,
+        results: PathLike | None = None,
+        as_of: Instant = None,
     ) -> LookupReport:
         """Look up tasks from files to files, in bounded memory: more of them than fit, in their order.
 
@@ -182,7 +196,7 @@ class Embedded(Database, ABC):
         output : path
             A file (``.parquet``, ``.xlsx``, ``.csv`` …), or a folder, which is one that exists or whose name ends with a slash: it gets
             ``part-00000.parquet`` and so on, each of two million rows.
-        columns, how, errors, now, prefix, org_id
+        columns, how, errors, now, prefix, org_id, as_of
             As for `lookup`.
         entity_id, fields, entity_type
             As for `tasks_from_leads`: the files are a lead list, one row a lead, and become tasks, one row a lead and field.
@@ -199,6 +213,8 @@ class Embedded(Database, ABC):
             As for `tasks_from_leads`.
         bom : bool
             Write a CSV file for Excel: with a byte order mark, and text that Excel takes for a formula after an apostrophe.
+        results : path, optional
+            A file (``.json``) that is left for programs: what came of it, or the error (`enrichstatus.files.results`).
 
         Returns
         -------
@@ -227,37 +243,43 @@ class Embedded(Database, ABC):
         ...                           now="2026-11-16T09:00:00Z"))
         2,000 tasks read, 2,000 rows written to ...status.parquet: 20 failed, 1,090 finished, 843 no record, 10 pending, 37 timeout
         """
-        names = parse_options(columns, how, errors, prefix)
-        parse_flags(overwrite=overwrite, bom=bom, progress=progress)
-        if require is not None:
-            check_required(require)
-        question = asker(self.org_id if org_id is None else org_id, self._limits, now)
-        wanted = parse_fields(self.fields if fields is None else fields)
-        reading = {"encoding": encoding, "skip": skip, "multiline": multiline, "sheet": sheet}
-        given = TaskFiles.named(tasks, entity_id, wanted, entity_type, fields_given=fields is not None, **reading)
-        target = Output(output, overwrite=overwrite, bom=bom)
-        target.refuse(given.paths, "tasks")
-        target.refuse(self._read_files(), "records")
-        with Progress.drawn("looking up", shown=progress) as shown, self._limited(memory_limit), self._cursor() as con:
-            con.register("question", question)
-            # a table: DuckDB reports no progress of what scans Arrow
-            con.execute("create temp table asker as from question")
-            report = look_up_files(
-                con,
-                given,
-                target,
-                names=names,
-                how=how,
-                errors=errors,
-                prefix=prefix,
-                require=require,
-                progress=shown,
-                query=self._QUERY,
-                register=lambda: self._register(con, question["orgId"][0].as_py(), names),
-                answered=self._check_unchanged,
-            )
-        if report.counts["status"].isna().all() and (message := self.lacks(question["orgId"][0].as_py())):
-            warnings.warn(message, OrganizationWarning, stacklevel=2)
+        with recorded(results, "lookup_to") as run:
+            names = parse_options(columns, how, errors, prefix)
+            parse_flags(overwrite=overwrite, bom=bom, progress=progress)
+            if require is not None:
+                check_required(require)
+            question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
+            past = self._past(as_of)
+            wanted = parse_fields(self.fields if fields is None else fields)
+            reading = {"encoding": encoding, "skip": skip, "multiline": multiline, "sheet": sheet}
+            given = TaskFiles.named(tasks, entity_id, wanted, entity_type, fields_given=fields is not None, **reading)
+            target = Output(output, overwrite=overwrite, bom=bom)
+            target.refuse(given.paths, "tasks")
+            target.refuse(self._read_files(), "records")
+            with (
+                Progress.drawn("looking up", shown=progress) as shown,
+                self._limited(memory_limit),
+                self._cursor() as con,
+            ):
+                con.register("question", question)
+                # a table: DuckDB reports no progress of what scans Arrow
+                con.execute("create temp table asker as from question")
+                run.result = report = look_up_files(
+                    con,
+                    given,
+                    target,
+                    names=names,
+                    how=how,
+                    errors=errors,
+                    prefix=prefix,
+                    require=require,
+                    progress=shown,
+                    query=LOOKUP_SQL if past else self._QUERY,
+                    register=lambda: (past or self._register)(con, question["orgId"][0].as_py(), names),
+                    answered=self._check_unchanged,
+                )
+            if report.counts["status"].isna().all() and (message := self.lacks(question["orgId"][0].as_py())):
+                warnings.warn(message, OrganizationWarning, stacklevel=2)
         return report
 
     def records(self, columns: Columns = COLUMNS, *, org_id: str | None = None) -> pa.Table:
@@ -338,50 +360,21 @@ class Embedded(Database, ABC):
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
         """Give some columns of the answers to so many tasks, which stand in the temporary table ``tasks``."""
-        con.register("asker", question)
-        self._register(con, question["orgId"][0].as_py(), names)
-        return con.sql(self._QUERY).select("position", *names).to_arrow_table()
+        return _run(self._QUERY, self._register, con, question, names)
+
+    def _past(self, as_of: Instant) -> Register | None:
+        """Give what makes the relation ``records`` as they were known at an instant; nothing for the present."""
+        if as_of is not None:
+            raise ValidationError(
+                "goes with a store: records that are read where they lie have no past.", argument="as_of"
+            )
+        return None
 
     def _answer_at_once(
         self, con: duckdb.DuckDBPyConnection, tasks: pa.Table, names: Sequence[str], org_id: str, now: Instant
     ) -> pa.Table | None:
         """Give some columns of the answers to tasks as they came, without the query; None where that is for `_answer`."""
         return None if self._snapshot is None else self._snapshot.answers(tasks, names, org_id, self._limits, now)
-
-    def check_organization(self, *, new: bool = False) -> bool:
-        """Say whether there is any record; all of them other organizations' is an error, unless ours is meant to be a `new` one."""
-        if self.org_id and (message := self.lacks(self.org_id)):
-            if not new:
-                raise ValidationError(message, instead=NEW_ORGANIZATION)
-            self._known.add(self.org_id)
-        with self._cursor() as con:
-            return self._holds(con)
-
-    def lacks(self, org_id: str | None) -> str:
-        """Say that there are records, but none of the organization; nothing where that is not so."""
-        if org_id and org_id not in self._known:
-            with self._cursor() as con:
-                if not self._holds(con, org_id):
-                    return no_records_of(org_id) if self._holds(con) else ""
-            self._known.add(org_id)
-        return ""
-
-    def holds(self, fields: Sequence[str] = (), entity_type: str | None = None) -> bool:
-        """Say whether the organization has a record, of one of some fields and of a type of entity if these are given."""
-        fields = choices("fields", fields, self.fields)
-        choices("entity_type", () if entity_type is None else entity_type, ENTITY_TYPES)
-        with self._cursor() as con:
-            return self._holds(con, self.org_id, fields, entity_type)
-
-    @abstractmethod
-    def _holds(
-        self,
-        con: duckdb.DuckDBPyConnection,
-        org_id: str | None = None,
-        fields: Sequence[str] = (),
-        entity_type: str | None = None,
-    ) -> bool:
-        """Whether there is a record, of an organization or of any, of some fields or of any, of a type of entity or of any."""
 
     def _read_files(self) -> Sequence[str]:
         """Name the files that the records lie in, beside a store's own."""
@@ -397,3 +390,11 @@ class Embedded(Database, ABC):
     @abstractmethod
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         """Give an organization's records, each once."""
+
+
+def _run(
+    query: str, register: Register, con: duckdb.DuckDBPyConnection, question: pa.Table, names: Sequence[str]
+) -> pa.Table:
+    con.register("asker", question)
+    register(con, question["orgId"][0].as_py(), names)
+    return con.sql(query).select("position", *names).to_arrow_table()

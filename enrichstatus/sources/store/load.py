@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import reduce
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,7 @@ import pandas as pd
 from enrichstatus import frames
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
+from enrichstatus.files.results import jsonable
 from enrichstatus.lookup.arguments import Errors, choice, parse_epoch
 from enrichstatus.lookup.query import newest_sql
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
@@ -50,6 +52,8 @@ MERGE_SQL = (
 INDEX_SQL = "create index if not exists enrichment_probes on enrichments (probe)"
 _STAGED_SQL = f"""
 create temp table staged as
+with keyed as ({KEYS_SQL}),
+checked as ({PROBLEMS_SQL})
 select record.* exclude (file, problems), enrichment_probe(entityId, field) as probe, file, problems
 from ({CAST_RECORD_SQL}) as record
 """  # noqa: S608  of a constant
@@ -85,6 +89,11 @@ class LoadReport:
     rejects: pd.DataFrame
     unknown: dict[str, int] = field(default_factory=dict)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Give the same as JSON has it, for programs."""
+        told: dict[str, Any] = jsonable(vars(self))
+        return told
+
     def __repr__(self) -> str:
         return f"LoadReport({self}{'; .rejects says why' if self.rejected else ''})"
 
@@ -112,8 +121,6 @@ def load(
     choice("errors", errors, ("raise", "reject"))
     arrived = _arrived(con, records, columns, **reading)
     con.register("given", with_instants(arrived, epoch))
-    con.register("keyed", con.sql(KEYS_SQL))
-    con.register("checked", con.sql(PROBLEMS_SQL))
     with files.reading():
         con.execute(_STAGED_SQL, reading_values(org_id, statuses))
     rejects = to_pandas(con.sql(_REJECTS_SQL))
@@ -150,6 +157,14 @@ with numbered as (
 select file, "row", problem.name as "column", problem.value as "value", problem.reason as "reason"
 from (select file, "row", unnest(problems) as problem from numbered)
 order by file, "row"
+"""
+
+# The clock may have been set back: what came later is later all the same.
+_LOG_SQL = """
+insert into enrichment_log
+select enrichment_loads.loads, left(md5(uuid()::varchar), 12), greatest($now, (select max(done) from enrichment_log))
+from enrichment_loads
+where exists (from entering)
 """
 
 _COUNTS_SQL = """
@@ -358,6 +373,7 @@ def _store(
         con.execute(MERGE_SQL)
         counts = con.execute(_COUNTS_SQL).fetchall()[0]
         then(con)
+        con.execute(_LOG_SQL, {"now": datetime.now(UTC)})
         con.commit()
     except BaseException:
         with suppress(duckdb.Error):  # where DuckDB gave up the transaction itself, that hides why

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from enrichstatus import frames
 from enrichstatus.errors import RequirementError, ValidationError
 from enrichstatus.files import read as files
+from enrichstatus.files.results import jsonable
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Frame
 from enrichstatus.lookup.arguments import How
@@ -54,6 +55,13 @@ class LookupReport:
     counts: pd.DataFrame
     head: pd.DataFrame
     files: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the same as JSON has it, for programs."""
+        told: dict[str, Any] = jsonable(
+            {"tasks": self.tasks, "rows": self.rows, "counts": self.counts, "files": self.files}
+        )
+        return told
 
     def __repr__(self) -> str:
         return f"LookupReport({self})"

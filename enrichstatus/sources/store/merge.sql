@@ -18,7 +18,7 @@ from staged
 semi join contested on contested.id = staged.id
 where staged.problems is null
 union all by name
-select enrichments.* exclude (superseded), enrichments.rowid as storedAt
+select enrichments.* exclude (superseded, load), enrichments.rowid as storedAt
 from enrichments
 semi join contested on contested.id = enrichments.id;
 
@@ -27,6 +27,11 @@ select
     newest_version.*,
     bool_or(newest_version.storedAt is not null) over (partition by newest_version.orgId, newest_version.id) as known
 from ($newest_version) as newest_version;
+
+insert into enrichment_versions
+select enrichments.* exclude (probe, superseded), enrichment_loads.loads as until
+from enrichments, enrichment_loads
+where enrichments.rowid in (select ranked.storedAt from ranked where ranked.rank > 1);
 
 delete from enrichments where rowid in (select ranked.storedAt from ranked where ranked.rank > 1);
 
@@ -95,6 +100,7 @@ where decided.storedAt = enrichments.rowid and decided.superseded <> decided.was
 insert into enrichments
 select
     entering.* exclude (stagedAt),
-    entering.stagedAt in (select decided.stagedAt from decided where decided.superseded and decided.stagedAt is not null) as superseded
-from entering
+    entering.stagedAt in (select decided.stagedAt from decided where decided.superseded and decided.stagedAt is not null) as superseded,
+    enrichment_loads.loads as load
+from entering, enrichment_loads
 order by entering.orgId;

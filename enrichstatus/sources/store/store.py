@@ -19,16 +19,16 @@ from enrichstatus.lookup.query import DECIDED_SQL, timing_out
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import html_table, many
 from enrichstatus.schema import STATUSES, Epoch, listed, parse_statuses
+from enrichstatus.sources.store.changes import Tracked
 from enrichstatus.sources.store.describe import StoreDescription, describe
 from enrichstatus.sources.store.leases import Leases, leases
 from enrichstatus.sources.store.load import LoadReport, load
 from enrichstatus.sources.store.point_lookup import answer, answer_at_once, winners
 from enrichstatus.sources.store.scan import Scan
 from enrichstatus.sources.store.snapshot.rules import Question
-from enrichstatus.sources.store.sql import Queryable
 
 
-class EnrichmentStore(Queryable):
+class EnrichmentStore(Tracked):
     """Enrichment records in DuckDB, and the status of any number of tasks as one join over them.
 
     Parameters

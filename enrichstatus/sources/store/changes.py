@@ -1,0 +1,216 @@
+"""What has changed in a store since somebody looked last: a cursor says when that was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from enrichstatus.errors import StoreError, ValidationError, quoted
+from enrichstatus.frames import to_pandas
+from enrichstatus.lookup.arguments import Instant, parse_instant
+from enrichstatus.lookup.query import asker
+from enrichstatus.schema import COLUMNS, SCHEMA
+from enrichstatus.sources.store.duckdb_source import Register
+from enrichstatus.sources.store.sql import Queryable
+
+
+def _read(name: str) -> str:
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return text.replace("$columns", ", ".join(f"record.{column}" for column in COLUMNS))
+
+
+_CHANGES_SQL, _PAST_SQL = _read("changes.sql"), _read("past.sql")
+_CHANGED = pa.schema([*(SCHEMA.field(name) for name in COLUMNS), pa.field("previousStatus", pa.string())])
+_CURSOR = re.compile(r"\s*([0-9]{1,18})\.([0-9a-f]{12})\s*")
+#: Before all loads.
+_BEGINNING = -1
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Changes:
+    """What has changed in a store since a cursor.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        A row for each record that was inserted or updated since, as it is now, in the order of the loads: a record's columns, and
+        ``previousStatus``, its status at the cursor (null where it was not there).
+    frame : pandas.DataFrame
+        The same.
+    cursor : str
+        What to give as ``since`` the next time: a short text without anything secret.
+    """
+
+    table: pa.Table
+    cursor: str
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The changed records."""
+        return to_pandas(self.table)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __repr__(self) -> str:
+        new = self.table["previousStatus"].null_count
+        return f"Changes({new:,} inserted, {len(self) - new:,} updated, cursor={self.cursor!r})"
+
+
+class Tracked(Queryable):
+    """A store that knows what changed with which load."""
+
+    def changes(self, since: str | None = None, *, org_id: str | None = None) -> Changes:
+        """Give the records of an organization that were inserted or updated since a cursor, each once, with what it was then.
+
+        A record that was updated several times since stands there once, as it is now. Every load is before a cursor or after it, and
+        never both: whoever goes on from each cursor to the next misses nothing and gets nothing twice, also when a load failed or a
+        program was killed meanwhile. A cursor holds for this file and for its copies, as long as these have not been loaded apart.
+
+        Parameters
+        ----------
+        since : str, optional
+            The ``.cursor`` of earlier changes; unless given, from the beginning.
+        org_id : str, optional
+            Whose records; the store's unless given.
+
+        Returns
+        -------
+        Changes
+            ``.frame`` (or ``.table``) and the next ``.cursor``.
+
+        Raises
+        ------
+        ValidationError
+            No organization; or the cursor is none, or of another file, of loads that this one has not had, or of a time that was pruned.
+        StoreError
+            The store is closed, or its file cannot be read.
+
+        Examples
+        --------
+        >>> import enrichstatus as es
+        >>> pending = {
+        ...     "id": "0b2ffb9e-6a0e-4b43-9f0d-1f1a2d8f6c11", "createdAt": "2025-01-13T10:30:00.000Z",
+        ...     "entityId": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "field": "emails", "status": "pending"}
+        >>> store = es.EnrichmentStore(org_id="org_1")
+        >>> report = store.load([pending])
+        >>> yesterday = store.changes()
+        >>> yesterday.frame[["status", "previousStatus"]]
+            status previousStatus
+        0  pending            NaN
+        >>> report = store.load([pending | {"status": "finished", "dataFound": True, "updatedAt": "2025-01-13T10:31:07.000Z"}])
+        >>> store.changes(yesterday.cursor).frame[["status", "previousStatus"]]
+             status previousStatus
+        0  finished        pending
+        """
+        whose = asker(self.org_id if org_id is None else org_id, self._limits, None)["orgId"][0].as_py()
+        with self._cursor() as con:
+            con.begin()  # the cursor and the records are of one moment
+            try:
+                load = _load_of(con, since)
+                number, word = con.execute(_LAST_SQL).fetchall()[0]
+                found = con.sql(_CHANGES_SQL, params={"since": load, "org_id": whose}).to_arrow_table()
+            finally:
+                con.rollback()
+        return Changes(found.cast(_CHANGED), f"{number}.{word}")
+
+    def _past(self, as_of: Instant) -> Register | None:
+        if as_of is None:
+            return None
+        moment = parse_instant(as_of)
+
+        def register(con: duckdb.DuckDBPyConnection, org_id: str, names: Sequence[str]) -> None:
+            values = {"load": _load_at(con, moment), "org_id": org_id}
+            con.register("records", con.sql(_PAST_SQL, params=values))
+
+        return register
+
+    def prune(self, before: Instant) -> int:
+        """Forget what records were before an instant; gives how many versions of records were forgotten.
+
+        Every record stays as it is. Cursors from before that instant, and ``as_of=`` before it, are refused from then on.
+
+        Parameters
+        ----------
+        before : datetime or str
+            An instant that is not in the future.
+
+        Raises
+        ------
+        ValidationError
+            `before` is not an instant.
+        StoreError
+            The store is read-only or closed, or the file cannot be written.
+        """
+        if before is None:
+            raise ValidationError("takes an instant: what records were before it is forgotten.", argument="before")
+        if self.read_only:
+            raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to prune.")
+        with self._writing() as con:
+            con.begin()
+            try:
+                forgotten = con.execute(_PRUNE_SQL, {"before": parse_instant(before)}).fetchall()[0][0]
+                con.execute(_PRUNE_LOG_SQL, {"before": parse_instant(before)})
+                con.commit()
+            except BaseException:
+                con.rollback()
+                raise
+        return int(forgotten)
+
+
+def _load_of(con: duckdb.DuckDBPyConnection, cursor: object) -> int:
+    """Give the load that a cursor stands after, if it is one of this file."""
+    if cursor is None:
+        return _BEGINNING
+    found = _CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
+    if found is None:
+        raise ValidationError(f"takes the .cursor of earlier changes, not {quoted(cursor)}.", argument="since")
+    load, word = int(found[1]), found[2]
+    known = dict(con.execute("select load, word from enrichment_log").fetchall())
+    if known.get(load) == word:
+        return load
+    why = "is of another store, or of a copy of this one that has been loaded apart since"
+    if load > max(known):
+        why = "is of a load that this file has not had: of another store, or of this one before an earlier copy was put back"
+    elif load < min(known):
+        why = "is of a time that was pruned"
+    raise ValidationError(f"{why}. Begin again without it, and take every record for changed.", argument="since")
+
+
+def _load_at(con: duckdb.DuckDBPyConnection, moment: datetime) -> int:
+    """Give the last load that was done by an instant."""
+    load, first, known = con.execute(_LOAD_AT_SQL, {"moment": moment}).fetchall()[0]
+    if load is None or not known:
+        when = "there is no load" if first is None else f"what is known begins with a load that was done at {first} UTC"
+        raise ValidationError(f"is {moment:%Y-%m-%d %H:%M:%S} UTC, and {when}.", argument="as_of")
+    return int(load)
+
+
+#: The last load that was done by then, when the first was done of which anything is known, and whether anything was known by then.
+_LOAD_AT_SQL = """
+with loaded as (
+    select enrichment_log.*
+    from enrichment_log
+    where enrichment_log.load >= (
+        select min(load) from (select load from enrichments union all select load from enrichment_versions)
+    )
+)
+
+select
+    (select max(load) from enrichment_log where done <= $moment),
+    (select strftime(min(done), '%Y-%m-%d %H:%M:%S') from loaded),
+    exists (from loaded where done <= $moment)
+"""
+_LAST_SQL = "select load, word from enrichment_log order by load desc limit 1"
+#: The last load that was done by then stays known: what came after it can still be compared with it.
+_KEPT_SQL = "(select max(load) from enrichment_log where done <= $before)"
+_PRUNE_SQL = f"delete from enrichment_versions where until <= {_KEPT_SQL}"  # noqa: S608  of a constant
+_PRUNE_LOG_SQL = f"delete from enrichment_log where load < {_KEPT_SQL}"  # noqa: S608

@@ -1,0 +1,90 @@
+"""What programs are told: reports as dicts of JSON's own values, and the record that a run leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import enrichstatus as es
+from enrichstatus.files.results import SCHEMA, jsonable
+from tests.support.factory import NOW, record, task
+from tests.support.polled import NEVER, Clock, Service, numbered
+
+MEMBERS = ["schema", "command", "status", "startedAt", "finishedAt", "elapsed", "result", "error"]
+
+
+def test_every_report_is_a_dict_of_jsons_own_values(store: es.EnrichmentStore):
+    """Also with instants, nulls, infinities and other types in them; what it holds is what the report says."""
+    loaded = store.load([record(0), record(1, status="pending", dataFound=None), {"id": "bad"}], errors="reject")
+    tasks = [task(n) for n in range(3)]
+    status = store.lookup(tasks, columns="all", prefix="r_", now=NOW).rename(
+        columns=lambda name: name.removeprefix("r_")
+    )
+    plan = es.plan(store, tasks, costs={"emails": 2.5}, now=NOW)
+    reports: list[Any] = [
+        loaded,
+        plan,
+        es.coverage(status),
+        es.timing(store),
+        es.waste(store, costs={"emails": 1}),
+        store.describe(now=NOW),
+        list(es.poll(store, tasks, missing_after=0.001, clock=(clock := Clock()), sleep=clock.sleep))[-1],
+    ]
+    told = [report.to_dict() for report in reports]
+    for one in told:
+        assert json.loads(json.dumps(one, allow_nan=False)) == one
+    assert told[0]["rejected"] == 1
+    assert told[0]["rejects"][0]["column"]
+    assert told[1] == {"tasks": 3, "balance": None, "cost": 5.0} | {
+        name: told[1][name] for name in ("counts", "credits")
+    }
+    assert told[1]["counts"]["emails"]["trigger"] == 1
+    assert told[2]["rows"][0]["tasks"] == 3
+    assert told[6]["counts"]["emails"]["finished"] == 1
+    odd = {1: (float("nan"), float("inf"), pd.NaT, pd.NA, pd.Timestamp(NOW), pd.Timedelta("90s"), Path("x"))}
+    assert jsonable(odd) == {"1": [None, None, None, None, "2026-11-16T09:00:00.000Z", 90.0, "x"]}
+
+
+def test_a_run_leaves_its_record_whatever_comes_of_it(tmp_path: Path, store: es.EnrichmentStore):
+    """Of `wait`, `plan` and `lookup_to`: done, failed, too late, not good enough, interrupted; nothing where none is named."""
+    path = tmp_path / "run_results.json"
+    store.load([record(0)])
+    tasks = numbered(0, 1)
+    tasks.to_csv(tmp_path / "tasks.csv", index=False)
+
+    def left() -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        path.unlink()
+        assert list(told) == MEMBERS
+        assert (told["schema"], told["startedAt"] <= told["finishedAt"]) == (SCHEMA, True)
+        return told
+
+    es.plan(store, tasks, results=path)
+    told = left()
+    assert [told[name] for name in ("command", "status", "error")] == ["plan", "done", None]
+    output, files = tmp_path / "status.parquet", tmp_path / "tasks.csv"
+    report = store.lookup_to(files, output, results=path, now=NOW)
+    assert left()["result"] == report.to_dict()
+    with pytest.raises(es.RequirementError):
+        store.lookup_to(files, output, overwrite=True, require={"ended": 1.0}, results=path, now=NOW)
+    told = left()
+    assert (told["status"], told["error"]["type"], told["result"]) == ("unmet", "RequirementError", None)
+    clock = Clock()
+    with pytest.raises(es.PollDeadline):
+        es.wait(Service(clock, {0: 1, 1: NEVER}), tasks, deadline="30s", results=path, clock=clock, sleep=clock.sleep)
+    told = left()
+    assert (told["command"], told["status"], told["result"]["settled"]) == ("wait", "deadline", 1)
+    with pytest.raises(KeyboardInterrupt):
+        es.wait(Service(clock, {}, troubles=[KeyboardInterrupt()]), tasks, results=path, clock=clock, sleep=clock.sleep)
+    assert left()["status"] == "interrupted"
+    with pytest.raises(es.ValidationError):
+        es.wait(store, [{"entityId": "x", "field": "emails"}], results=path)
+    assert left()["error"]["message"].startswith("1 bad task")
+    for wrong in ("run_results.txt", "nowhere/run.json"):
+        with pytest.raises(es.ValidationError, match=r"written|ending"):
+            es.plan(store, tasks, results=tmp_path / wrong)
+    assert {file.name for file in tmp_path.iterdir()} == {"tasks.csv", "status.parquet"}

@@ -1,0 +1,238 @@
+"""What changed in a store since a cursor: once each, whatever happened meanwhile; and cursors that are refused."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+import enrichstatus as es
+from enrichstatus.cli import main
+from enrichstatus.files import write as writing
+from enrichstatus.schema import COLUMNS
+from tests.support.cases import cases
+from tests.support.drawn import records, tasks
+from tests.support.factory import NOW, ORG, record, task
+
+HERE = Path(__file__).parents[2]
+PENDING = {"status": "pending", "dataFound": None, "updatedAt": None}
+
+
+def state(frame: Any) -> dict[str, str]:
+    return dict(zip(frame["id"], frame["status"], strict=True))
+
+
+def test_every_change_comes_once_to_every_cursor():
+    """Whoever follows the cursors has what the store has, from wherever they begin; each row says what the record was at the cursor."""
+    for seed in range(cases(1, 40)):
+        drawn = random.Random(seed)
+        with es.EnrichmentStore(org_id="org_1") as store:
+            known: dict[str | None, dict[str, str]] = {None: {}}
+            for _ in range(5):
+                if drawn.random() < 0.2:  # a load that fails
+                    with pytest.raises(es.ValidationError):
+                        store.load([*records(drawn, 5), {"id": "bad"}])
+                store.load(records(drawn, drawn.randrange(40)))
+                now = state(store.records().to_pydict())
+                for since, before in list(known.items()):
+                    changes = store.changes(since)
+                    frame = changes.frame
+                    assert before | state(frame) == now
+                    assert frame["id"].is_unique
+                    was = frame["previousStatus"].astype(object).where(frame["previousStatus"].notna(), None)
+                    assert was.tolist() == [before.get(id_) for id_ in frame["id"]]
+                    known[changes.cursor] = now
+                assert not len(store.changes(changes.cursor))
+                assert set(frame["orgId"]) <= {"org_1"}
+
+
+def test_changes_are_of_the_types_and_the_order_of_the_loads():
+    """The columns of a record and what it was, in the order of the loads, with the dtypes of every frame, also where there is no row."""
+    store = es.EnrichmentStore(org_id=ORG)
+    store.load([record(n, **PENDING) for n in (1, 2)])
+    cursor = store.changes().cursor
+    store.load([record(3)])
+    store.load([record(1), record(7, orgId="org_2")])
+    changes = store.changes(cursor)
+    assert changes.frame["entityId"].tolist() == [task(3)["entityId"], task(1)["entityId"]]
+    assert changes.frame.columns.tolist() == [*COLUMNS, "previousStatus"]
+    assert changes.frame.dtypes.equals(store.changes(changes.cursor).frame.dtypes)
+    assert repr(changes) == f"Changes(1 inserted, 1 updated, cursor={changes.cursor!r})"
+    with pytest.raises(es.ValidationError, match="Organization ID is missing"):
+        es.EnrichmentStore().changes()
+
+
+def test_a_cursor_that_says_nothing_here_is_refused(tmp_path: Path):
+    """One of another store, of a copy loaded apart, of loads that are not there, of a pruned past, and what is not a cursor."""
+    path, copy = tmp_path / "s.duckdb", tmp_path / "copy.duckdb"
+    with es.EnrichmentStore(path, org_id=ORG) as store:
+        store.load([record(1, **PENDING)])
+        first = store.changes().cursor
+    shutil.copy(path, copy)
+    with es.EnrichmentStore(path, org_id=ORG) as store, es.EnrichmentStore(copy, org_id=ORG) as other:
+        for one in (store, other):  # both go on from where they were the same
+            one.load([record(1), record(2)])
+            assert len(one.changes(first)) == 2
+        apart = other.changes().cursor
+        wrong = [
+            ("17", "takes the .cursor"),
+            ("", "takes the .cursor"),
+            (7, "takes the .cursor"),
+            (apart, "of another store, or of a copy"),
+        ]
+        other.load([record(3)])
+        wrong += [
+            (other.changes().cursor, "this file has not had"),
+            (es.EnrichmentStore(org_id=ORG).changes().cursor, "another store"),
+        ]
+        for cursor, why in wrong:
+            with pytest.raises(es.ValidationError, match=f"^since= .*{why}"):
+                store.changes(cursor)
+        second = store.changes().cursor
+        assert store.prune(before="2020-01-01") == 0
+        assert len(store.changes(first)) == 2
+        assert store.prune(before=pd.Timestamp.now("UTC")) == 1
+        assert (len(store.changes(second)), len(store.changes())) == (0, 2)
+        with pytest.raises(es.ValidationError, match="time that was pruned"):
+            store.changes(first)
+    with es.EnrichmentStore(path, org_id=ORG, read_only=True) as reader:
+        assert len(reader.changes(second)) == 0
+        with pytest.raises(es.StoreError, match="read-only"):
+            reader.prune(before=NOW)
+        shutil.copy(copy, tmp_path / "new")
+        (tmp_path / "new").replace(path)
+        assert reader.refresh()
+        assert len(reader.changes(first)) == 3
+        with pytest.raises(es.ValidationError, match="since="):
+            reader.changes(second)
+
+
+def test_as_of_an_instant_it_answers_as_a_replay_of_the_loads_until_then():
+    """Every column of every task, of a frame and of files; the timeout rule is evaluated at the instant, unless another is given."""
+    for seed in range(cases(1, 30)):
+        drawn = random.Random(seed)
+        asked, loads = tasks(drawn, 60), [records(drawn, 30) for _ in range(3)]
+        with es.EnrichmentStore(org_id="org_1") as store, es.EnrichmentStore(org_id="org_1") as replayed:
+            instants = []
+            for load in loads:
+                store.load(load)
+                instants.append(datetime.now(UTC))
+            for load, instant in zip(loads, instants, strict=True):
+                replayed.load(load)
+                for now in (None, NOW):
+                    given = store.lookup(asked, columns="all", prefix="r_", as_of=instant, now=now)
+                    expected = replayed.lookup(asked, columns="all", prefix="r_", now=now or instant)
+                    pd.testing.assert_frame_equal(given, expected)
+
+
+def test_a_past_that_is_not_known_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Before the first load, in a pruned time, of records in files; the command has it too."""
+    path, listed, output = (str(tmp_path / name) for name in ("s.duckdb", "tasks.csv", "status.csv"))
+    pd.DataFrame([task(1), task(2)]).to_csv(listed, index=False)
+    with es.EnrichmentStore(path, org_id=ORG) as store:
+        with pytest.raises(es.ValidationError, match=r"as_of= is .* and there is no load"):
+            store.lookup([task(1)], as_of=NOW)
+        before = datetime.now(UTC)
+        store.load([record(1, **PENDING)])
+        first = datetime.now(UTC)
+        store.load([record(1), record(2)])
+        with pytest.raises(es.ValidationError, match="what is known begins with a load that was done at"):
+            store.lookup([task(1)], as_of=before)
+        status = {"then": store.lookup(listed, as_of=first), "now": store.lookup(listed)}
+        assert [state_of(frame) for frame in status.values()] == [["timeout", None], ["finished", "finished"]]
+        assert len(es.diff(*status.values()).frame) > 0
+    where = ["lookup", listed, "--org", ORG, "-o", output, "--as-of", first.isoformat()]
+    assert main([*where, "--store", path]) == 0
+    assert state_of(pd.read_csv(output)) == ["timeout", None]
+    assert main([*where, "--records", listed]) == 2
+    assert "--as-of" in capsys.readouterr().err
+    with es.EnrichmentStore(path, org_id=ORG) as store:
+        store.prune(before=datetime.now(UTC))
+        with pytest.raises(es.ValidationError, match="what is known begins with"):
+            store.lookup([task(1)], as_of=first)
+        assert state_of(store.lookup(listed, as_of=datetime.now(UTC))) == ["finished", "finished"]
+        pq.write_table(store.records(), tmp_path / "r.parquet")
+    with (
+        es.EnrichmentStore.scan(tmp_path / "r.parquet", org_id=ORG) as scan,
+        pytest.raises(es.ValidationError, match="no past"),
+    ):
+        scan.lookup([task(1)], as_of=first)
+
+
+def state_of(frame: Any) -> list[Any]:
+    return frame["status"].astype(object).where(frame["status"].notna(), None).tolist()
+
+
+def test_a_killed_load_is_wholly_before_a_cursor_or_after_it(tmp_path: Path):
+    """``kill -9`` before the commit: the cursor stands, nothing has changed; after it: all is delivered, once."""
+    path = tmp_path / "s.duckdb"
+    with es.EnrichmentStore(path, org_id=ORG) as store:
+        store.load([record(1, **PENDING)])
+        cursor = store.changes().cursor
+    script = """
+import os, signal, sys
+import enrichstatus as es
+from enrichstatus.sources.store import load
+from tests.support.factory import record
+if sys.argv[2] == "before":
+    load._COUNTS_SQL += "; select die()"
+else:
+    load.INDEX_SQL += "; select die()"
+store = es.EnrichmentStore(sys.argv[1], org_id="org_1")
+with store._cursor() as con:
+    con.create_function("die", lambda: os.kill(os.getpid(), signal.SIGKILL), [], "INTEGER", side_effects=True)
+    store.load([record(1), record(2)])
+"""
+    for moment, changed in (("before", 0), ("after", 2)):
+        killed = subprocess.run([sys.executable, "-c", script, str(path), moment], check=False, cwd=HERE)
+        assert killed.returncode == -9
+        with es.EnrichmentStore(path, org_id=ORG) as store:
+            changes = store.changes(cursor)
+            assert (len(changes), len(store.changes(changes.cursor))) == (changed, 0)
+
+
+def test_the_command_moves_the_cursor_only_when_the_output_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Night by night it writes what is new; where it could not be written, or the command ended before the cursor moved, it comes again."""
+    monkeypatch.chdir(tmp_path)
+    command = ["changes", "--store", "s.duckdb", "--org", ORG, "--since", "cursor.txt", "-o"]
+
+    def shipped(code: int = 0) -> list[str]:
+        assert main([*command, "new.parquet"]) == code
+        return sorted(pd.read_parquet("new.parquet")["entityId"])
+
+    def load(*numbers: int) -> list[str]:
+        with es.EnrichmentStore("s.duckdb", org_id=ORG) as store:
+            store.load([record(n) for n in numbers])
+        return sorted(task(n)["entityId"] for n in numbers)
+
+    assert load(1, 2) == shipped()
+    assert "2 records written to new.parquet: 2 inserted, 0 updated" in capsys.readouterr().out
+    assert shipped() == []
+    load(3)
+    assert main([*command, "nowhere/new.parquet"]) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(writing, "write_text", lambda text, path: (_ for _ in ()).throw(es.EnrichStatusError("killed")))
+        assert shipped(code=1) == load(3)
+    assert shipped() == load(3)
+    assert shipped() == []
+    capsys.readouterr()
+    for arguments, why in (
+        (["-"], "-o names a file"),
+        (["s.duckdb"], "ending"),
+        (["--since", "c.csv", "-o", "c.csv"], "one file"),
+    ):
+        assert main([*command, *arguments] if len(arguments) == 1 else [*command[:-3], *arguments]) == 2
+        assert why in capsys.readouterr().err
+    Path("cursor.txt").write_text("yesterday")
+    assert main([*command, "new.csv"]) == 2
+    assert "--since takes the .cursor of earlier changes, not 'yesterday'" in capsys.readouterr().err
