@@ -187,7 +187,10 @@ def _as_relation(theirs: duckdb.DuckDBPyRelation, answer: pa.Table) -> duckdb.Du
     """Make a relation on the caller's own connection, where it can be joined, with the types that Arrow has no name for."""
     # found by its name among our variables, unless the caller has a table of that name
     enrichstatus_answer = answer  # noqa: F841
-    relation = cast("duckdb.DuckDBPyRelation", theirs.query("tasks", "select * from enrichstatus_answer"))
+    try:
+        relation = cast("duckdb.DuckDBPyRelation", theirs.query("tasks", "select * from enrichstatus_answer"))
+    except duckdb.CatalogException:  # a connection that is locked, as `store.connect()` gives it, sees no variables
+        relation = duckdb.from_arrow(answer)
     kinds = dict(zip(theirs.columns, theirs.types, strict=True))
     columns = {name: duckdb.ColumnExpression(name) for name in relation.columns}
     kept = {name: column.cast(kinds[name]).alias(name) for name, column in columns.items() if name in kinds}
@@ -220,12 +223,8 @@ class _Pandas:
     caseless = False
 
     def __init__(self, frame: pd.DataFrame, *, objects: bool = False):
-        self.frame = frame
-        self.objects = objects
-
-    @property
-    def columns(self) -> list[str]:
-        return list(self.frame.columns)
+        self.frame, self.objects = frame, objects
+        self.columns: list[str] = list(frame.columns)
 
     def __len__(self) -> int:
         return len(self.frame)

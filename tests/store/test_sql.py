@@ -69,6 +69,13 @@ def test_the_macro_gives_what_the_lookup_gives(loaded: es.EnrichmentStore):
             con.execute("create temp table tasks as from leads")
             assert rows(con.sql("from enrichment_status(tasks)").df(), names) == expected
     assert answers[NOW] != answers["2026-11-16T08:00:30Z"]
+    with loaded.connect(now=NOW) as con:
+        con.register("many", pd.concat([tasks] * 2_000))
+        found = con.sql("from enrichment_status(many)").df()
+        assert found["entityId"].tolist() == tasks["entityId"].tolist() * 2_000
+    again = loaded.lookup(loaded.sql("select entityId, field from enrichments order by all limit 2"), now=NOW)
+    assert isinstance(again, duckdb.DuckDBPyRelation)
+    assert again.count("*").fetchall() == [(2,)]
     status = loaded.sql("from enrichment_status(given) join enrichments on id = enrichmentId", given=[task(3)], now=NOW)
     assert status.select("reason, createdBy").fetchall() == [("failed", "user_1")]
 
@@ -123,6 +130,14 @@ def test_what_writes_attaches_or_reads_files_is_refused(loaded: es.EnrichmentSto
         "pragma enable_profiling = 'json'",
     ]
     with loaded.connect() as con:
+        for setting in ("temp_directory", "secret_directory", "extension_directory", "home_directory"):
+            ((folder,),) = con.sql(f"select current_setting('{setting}')").fetchall()
+            folder = folder or tmp_path
+            statements += [
+                f"copy (select 1) to '{folder}/out.csv'",
+                f"export database '{folder}'",
+                f"attach '{folder}/x.db'",
+            ]
         before = con.sql("from enrichments order by id").fetchall()
         for statement in statements:
             with pytest.raises(duckdb.Error):

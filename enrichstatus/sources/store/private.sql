@@ -15,7 +15,7 @@ select
     enrichment_limits.maximum
 from enrichment_limits, moment;
 
--- `asked` is the name of a frame, a table, a view or a CTE with the columns entityId, field and, unless all are persons, entityType.
+-- The rows stay in the order of what is given. `asked` is the name of a frame, a table, a view or a CTE with the columns entityId, field and, unless all are persons, entityType.
 create macro enrichment_status(asked) as table
 with numbered as materialized (
     from (select *, row_number() over () as enrichment_position from query_table(asked))
@@ -54,4 +54,5 @@ select
     answers.id as enrichmentId
 from numbered
 left join tasks on tasks.position = numbered.enrichment_position
-left join answers on answers.position = numbered.enrichment_position;
+left join answers on answers.position = numbered.enrichment_position
+order by numbered.enrichment_position;

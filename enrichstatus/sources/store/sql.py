@@ -206,8 +206,8 @@ def _locked(path: str) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect(path, read_only=True)
     con.execute("set global TimeZone = 'UTC'")
     con.execute("set enable_progress_bar = false")
-    spill = os.path.join(tempfile.gettempdir(), f"enrichstatus-{secrets.token_hex(4)}")
-    con.execute("set global temp_directory = $spill", {"spill": spill})
+    # DuckDB would take the folder of what exceeds the memory from the lock, and a query could write there
+    con.execute("set global temp_directory = ''")
     con.execute("set enable_external_access = false")
     # what tools set on their own: Ibis, say
     con.execute("set allowed_configs = ['TimeZone', 'python_enable_replacements', 'enable_progress_bar']")
