@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Literal
 
 import duckdb
@@ -19,6 +20,7 @@ from enrichstatus.errors import EntityWarning, ValidationError, suggested
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.results import recorded
 from enrichstatus.frames import Kind, ListOrPath
+from enrichstatus.leads import remarks
 from enrichstatus.leads.plan import ACTIONS, BOUGHT, Codes, Plan
 from enrichstatus.leads.prices import over_budget, parse_budget, parse_costs, prices_of, priorities, unpriced_in
 from enrichstatus.leads.reasons import LEFT, OVER, STALE, WORDS, words_of
@@ -31,7 +33,7 @@ from enrichstatus.lookup.arguments import (
     parse_prefix,
 )
 from enrichstatus.lookup.query import Source, refuse_clash
-from enrichstatus.lookup.tasks import check, problems, task_tables
+from enrichstatus.lookup.tasks import check_keys, keys_of, task_tables, with_uuids
 from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.presentation import of_unknown_status
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, NO_LEASES, SCHEMA, listed
@@ -171,19 +173,28 @@ def plan(
         names = [parse_prefix(prefix) + name for name in (_ADDED if stale_after is None else (*_ADDED, _EXPIRES))]
         refuse_clash(frame, names, "plan_")
         rank = priorities(frame, priority)
+        keys = keys_of(frame)
+        cast = with_uuids(keys)
         with task_tables(fields) as con:
-            keys = check(con, frame, errors="coerce")
-            if most is not None and (unpriced := unpriced_in(con, prices)):
+
+            @cache  # of most plans it is not needed
+            def tabled() -> duckdb.DuckDBPyConnection:
+                check_keys(con, cast, errors="coerce")
+                return con
+
+            if most is not None and (unpriced := unpriced_in(tabled(), prices)):
                 raise ValidationError(
                     f"needs the price of {listed(unpriced)}, which the costs do not have.", argument="budget"
                 )
             notes = _empty(source, new_organization) if len(frame) else []
             instant = None if now is None else moment  # a service uses its own clock, unless `now` is given
             # before the records: when an answer comes, they replace the lease
-            leased = _leased(con, leases)
-            found = source.lookup(keys, columns=_COLUMNS, errors="coerce", now=instant)
+            leased = remarks.leased(tabled, leases)
+            # only a source of our own need know that Arrow has UUIDs
+            given = cast if isinstance(source, Embedded) else keys
+            found = source.lookup(given, columns=_COLUMNS, errors="coerce", now=instant)
             reason: Codes = pc.index_in(found["reason"], pa.array(WORDS)).to_numpy()
-            _warn_of_entities(source, reason, con)
+            _warn_of_entities(source, reason, tabled)
             made, ended = (found[name].to_numpy() for name in ("createdAt", "updatedAt"))
             ended = np.where(np.isnat(ended), made, ended)
 
@@ -196,24 +207,23 @@ def plan(
             )
             old = np.flatnonzero(expires < np.datetime64(moment.replace(tzinfo=None), "us"))
             action[old], remark[old] = _TRIGGER, STALE
-            twice = _twice(con)
+            twice = remarks.twice(tabled, cast, fields)
             action[twice["position"]] = _DUPLICATE
             leased = leased.filter(pa.array(_BUYING[action[leased["position"]]]))
             action[leased["position"]] = _IN_FLIGHT
-            mistaken = _mistaken(
-                source, con, keys, np.flatnonzero((action == _TRIGGER) & (remark == 0)), reason, instant
-            )
+            unknown = np.flatnonzero((action == _TRIGGER) & (remark == 0))
+            had = np.flatnonzero(reason != _CODES["no_record"])
+            mistaken = remarks.mistaken(source, tabled, cast, unknown, had, instant)
             action[mistaken["position"]] = _INVALID
-            remarks = [twice, leased, mistaken]
+            remarked = [twice, leased, mistaken]
             if np.any(reason == _CODES["invalid"]):
-                con.register("problems", problems(con))
-                remarks.append(con.sql(_BAD_SQL).to_arrow_table())
+                remarked.append(remarks.bad(tabled))
         cost = np.where(_BUYING[action], prices_of(keys, prices), 0.0)
         if most is not None:
             over = over_budget(np.flatnonzero(_BUYING[action]), cost, most, rank)
             action[over], remark[over], cost[over] = _OVER_BUDGET, OVER, 0.0
         words = words_of(reason, made, ended, remark)
-        if len(own := pa.concat_tables(remarks).sort_by("position")):
+        if len(own := pa.concat_tables(remarked).sort_by("position")):
             mask = np.zeros(len(frame), dtype=bool)
             mask[own["position"]] = True
             words = pc.replace_with_mask(words, mask, own["words"].combine_chunks())
@@ -264,24 +274,6 @@ def _leases(holder: object, argument: str) -> pa.Table:
     return NO_LEASES
 
 
-def _leased(con: duckdb.DuckDBPyConnection, leases: pa.Table) -> pa.Table:
-    """Find the tasks that are leased."""
-    if not leases.num_rows:
-        return _REMARKED.empty_table()
-    con.register("leases", leases)
-    return con.sql(_LEASED_SQL).to_arrow_table()
-
-
-def _twice(con: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Find the tasks that stand further up already; few do, and sorted digests show which may."""
-    digests = np.sort(con.sql(_DIGESTS_SQL).to_arrow_table()["digest"].to_numpy())
-    repeated = digests[1:][digests[1:] == digests[:-1]]
-    if not len(repeated):
-        return _REMARKED.empty_table()
-    con.register("repeated", pa.table({"digest": np.unique(repeated)}))
-    return con.sql(_TWICE_SQL).to_arrow_table()
-
-
 def _balance(client: Any) -> float:
     if not callable(getattr(client, "balance", None)):
         raise ValidationError(
@@ -303,12 +295,12 @@ def _empty(source: Source, new_organization: bool) -> list[str]:
 _MANY, _NEARLY_ALL = 100, 0.95
 
 
-def _warn_of_entities(source: Source, reason: Codes, con: duckdb.DuckDBPyConnection) -> None:
+def _warn_of_entities(source: Source, reason: Codes, tabled: remarks.Tabled) -> None:
     """Warn where nearly no task has a record, though there are some of their fields: another column may have been meant."""
     tasks, missing = (int(np.sum(which)) for which in (reason != _CODES["invalid"], reason == _CODES["no_record"]))
     if not isinstance(source, Embedded) or tasks < _MANY or missing <= _NEARLY_ALL * tasks:
         return
-    fields = [name for (name,) in con.execute("select distinct field::varchar from tasks").fetchall()]
+    fields = [name for (name,) in tabled().execute("select distinct field::varchar from tasks").fetchall()]
     if source.holds(fields):
         warnings.warn(
             f"{missing:,} of {tasks:,} tasks have no record, though there are some of such fields. Unless the list is new, another "
@@ -320,80 +312,3 @@ def _warn_of_entities(source: Source, reason: Codes, con: duckdb.DuckDBPyConnect
 
 def _parse_retry(retry: Sequence[str] | str) -> list[str]:
     return [reason for name in choices("retry", retry, tuple(_RETRIED)) for reason in _RETRIED[name]]
-
-
-def _mistaken(
-    source: Source, con: duckdb.DuckDBPyConnection, keys: pa.Table, unknown: Codes, reason: Codes, now: Instant
-) -> pa.Table:
-    """Find tasks without a record whose entity has one as the other type; of an entity all tasks or none."""
-    # only of records at hand: of a service, or a cluster, this would double the requests
-    if not isinstance(source, Embedded) or not len(unknown):
-        return _REMARKED.empty_table()
-    types = keys["entityType"].take(unknown).cast(pa.string())
-    person, company = ENTITY_TYPES
-    others = {company if kind == person else person for kind in types.unique().to_pylist()}
-    if not any(source.holds(entity_type=other) for other in others):
-        return _REMARKED.empty_table()
-    swapped = keys.take(unknown)
-    place = swapped.column_names.index("entityType")
-    swapped = swapped.set_column(place, "entityType", pc.if_else(pc.equal(types, person), company, person))
-    known = source.lookup(swapped, columns="reason", how="inner", now=now)
-    con.register("known", known.select(["position"]))
-    con.register("bought", pa.table({"position": np.flatnonzero(reason != _CODES["no_record"])}))
-    return con.sql(_MISTAKEN_SQL).to_arrow_table()
-
-
-_REMARKED = pa.schema([("position", pa.int64()), ("words", pa.string())])
-
-_DIGEST = "hash(entityId, entityType, field)"
-_DIGESTS_SQL = f"select {_DIGEST} as digest from tasks"  # noqa: S608  of a constant
-# of all but the first row of a task
-_TWICE_SQL = f"""
-with alike as (
-    select tasks.*, min(position) over (partition by entityId, entityType, field) as first
-    from tasks
-    where {_DIGEST} in (from repeated)
-)
-
-select position, 'the same task as in row ' || first as words
-from alike
-where position > first
-"""  # noqa: S608  of constants
-
-# of tasks that a trigger has requested, and whose outcome is not known
-_LEASED_SQL = """
-select tasks.position, strftime(leases.since, 'requested on %Y-%m-%d, and not answered yet') as words
-from tasks
-inner join leases
-    on try_cast(leases.entityId as uuid) = tasks.entityId
-    and try_cast(leases.entityType as enrichment_entity_type) = tasks.entityType
-    and try_cast(leases.field as enrichment_field) = tasks.field
-"""
-
-_BAD_SQL = """
-select problems.row as position, string_agg(problems.column || ' ' || problems.reason, ', ') as words
-from problems
-group by problems.row
-"""
-
-# an entity that is known as both was not mistaken
-_MISTAKEN_SQL = """
-with entities as (
-    select distinct tasks.entityId, tasks.entityType
-    from tasks
-    inner join known using (position)
-)
-
-select
-    tasks.position,
-    'known as a ' || if(tasks.entityType = 'person', 'company', 'person') || ': is the entity type right?' as words
-from tasks
-inner join entities using (entityId, entityType)
-where tasks.position not in (select position from bought)
-    and not exists (
-        select 1
-        from tasks as others
-        inner join bought using (position)
-        where others.entityId = tasks.entityId and others.entityType = tasks.entityType
-    )
-"""

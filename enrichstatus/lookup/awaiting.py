@@ -14,7 +14,7 @@ from typing import TypeVar
 import duckdb
 
 from enrichstatus.lookup.query import Interruption, interruption
-from enrichstatus.lookup.tasks import lent
+from enrichstatus.lookup.tasks import lent, never_freed
 
 T = TypeVar("T")
 
@@ -29,16 +29,16 @@ class _Desk:
         self.turns = asyncio.Semaphore(AT_ONCE)
         self._lock = threading.Lock()
         self._working = 0
-        self._database: duckdb.DuckDBPyConnection | None = None
+        self.database: duckdb.DuckDBPyConnection | None = None
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Lend the database: to make one takes longer than to look up what fits into a request."""
         with self._lock:
             self._working += 1
-            if self._database is None:
-                self._database = duckdb.connect()
-        borrowed = lent.set(self._database)
+            if self.database is None:
+                self.database = duckdb.connect()
+        borrowed = lent.set(self.database)
         try:
             yield
         finally:
@@ -46,13 +46,23 @@ class _Desk:
             with self._lock:
                 self._working -= 1
                 if not self._working:
-                    self._database.close()
-                    self._database = None
+                    self.database.close()
+                    self.database = None
 
 
 _DESKS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Desk] = weakref.WeakKeyDictionary()
+
+
+def _forked() -> None:
+    """Leave to the parent what it was at."""
+    for desk in list(_DESKS.values()):
+        if desk.database is not None:
+            never_freed(desk.database)
+    _DESKS.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_DESKS.clear)
+    os.register_at_fork(after_in_child=_forked)
 
 
 async def in_thread(work: Callable[[], T]) -> T:

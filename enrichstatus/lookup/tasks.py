@@ -106,16 +106,21 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
     With ``errors="raise"`` bad tasks raise `ValidationError` instead, with all of them in its ``.problems``.
     """
     given = keys_of(frame)
+    check_keys(con, given, errors=errors)
+    return given
+
+
+def check_keys(con: duckdb.DuckDBPyConnection, given: pa.Table, *, errors: str = "raise") -> None:
+    """Do the same of keys as `keys_of` and `with_uuids` give them."""
     usual = with_uuids(given)
     con.register("given", usual)
-    if len(frame) < MANY or usual["entityId"].type != pa.uuid():
+    if len(given) < MANY or usual["entityId"].type != pa.uuid():
         good = cast_tasks(con)
     else:
         con.register("numbered", with_numbers(usual, vocabulary(con)))
         good = number_tasks(con)
-    if good < len(frame) and errors == "raise":
+    if good < len(given) and errors == "raise":
         raise bad_tasks(con)
-    return given
 
 
 def cast_tasks(con: duckdb.DuckDBPyConnection) -> int:

@@ -114,6 +114,8 @@ class Watch:
         self._source = identity(source)
         #: how many wait for its end, and when it was last started among all
         self._waiting, self.turn = 0, 0
+        #: whether a newer one of the same tasks has begun, so that this one ends with the last that waits for it
+        self._outdated = False
         #: what shows it
         self.board: object = None
         self._began = clock()
@@ -164,7 +166,7 @@ class Watch:
                 self._begin()
             if self.progress.phase not in ("asking", "waiting"):
                 self.progress.phase = "waiting"
-            self.progress.replaced = False
+            self.progress.replaced = self._outdated = False
             if not self.progress.update.requests:
                 self._began = self._clock()
             self._go(wanted="run")
@@ -176,8 +178,9 @@ class Watch:
                 other._give_way()
 
     def _give_way(self) -> None:
-        """Stop, as a newer one has begun to poll the same tasks; unless somebody waits for this one."""
+        """Stop, as a newer one has begun to poll the same tasks; once nobody waits for this one."""
         with self._news:
+            self._outdated = True
             if self._waiting:
                 return
             self.progress.replaced = True
@@ -221,6 +224,9 @@ class Watch:
         finally:
             with self._news:
                 self._waiting -= 1
+                last = not self._waiting
+            if last and self._outdated:
+                self._give_way()
         if self.progress.failure is not None:
             raise self.progress.failure
         if self.progress.phase == "stopped":
@@ -334,9 +340,9 @@ _TURNS = itertools.count(1)
 
 
 def running() -> list[Watch]:
-    """List those that poll, the one that was started last at the end."""
+    """List those that poll and are to go on, the one that was started last at the end."""
     with _LOCK:
-        found = [watch for watch in _WATCHES if watch.runs]
+        found = [watch for watch in _WATCHES if watch.runs and watch.progress.wanted == "run"]
     return sorted(found, key=lambda watch: watch.turn)
 
 

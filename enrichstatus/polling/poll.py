@@ -62,8 +62,9 @@ def poll(
     schedule : iterable of seconds, optional
         When to look again: `Backoff` (default), `Adaptive`, or any iterable of seconds, of which the last is repeated.
     deadline : str, timedelta or seconds, optional
-        Bound on this call, after which what has not ended is given up waiting for. Without it a poll ends too: what is pending for a tenth
-        longer than the source's maximum processing time counts as ``timeout``, and a source that answers nothing for that long ends it.
+        Bound on this call, after which what has not ended is given up waiting for. A request under way is not cut off; a client's own
+        ``deadline=`` does that. Without a deadline a poll ends too: what is pending for a tenth longer than the source's maximum
+        processing time counts as ``timeout``, and a source that answers nothing for that long ends it.
     missing_after : str, timedelta or seconds
         How long a task without a record is waited for, from when it was first looked up; then it counts as having none.
     errors, prefix

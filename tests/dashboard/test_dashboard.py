@@ -190,6 +190,22 @@ def test_one_that_somebody_waits_for_is_not_replaced(make: Make):
     assert found[0]["status"].tolist() == ["finished"]
 
 
+def test_one_that_was_waited_for_is_replaced_when_the_wait_is_over(make: Make):
+    """A wait that gives up leaves its dashboard to the newer one; what was told to stop is listed no longer."""
+    source = service({0: NEVER})
+    one, two = (make(source, numbered(0), schedule=[0.05], show="lines") for _ in range(2))
+    thread = threading.Thread(target=lambda: one._watch.wait(0.5))
+    thread.start()
+    until(lambda: one._watch._waiting)
+    two.start()
+    assert one.phase != "stopped"
+    thread.join()
+    assert es.dashboards() == [two]
+    until(lambda: one.phase == "stopped")
+    assert es.stop_all() == 1
+    assert es.dashboards() == []
+
+
 def test_a_thousand_made_and_dropped_leave_nothing(displayed: Displayed):
     """However many are made, started or shown in place of each other: no thread, no widget and no memory stays."""
     source, tasks = service({0: NEVER}), numbered(0)

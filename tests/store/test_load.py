@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -552,3 +554,34 @@ def test_outer_white_space_is_no_part_of_an_organization(space: str):
         assert store.lookup(tasks, now=NOW)["status"].notna().all()
         assert store.lookup(tasks, org_id=f"{ORG}{space}", now=NOW)["status"].notna().all()
         assert len(store.query({"tasks": tasks}, org_id=f"{space}{ORG}")) == 3
+
+
+FULL = """
+import resource, signal, sys
+import enrichstatus as es
+import pandas as pd
+store = es.EnrichmentStore(sys.argv[1], org_id="org_1")
+names = {"field": "emails", "status": "finished", "createdAt": "2026-11-16T08:00:00Z"}
+store.load([{"entityId": f"{0:032x}"} | names])
+# what is written beyond this is refused, as on a full disk
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    store.load(pd.DataFrame({"entityId": [f"{n:032x}" for n in range(30_000)]}).assign(**names))
+except es.StoreError as error:
+    print(error)
+print(len(store.records()))
+"""
+
+
+def test_a_load_for_which_the_disk_is_too_full_changes_nothing(tmp_path: Path):
+    """It is an error that says so; the store goes on, and its file holds what it held."""
+    path = tmp_path / "store.duckdb"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(path)],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    message, count = done.stdout.splitlines()
+    assert "Could not write file" in message
+    with es.EnrichmentStore(path, org_id="org_1", read_only=True) as store:
+        assert (count, len(store.records())) == ("1", 1)

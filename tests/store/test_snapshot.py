@@ -320,3 +320,20 @@ def test_the_json_is_what_the_encoder_gives(path: Path):
         (uid(60), "timeout", None),
         (uid(1), "finished", True),
     ]
+
+
+def test_odd_text_comes_back_as_it_was(tmp_path: Path):
+    """Quotes, control characters, what is beyond 16 bits, and a status that nobody knows; half a surrogate is no text, and is refused."""
+    odd = ['"', "\\", "\x01\x1f\x7f", "\r\n\t", "</script>", "\u2028", "\U0001d4b3", "%s{}$0"]
+    rows = [record(n, error=text, createdBy=text, creditTransactionId=text) for n, text in enumerate(odd)]
+    rows[0]["status"] = 'said "no"'
+    with es.EnrichmentStore(tmp_path / "odd.duckdb", org_id=ORG) as store:
+        store.load(rows)
+        expected = store.query({"tasks": [task(n) for n in range(len(odd))]}, now=NOW)
+        with pytest.raises(es.ValidationError, match="Unicode"):
+            store.load([record(0, error="\ud800")])
+    with es.EnrichmentStore(tmp_path / "odd.duckdb", read_only=True, preload=True, org_id=ORG) as store:
+        found = store.query_at_once({"tasks": [task(n) for n in range(len(odd))]}, now=NOW)
+    assert found is not None
+    assert json.loads(found) == expected
+    assert [one["error"] for one in expected] == odd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
 from pathlib import Path
@@ -176,3 +177,23 @@ def test_records_are_those_of_the_moment_and_nothing_is_left(tmp_path: Path, mon
     store.load([record(1)])
     assert [len(each.df()) for each in (earlier, con.table("enrichments"), store.sql("from enrichments"))] == [1, 1, 2]
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_process_has_a_copy_of_its_own(tmp_path: Path):
+    """The child queries and closes without touching what it inherited, and the parent's copy is as it was."""
+    path = tmp_path / "store.duckdb"
+    with es.EnrichmentStore(path) as store:
+        store.load(RECORDS)
+    with es.EnrichmentStore(path, org_id=ORG, read_only=True) as store:
+        assert len(store.sql("from enrichments")) == 6
+        child = multiprocessing.get_context("fork").Process(target=_queried, args=(store,))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
+        assert len(store.sql("from enrichments")) == 6
+
+
+def _queried(store: es.EnrichmentStore) -> None:
+    assert len(store.sql("from enrichments")) == 6
+    store.close()

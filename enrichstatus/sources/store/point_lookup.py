@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from enrichstatus.lookup.query import CONTENDING_SQL, DECIDED_SQL
 from enrichstatus.schema import COLUMNS, EXPLANATION, SCHEMA, STATUSES
 from enrichstatus.sources.store.snapshot.layout import FOUND, Numbers
-from enrichstatus.sources.store.snapshot.rules import Codes, Keys, Question, Statuses, Vocabulary, answers
+from enrichstatus.sources.store.snapshot.rules import Codes, Keys, Question, Statuses, Vocabulary, answers, mixed
 
 #: Up to this many tasks are fetched through the index one by one; above, a scan of all records is cheaper.
 FEW = 1000
@@ -107,13 +107,13 @@ def _answered(
 
 def _matched(keys: Keys, high: Numbers, low: Numbers, kind: Codes) -> tuple[Codes, Codes]:
     """Find for each key the row that has it: the positions of the keys that have one, and these rows."""
-    mixed = _mixed(high, low, kind)
-    order = np.argsort(mixed)
-    sought, rows = _mixed(keys.high, keys.low, keys.kind), np.full(len(keys.kind), -1)
-    at, left = np.searchsorted(mixed[order], sought), np.arange(len(keys.kind))
+    found = mixed(high, low, kind)
+    order = np.argsort(found)
+    sought, rows = mixed(keys.high, keys.low, keys.kind), np.full(len(keys.kind), -1)
+    at, left = np.searchsorted(found[order], sought), np.arange(len(keys.kind))
     while len(left := left[at[left] < len(order)]):
         row = order[at[left]]
-        left, row = left[same := mixed[row] == sought[left]], row[same]
+        left, row = left[same := found[row] == sought[left]], row[same]
         # the whole key: another one can have the same digest
         match = (high[row] == keys.high[left]) & (low[row] == keys.low[left]) & (kind[row] == keys.kind[left])
         rows[left[match]] = row[match]
@@ -121,11 +121,6 @@ def _matched(keys: Keys, high: Numbers, low: Numbers, kind: Codes) -> tuple[Code
         at[left] += 1
     position = np.flatnonzero(rows >= 0)
     return position, rows[position]
-
-
-def _mixed(high: Numbers, low: Numbers, kind: Codes) -> Numbers:
-    mixed: Numbers = high ^ (low * np.uint64(0x9E3779B97F4A7C15)) ^ (kind.astype(np.uint64) << np.uint64(40))
-    return mixed
 
 
 _NOTHING = pa.schema([("position", pa.int64()), *SCHEMA, *EXPLANATION]).empty_table()

@@ -20,7 +20,7 @@ from enrichstatus.files.read import is_path
 from enrichstatus.files.write import first_line
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import DECIDED_SQL, asker
-from enrichstatus.lookup.tasks import KEYS_SQL, create_vocabularies
+from enrichstatus.lookup.tasks import KEYS_SQL, create_vocabularies, never_freed
 from enrichstatus.schema import COLUMNS
 from enrichstatus.sources.store.duckdb_source import Embedded
 
@@ -128,6 +128,7 @@ class Queryable(Embedded):
         file = self._ready()
         made_of = os.getpid(), file, file.writes, question["orgId"][0].as_py()
         if self._copy is None or self._copy[0] != made_of:
+            self._forget()
             self._copy = made_of, self._private(question)
         con = self._copy[1].cursor()
         _evaluate_at(con, question, now)
@@ -151,8 +152,14 @@ class Queryable(Embedded):
 
     def close(self) -> None:
         """Close the file; what was loaded stays. A store in memory is gone."""
-        self._copy = None
+        self._forget()
         super().close()
+
+    def _forget(self) -> None:
+        """Give up the copy; one that was inherited by a fork belongs to the parent."""
+        if self._copy is not None and self._copy[0][0] != os.getpid():
+            never_freed(self._copy[1])
+        self._copy = None
 
     def _private(self, question: pa.Table) -> duckdb.DuckDBPyConnection:
         """Copy an organization's records into a database of their own, which is locked."""

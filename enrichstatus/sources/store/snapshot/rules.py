@@ -38,6 +38,12 @@ class Keys(NamedTuple):
     kind: Codes
 
 
+def mixed(high: Numbers, low: Numbers, kind: Codes) -> Numbers:
+    """Give a digest of each key; two keys can have the same."""
+    digest: Numbers = high ^ (low * np.uint64(0x9E3779B97F4A7C15)) ^ (kind.astype(np.uint64) << np.uint64(40))
+    return digest
+
+
 class Vocabulary:
     """Reads the tasks of a store with these fields, as long as they are well-formed and their ids are written as usual.
 
