@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.options import add_options, check_outputs, opened, store_file, write
 from enrichstatus.cli.parser import add_command
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import OrganizationWarning, ValidationError
 
 if TYPE_CHECKING:
     from enrichstatus.cli.output import Output
@@ -51,6 +52,8 @@ def changes(options: argparse.Namespace, say: Output) -> None:
         raise ValidationError("-o and --since name one file.")
     with opened(store_file(options.store), read_only=True) as store:
         found = store.changes(_read(options.since), org_id=options.org_id)
+        if message := store.lacks(options.org_id):
+            warnings.warn(message, OrganizationWarning, stacklevel=2)
     write(found.table, options.output, options)
     writing.write_text(found.cursor + "\n", options.since)
     new = found.table["previousStatus"].null_count

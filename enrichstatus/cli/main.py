@@ -8,12 +8,12 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from enrichstatus.cli import changes, completion, load, lookup, plan, poll, report, serve, status
 from enrichstatus.cli.options import refuse_empty, spelling
 from enrichstatus.cli.output import Output, put
-from enrichstatus.cli.parser import Parser
+from enrichstatus.cli.parser import Parser, UsageError
 from enrichstatus.errors import (
     ChargeWarning,
     EnrichStatusError,
@@ -42,25 +42,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Exit code 0, 2 for bad input, 3 where a poll's deadline came, 4 where a list does not
     reach what is required, 5 where a bill and the records differ, 130 after Ctrl-C, 143 after SIGTERM, 1 for what failed otherwise.
     """
+    # one that is closed is taken for a pipe whose reader is gone
+    sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # where the terminal cannot show a letter of a name or a bar
             stream.reconfigure(errors="replace")
+    try:
+        return _main(sys.argv[1:] if arguments is None else list(arguments))
+    except EnrichStatusError as error:  # of stdout, which took nothing
+        put(f"enrichstatus: {error}", sys.stderr)
+        return _FAILED
+
+
+def _main(given: list[str]) -> int:
+    """Parse the arguments, run the command, and say what went wrong."""
     whole = parser()
     if "_ARGCOMPLETE" in os.environ:
         import argcomplete
 
         argcomplete.autocomplete(whole)  # ends the process
-    given = sys.argv[1:] if arguments is None else list(arguments)
     if not given:
         put(_OVERVIEW, sys.stdout)
         return 0
-    options = whole.parse_args(given)
+    try:
+        options = whole.parse_args(given)
+    except UsageError as usage:
+        if "--json" in given:
+            asked = argparse.Namespace(json=True, quiet=True, declared=usage.parser)
+            Output(asked).finish(_BAD_INPUT, ValidationError(usage.text), usage.text)
+        raise
     say = Output(options)
     code, error = _run(options, say)
     text = None if error is None else say.shown(_message(error, options))
-    say.finish(code, error, text)
     if text is not None:
         put(f"enrichstatus: {text}", sys.stderr)
+    say.finish(code, error, text)
     return code
 
 
@@ -70,8 +86,8 @@ def _run(options: argparse.Namespace, say: Output) -> tuple[int, BaseException |
         refuse_empty(options)
         with warnings.catch_warnings(), say.piped():
             for kind in (ChargeWarning, EntityWarning, OrganizationWarning, StatusWarning):
-                warnings.simplefilter("ignore" if options.quiet else "always", kind)
-            warnings.showwarning = _warn
+                warnings.simplefilter("always", kind)
+            warnings.showwarning = lambda message, *_, **__: say.warn(str(message))
             if options.quiet:
                 from enrichstatus.progress import progress_is_shown
 
@@ -97,6 +113,10 @@ def _message(error: BaseException, options: argparse.Namespace) -> str:
         text = text or "interrupted; nothing was written"
     text = text.replace(":\n  ", ": ").replace("\n  ", "; ").replace("\n", ". ")
     return "".join(sign if sign.isprintable() else "�" for sign in text)
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 _OVERVIEW = """\
@@ -139,11 +159,6 @@ class _Version(argparse.Action):
 
         put(f"enrichstatus {version('enrichstatus')}", sys.stdout)
         parser.exit()
-
-
-def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Print a warning in one line."""
-    put(f"enrichstatus: {message}", sys.stderr)
 
 
 def _spelled(error: ValidationError, options: Mapping[str, str]) -> str:

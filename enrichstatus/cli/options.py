@@ -275,7 +275,7 @@ def read_tasks(options: argparse.Namespace, known: Sequence[str], say: Output, *
         tasks = tasks_from_leads(tasks, entity_id=entity_id, fields=wanted, entity_type=kind)
     if getattr(options, "errors", "raise") == "coerce":
         found = bad_rows(frames.read(tasks), known)
-        say.bad = found["row"].unique()
+        say.bad = found["row"].unique().tolist()
         say.tell(problems=of_leads(found, entity_id, wanted) if entity_id else found)
     for path in (getattr(options, name, None) for name in ("output", "failed")):
         if path and not path.endswith(".html"):

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import EnrichStatusError, ValidationError
 
 #: Bad rows that the object for a program names; how many there are it says, too.
 _MOST = 100
@@ -35,17 +35,28 @@ class Output:
         self._facts: dict[str, Any] = {}
         self._begun = time.monotonic()
         self._hidden = ""
+        self._unsaid: list[str] | None = None
         #: The rows of the tasks that are bad and were not refused.
         self.bad: Sequence[int] = ()
         self.data = bool(options.json or getattr(options, "output", None) == STDOUT)
 
     def __call__(self, text: str) -> None:
         """Say it to a person."""
-        if not self._options.quiet:
+        if self._unsaid is not None:
+            self._unsaid.append(text)  # that rows are written is true when they have gone to stdout
+        elif not self._options.quiet:
             from enrichstatus.cli.colour import coloured
 
             stream = sys.stderr if self.data else sys.stdout
             put(coloured(self.shown(text), stream, self._options.color), stream)
+
+    def warn(self, text: str) -> None:
+        """Warn a person, and a program, with --quiet the latter alone; once of each thing."""
+        told = self._facts.setdefault("warnings", [])
+        if text not in told:
+            told.append(text)
+            if not self._options.quiet:
+                put(f"enrichstatus: {text}", sys.stderr)
 
     def print_plainly(self, text: str) -> None:
         """Print what the command is for, with --quiet too; a program is told it instead."""
@@ -73,7 +84,7 @@ class Output:
         told = {
             "command": self._options.declared.prog.partition(" ")[2],
             "exitCode": code,
-            **({"files": [], "requests": 0} | self._facts),
+            **({"files": [], "requests": 0, "warnings": []} | self._facts),
             "elapsed": round(time.monotonic() - self._begun, 3),
             "problems": [] if rows is None else json.loads(rows.head(_MOST).to_json(orient="records")),
         }
@@ -105,32 +116,38 @@ class Output:
         with TemporaryDirectory() as folder:
             path = Path(folder) / f"{_CALLED}.{kind}"
             self._hidden = self._options.output = str(path)
+            unsaid = self._unsaid = list[str]()
             try:
                 yield
             finally:
                 if path.exists():
                     self._copy(path)
+                self._unsaid = None
+                for text in unsaid:
+                    self(text)
 
     def _copy(self, path: Path) -> None:
         import shutil
 
-        try:
+        with _obeying(sys.stdout):
             sys.stdout.flush()
             with path.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            _drop(sys.stdout)
 
 
 def put(text: str, stream: Any) -> None:
     """Print a text; where the reader has closed the pipe, nothing, then and from then on."""
-    try:
+    with _obeying(stream):
         print(text, file=stream, flush=True)
-    except BrokenPipeError:
-        _drop(stream)
 
 
-def _drop(stream: Any) -> None:
-    """Write nowhere from now on: at exit Python must not complain of what is left."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+@contextmanager
+def _obeying(stream: Any) -> Iterator[None]:
+    """Where a stream takes nothing, write nowhere from now on, or Python would complain at exit; only of stdout it is said."""
+    try:
+        yield
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise EnrichStatusError(f"stdout cannot be written: {error.strerror or error}.") from error

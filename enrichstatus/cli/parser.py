@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from enrichstatus.cli.output import put
 from enrichstatus.errors import suggested
 
 if TYPE_CHECKING:
     from enrichstatus.cli.output import Output
+
+
+#: Options that others have for a token.
+_SECRET = re.compile(
+    r"--?((auth|api|access|bearer)[-_]?)?(token|key|bearer|secret|password|auth|authorization)", re.IGNORECASE
+)
+
+
+class UsageError(SystemExit):
+    """The arguments cannot be parsed: exit code 2."""
+
+    def __init__(self, parser: argparse.ArgumentParser, text: str):
+        super().__init__(2)
+        self.parser, self.text = parser, text
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,9 +40,27 @@ class Parser(argparse.ArgumentParser):
         if not any(action.nargs == argparse.PARSER for action in self._actions):
             given = [text.partition("=")[0] for text in args[: args.index("--") if "--" in args else None]]
             for text in given:
+                self._refuse_secret(text)
                 if text.startswith("--") and not any(option.startswith(text) for option in self._option_string_actions):
                     self.error(f"unrecognized argument: {text}.{suggested(text, self._option_string_actions)}")
+        elif args:
+            self._refuse_secret(args[0])
         return super().parse_known_args(args, namespace)
+
+    def _refuse_secret(self, text: str) -> None:
+        """Refuse an option that would take a token, before anything else is said of it: the next word may be one."""
+        name = text.partition("=")[0]
+        if _SECRET.fullmatch(name) and not any(option.startswith(name) for option in self._option_string_actions):
+            self.error(
+                f"unrecognized argument: {name}. No option takes a token: it is read from ENRICHSTATUS_TOKEN in the environment, "
+                "where others do not see it."
+            )
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, below the usage."""
+        self.print_usage(sys.stderr)
+        put(f"{self.prog}: error: {message}", sys.stderr)
+        raise UsageError(self, message)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if message:

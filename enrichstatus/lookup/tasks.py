@@ -207,8 +207,8 @@ def keep_problems(con: duckdb.DuckDBPyConnection) -> npt.NDArray[np.int64]:
     """Make the temporary table ``problem`` of the same, of any number, and give the rows in their order."""
     con.register("keyed", con.sql(KEYS_SQL))
     con.execute(f"create temp table problem as {_BAD_TASKS_SQL}")
-    rows: npt.NDArray[np.int64] = con.execute('select distinct "row" from problem order by "row"').fetchnumpy()["row"]
-    return rows
+    rows = con.execute('select distinct "row" from problem order by "row"').fetchnumpy()["row"]
+    return np.asarray(rows, np.int64)
 
 
 def _comparable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

@@ -174,11 +174,18 @@ def test_quiet_says_nothing_but_errors(capsys: pytest.CaptureFixture[str], url: 
     for arguments in (
         ("lookup", *LEADS, *WHERE, "-o", "o.csv"),
         ("lookup", *LEADS, "--records", "other.json", "--org", ORG, "-o", "o.csv"),
+        ("status", "s.duckdb", "--org", "org_2"),
         ("load", "records.json", "--store", "n.duckdb"),
         ("poll", *LEADS, "--url", url, "--missing-after", "0.01s"),
         ("status", "s.duckdb"),
     ):
         assert run(capsys, *arguments, "--quiet") == (0, "", "")
+    for command in (("status", "s.duckdb"), ("lookup", *LEADS, *WHERE[:2])):
+        found, err = told(capsys, *command, "--org", "org_2", "--quiet")
+        assert found["warnings"] == [
+            "There are records here, but none of the organization 'org_2'. Check how the records spell it."
+        ]
+        assert err == ""
     code, out, err = run(capsys, "token", "new", "--org", ORG, "--tokens", "t.toml", "--quiet")
     assert (code, out.count("\n"), err) == (0, 1, "")
     assert run(capsys, "lookup", "nowhere.csv", *LEADS[1:], *WHERE, "--quiet")[2].startswith(
@@ -200,6 +207,24 @@ def test_a_closed_pipe_is_no_failure():
 
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_what_cannot_be_written_is_one_line():
+    """A full disk behind stdout is exit code 1 and says so in a line, nothing is called written, and one that is closed is no failure."""
+    lookup = " ".join(("lookup", *LEADS, *WHERE))
+    lines = (f"{lookup} --json >/dev/full", f"{lookup} -o - >/dev/full", "--help >/dev/full", f"{lookup} >&-")
+    script = "".join(f"{sys.executable} -m enrichstatus {line}; echo $? >&2\n" for line in lines)
+    shell = ["bash", "-c", script]
+    done = subprocess.run(
+        shell, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert [
+        line for line in done.stderr.splitlines() if line in ("0", "1") or line.startswith(("enrich", "Trace"))
+    ] == [
+        "enrichstatus: stdout cannot be written: No space left on device.",
+        "1",
+    ] * 3 + ["0"]
+    assert "written to" not in done.stderr
 
 
 class _Terminal(io.StringIO):
@@ -265,14 +290,23 @@ def test_every_help_has_examples_that_parse(capsys: pytest.CaptureFixture[str]):
         (["lookup", "--feilds", "emails"], "unrecognized argument: --feilds. Did you mean --fields?"),
         (["lookup", "x", "--store", "s", "--how", "iner"], "Did you mean inner?"),
         (["token", "nwe"], "Did you mean new?"),
+        (["lookup", "x", "--json", "--token", "s3"], "unrecognized argument: --token. No option takes a token"),
+        (["--api-key=s3", "lookup", "--json"], "read from ENRICHSTATUS_TOKEN in the environment"),
     ],
 )
 def test_a_wrong_word_has_a_near_one(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
-    """A misspelt command, option or choice is exit code 2, with the nearest one."""
+    """A misspelt command, option or choice is exit code 2, with the nearest one, for a program too; none stands for a token."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert message in said.err
+    assert "s3" not in said.err
+    if "--json" in arguments:
+        told = json.loads(said.out)
+        assert (told["exitCode"], message in told["error"]["message"]) == (2, True)
+    else:
+        assert said.out == ""
 
 
 def test_a_shell_completes_commands_options_and_choices(folder: Path):

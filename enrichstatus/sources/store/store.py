@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from html import escape
@@ -12,7 +13,7 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus.errors import StoreError
+from enrichstatus.errors import OrganizationWarning, StoreError
 from enrichstatus.files.read import PathLike, expand, is_path
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
 from enrichstatus.lookup.query import DECIDED_SQL, timing_out
@@ -187,6 +188,8 @@ class EnrichmentStore(Tracked):
     def describe(self, *, org_id: str | None = None, now: Instant = None) -> StoreDescription:
         """Say in a few numbers what the store holds of an organization; of all together where neither it nor the store names one."""
         whose = (self.org_id if org_id is None else parse_org(org_id)) or None
+        if message := self.lacks(whose):
+            warnings.warn(message, OrganizationWarning, stacklevel=2)
         with self._cursor() as con:
             return describe(con, timing_out(self._limits, now), whose, None if self.path == ":memory:" else self._name)
 
