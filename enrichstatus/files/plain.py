@@ -33,6 +33,8 @@ def plain(table: pa.Table, *, bom: bool = False, csv: bool = False) -> pa.Table:
             column = _instants(column.cast(kind))
             if pc.any(pc.starts_with(column, "<value")).as_py():  # what Arrow writes
                 raise pa.ArrowInvalid(f"the column {name!r} holds an instant beyond what text can say")
+        elif pa.types.is_duration(kind):
+            column = hours(column.cast(kind))
         elif isinstance(column.type, pa.UuidType):
             with duckdb.connect() as con:
                 uuids = con.from_arrow(pa.table({"uuid": column}))
@@ -46,6 +48,24 @@ def plain(table: pa.Table, *, bom: bool = False, csv: bool = False) -> pa.Table:
         columns.append(column)
     names = _as_text(pa.array(table.column_names, pa.string())).to_pylist() if bom else table.column_names
     return pa.table(columns, names=names)
+
+
+def hours(column: Any) -> Any:
+    """Write durations as a sheet shows them, ``27:30:00``: hours, minutes and seconds, with a fraction where there is one."""
+    ticks = column.cast(pa.duration("us"), safe=False).cast(pa.int64())
+    sign = pc.if_else(pc.less(ticks, 0), "-", "")
+    ticks = pc.abs(ticks)
+    seconds = pc.divide(ticks, 1_000_000)
+    minutes = pc.divide(seconds, 60)
+    parts = [
+        pc.divide(minutes, 60),
+        *(pc.subtract(whole, pc.multiply(pc.divide(whole, 60), 60)) for whole in (minutes, seconds)),
+    ]
+    texts = [pc.utf8_lpad(part.cast(pa.string()), width, "0") for part, width in zip(parts, (1, 2, 2), strict=True)]
+    rest = pc.subtract(ticks, pc.multiply(seconds, 1_000_000)).cast(pa.string())
+    fraction = pc.utf8_rtrim(pc.binary_join_element_wise("", pc.utf8_lpad(rest, 6, "0"), "."), "0")
+    fraction = pc.if_else(pc.equal(fraction, "."), "", fraction)
+    return pc.binary_join_element_wise(sign, pc.binary_join_element_wise(*texts, ":"), fraction, "")
 
 
 def _as_text(column: Any) -> Any:

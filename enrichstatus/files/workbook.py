@@ -1,7 +1,7 @@
 """An Excel workbook in: the one sheet that is meant, its cells as what they are; what cannot be read as one table is refused.
 
-A column of numbers, dates or truth values stays one, whole numbers are whole, and anything mixed is text. What is empty, or an error such
-as #N/A, is null. Formulas give what they came to when the workbook was saved.
+A column of numbers, dates or truth values stays one, whole numbers are whole, and anything mixed is text. What is empty is null, and an
+error such as #N/A is that text (of an .xls it is null). Formulas give what they came to when the workbook was saved.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError, quoted, suggested
+from enrichstatus.files.plain import hours
 from enrichstatus.files.text import FILE
 from enrichstatus.schema import listed
 
@@ -31,8 +32,8 @@ from enrichstatus.schema import listed
 _BATCH = 1 << 16
 #: Cells, and bytes of the unpacked workbook, that are read: more of either take gigabytes of memory.
 _MOST_CELLS, _MOST_BYTES = 1 << 24, 1 << 31
-#: A whole number from here on has digits that Excel has rounded.
-_ROUNDED = 1e15
+#: A whole number up to here is written in plain digits, as many as Excel holds.
+_WHOLE = 2.0**63
 _CSV = "Save the sheet as CSV, and give that."
 _KINDS = {
     str: pa.string(),
@@ -52,8 +53,7 @@ def read_workbook(path: str, sheet: str | None = None, skip: int = 0) -> tuple[l
     with _opened(path) as book:
         name = _chosen(path, book, sheet)
         where = f"{path!r}, sheet {name!r}"
-        if zipfile.is_zipfile(path):
-            _check_xml(path, name, where)
+        errors = _check_xml(path, name, where) if zipfile.is_zipfile(path) else {}
         cells = book.get_sheet_by_name(name)
         blank = [""] * cells.width
         above = islice(enumerate(cells.iter_rows() if cells.start else (), 1), skip, None)
@@ -71,10 +71,12 @@ def read_workbook(path: str, sheet: str | None = None, skip: int = 0) -> tuple[l
                     f"{_letters(left)}{top + 1}:{_letters(right)}{bottom + 1}, of which the first alone holds the value. "
                     "Unmerge them, and fill in each; or leave out lines above the header with skip= (--skip)."
                 )
-        return _table(where, cells, first, [_text_of(cell) for cell in header])
+        return _table(where, cells, first, [_text_of(cell) for cell in header], errors)
 
 
-def _table(where: str, cells: Any, first: int, header: list[str]) -> tuple[list[str], list[pa.ChunkedArray]]:
+def _table(
+    where: str, cells: Any, first: int, header: list[str], errors: dict[int, list[tuple[int, str]]]
+) -> tuple[list[str], list[pa.ChunkedArray]]:
     """Make columns of the rows below row `first`."""
     blank = [""] * len(header)
     parts: list[list[pa.Array]] = [[] for _ in header]
@@ -87,9 +89,10 @@ def _table(where: str, cells: Any, first: int, header: list[str]) -> tuple[list[
                 f"{where} cannot be read: row {line} is empty, and more rows follow it, as of a second table. Delete empty rows, "
                 "and give each table a sheet of its own."
             )
+        for place, (part, column) in enumerate(zip(parts, zip(*block, strict=True), strict=True), cells.start[1]):
+            wrong = [(row - line - 1, text) for row, text in errors.get(place, ()) if line < row <= line + len(block)]
+            part.append(_column(column, wrong))
         line += len(block)
-        for part, column in zip(parts, zip(*block, strict=True), strict=True):
-            part.append(_column(column))
     columns = [_one_kind(part) for part in parts]
     gaps = [not name and column.null_count == len(column) for name, column in zip(header, columns, strict=True)]
     kept = [place for place, gap in enumerate(gaps) if not gap]
@@ -193,14 +196,22 @@ def _ids(sheet: ElementTree.Element) -> list[str]:
 _LETTERS, _NUMBERS = (
     re.compile(rb"\br=[\"']" + part + rb"[\"'][^>/]*>") for part in (rb"([A-Z]+)\d+", rb"[A-Z]+(\d+)")
 )
+_ERROR = re.compile(
+    rb"<(?:\w+:)?c\b(?=[^>]*\bt=[\"']e[\"'])[^>]*\br=[\"']([A-Z]+)(\d+)[\"'][^>]*>(?:(?!</(?:\w+:)?c>).)*?<(?:\w+:)?v>([^<]*)<",
+    re.DOTALL,
+)
 _FORMULA = re.compile(
     rb"<(?:\w+:)?c\b([^>]*)>\s*<(?:\w+:)?f\b(?:[^>]*/>|[^>]*>[^<]*</(?:\w+:)?f>)\s*(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v>\s*</(?:\w+:)?v>)?"
     rb"\s*</(?:\w+:)?c>"
 )
 
 
-def _check_xml(path: str, name: str, where: str) -> None:
-    """Refuse what would take the memory of the machine, and formulas that nobody has calculated, which would pass for empty cells."""
+def _check_xml(path: str, name: str, where: str) -> dict[int, list[tuple[int, str]]]:
+    """Refuse what would take the memory of the machine, and formulas that nobody has calculated, which would pass for empty cells.
+
+    Gives by column, counted from 0, the rows, counted from 1, that hold an error, which would pass for empty too, and its text.
+    """
+    errors: dict[int, list[tuple[int, str]]] = {}
     with zipfile.ZipFile(path) as archive:
         if (size := sum(info.file_size for info in archive.infolist())) > _MOST_BYTES:
             raise ValidationError(f"{path!r} is too large to be read: unpacked it is {size / 1e9:.1f} GB. {_CSV}")
@@ -209,6 +220,8 @@ def _check_xml(path: str, name: str, where: str) -> None:
             for block in _blocks(xml):
                 right = max({right, *_LETTERS.findall(block)}, key=_number)
                 last = max(map(int, {b"%d" % last, *_NUMBERS.findall(block)}))
+                for letters, row, text in _ERROR.findall(block) if b't="e"' in block or b"t='e'" in block else ():
+                    errors.setdefault(_number(letters) - 1, []).append((int(row), text.decode()))
                 if b"<f" not in block and b":f" not in block:
                     continue
                 if found := next(
@@ -223,6 +236,7 @@ def _check_xml(path: str, name: str, where: str) -> None:
         raise ValidationError(
             f"{where} is too large to be read: its cells go to {right.decode()}{last}. Delete cells that stand far from the table. {_CSV}"
         )
+    return errors
 
 
 def _number(letters: bytes) -> int:
@@ -241,10 +255,12 @@ def _blocks(xml: Any) -> Iterator[bytes]:
     yield rest
 
 
-def _column(cells: tuple[Any, ...]) -> pa.Array:
-    """Make an array of some cells of a column: of their kind, or of text where they are of several."""
+def _column(cells: tuple[Any, ...], errors: Sequence[tuple[int, str]]) -> pa.Array:
+    """Make an array of some cells of a column: of their kind, or of text where they are of several; `errors` stand in some rows."""
     held = np.fromiter(cells, object, len(cells))
     held[held == ""] = None
+    for row, text in errors:
+        held[row] = text
     kinds = np.fromiter(map(type, held), object, len(held))
     found = set(kinds) - {type(None)}
     if found == {dt.date, dt.datetime}:
@@ -268,7 +284,11 @@ def _one_kind(parts: list[pa.Array]) -> pa.ChunkedArray:
     else:
         kind = next(iter(types), pa.string())
     column = pa.chunked_array([part.cast(kind) for part in parts], kind)
-    return column.cast(pa.int64()) if pa.types.is_floating(kind) and pc.all(_is_whole(column)).as_py() else column
+    return (
+        column.cast(pa.int64(), safe=False)
+        if pa.types.is_floating(kind) and pc.all(_is_whole(column)).as_py()
+        else column
+    )
 
 
 def below(
@@ -288,18 +308,23 @@ def below(
 
 
 def _is_whole(numbers: Any) -> Any:
-    return pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), _ROUNDED))
+    return pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), _WHOLE))
+
+
+def _digits(numbers: Any) -> Any:
+    """Turn whole numbers into such, with the digits that Excel shows: what it has rounded ends with zeros."""
+    if (pc.max(pc.abs(numbers)).as_py() or 0) < 2**53:
+        return numbers.cast(pa.int64())
+    return numbers.cast(pa.string()).cast(pa.decimal128(38, 0)).cast(pa.int64())
 
 
 def _text(values: Any) -> Any:
     """Turn values into text: numbers as Excel holds them, days and instants as ISO 8601."""
     if pa.types.is_floating(values.type):
         whole = _is_whole(values)
-        return pc.if_else(
-            whole, pc.if_else(whole, values, 0).cast(pa.int64()).cast(pa.string()), values.cast(pa.string())
-        )
+        return pc.if_else(whole, _digits(pc.if_else(whole, values, 0)).cast(pa.string()), values.cast(pa.string()))
     if pa.types.is_duration(values.type):
-        return values.cast(pa.int64()).cast(pa.float64()).cast(pa.string())
+        return hours(values)
     return values.cast(pa.string())
 
 

@@ -29,7 +29,7 @@ _ROUNDED = 10**15
 #: The day that Excel counts as 0; before March 1900 it counts a day that never was.
 _ZERO, _FIRST = datetime(1899, 12, 30), datetime(1900, 3, 1)
 _DAY = 86_400e6
-_FORMATS = {"day": "yyyy-mm-dd", "instant": "yyyy-mm-dd hh:mm:ss", "time": "hh:mm:ss"}
+_FORMATS = {"day": "yyyy-mm-dd", "instant": "yyyy-mm-dd hh:mm:ss", "time": "hh:mm:ss", "duration": "[h]:mm:ss"}
 #: How much of a label's colour a cell has; the rest is white, so that black text stands out.
 _TINT = 0.35
 
@@ -107,6 +107,11 @@ def _cells(column: pa.ChunkedArray, name: str) -> tuple[list[Any], str]:
     if pa.types.is_time(kind):
         ticks = column.cast(pa.time64("us"), safe=False).cast(pa.int64()).cast(pa.float64())
         return pc.divide(ticks, _DAY).to_pylist(), "time"
+    if pa.types.is_duration(kind):
+        days = pc.divide(
+            column.cast(kind).cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False), _DAY
+        )
+        return _either(days, pc.greater_equal(days, 0), texts), "duration"
     if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale <= 0):
         numbers = column.cast(kind).cast(pa.float64(), safe=False)
         return _either(numbers, pc.less(pc.abs(numbers), _ROUNDED), texts), "number"

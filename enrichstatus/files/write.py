@@ -176,13 +176,15 @@ def check_writable(schema: pa.Schema, path: PathLike, *, bom: bool = False) -> N
             )
 
 
-def _has_no_text(kind: pa.DataType, *, nested: bool) -> bool:
+def _has_no_text(kind: pa.DataType, *, nested: bool, within: bool = False) -> bool:
     """Whether a format of text cannot hold values of a type; `nested` are held by JSON."""
     if isinstance(kind, pa.BaseExtensionType):
-        return not isinstance(kind, pa.UuidType) and _has_no_text(kind.storage_type, nested=nested)
+        return not isinstance(kind, pa.UuidType) and _has_no_text(kind.storage_type, nested=nested, within=within)
     if pa.types.is_nested(kind):
-        return not nested or any(_has_no_text(kind.field(n).type, nested=nested) for n in range(kind.num_fields))
-    return pa.types.is_duration(kind) or pa.types.is_interval(kind) or "binary" in str(kind)
+        return not nested or any(
+            _has_no_text(kind.field(n).type, nested=nested, within=True) for n in range(kind.num_fields)
+        )
+    return (within and pa.types.is_duration(kind)) or pa.types.is_interval(kind) or "binary" in str(kind)
 
 
 _CSV = (".csv", ".tsv")

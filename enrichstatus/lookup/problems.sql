@@ -10,6 +10,8 @@ select
                 -- 1.23E+17: what Excel makes of digits, and keeps 15 of
                 when regexp_full_match(trim(entityId::varchar), '[0-9]([.,][0-9]+)?[eE]\+?[0-9]{2,3}')
                     then 'is a number that Excel made of an id, whose last digits are lost: format the column as text, and fill in the ids anew'
+                when regexp_full_match(trim(entityId::varchar), '[0-9]{16,19}')
+                    then 'is a number, not a UUID; where Excel made it of an id, format the column as text, and fill in the ids anew'
                 else 'is not a UUID' end
         } end,
         case when castEntityType is null then {

@@ -51,7 +51,7 @@ def read(path: Any, **how: Any) -> pd.DataFrame:
 
 
 def test_cells_come_in_as_what_they_are(tmp_path: Path):
-    """Numbers, days, instants and truth values stay such, whole numbers whole; a mixture is text; an error, and what is empty, is null."""
+    """Numbers, days, instants and truth values stay such, whole numbers whole; a mixture is text; what is empty is null."""
     day, instant = dt.date(2026, 1, 2), dt.datetime(2026, 1, 2, 3, 4)
     rows = [
         ["id", "n", "f", "mixed", "day", "instant", "yes", "id", "", 2026],
@@ -73,6 +73,33 @@ def test_cells_come_in_as_what_they_are(tmp_path: Path):
     both = read([path, book(tmp_path / "more.xlsx", {"L": [["n", "id"], ["x", 7]]})])
     assert both["n"].tolist() == ["1", "2", None, "x"] or both["n"].fillna("").tolist() == ["1", "2", "", "x"]
     assert both["id"].tolist()[3] == "7"
+
+
+def test_what_a_sheet_shows_is_what_goes_on(tmp_path: Path):
+    """Long numbers have plain digits, an error is its text, and a duration is one in a workbook, and hours in text."""
+    path = tmp_path / "in.xlsx"
+    with xlsxwriter.Workbook(path) as made:
+        sheet = made.add_worksheet()
+        hours = made.add_format({"num_format": "[h]:mm"})
+        sheet.write_row(1, 1, ["n", "mixed", "error", "spent"])
+        sheet.write_row(2, 1, [12345678901234567, "x"])
+        sheet.write_row(3, 1, [1, 12345678901234567, 5])
+        sheet.write_formula(2, 3, "=NA()", None, "#N/A")
+        sheet.write_formula(4, 3, "=1/0", None, "#DIV/0!")
+        for row, days in enumerate((1.25, 0.00001, 0.5), 2):
+            sheet.write(row, 4, days, hours)
+    table = of_files(Files(str(path))).assign(pa.table({}))
+    write(table, tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text().replace('"', "").splitlines() == [
+        "n,mixed,error,spent", "12345678901234570,x,#N/A,30:00:00", "1,12345678901234570,5,0:00:00.864", ",,#DIV/0!,12:00:00",
+    ]  # fmt: skip
+    write(table, tmp_path / "out.xlsx")
+    again = of_files(Files(str(tmp_path / "out.xlsx"))).assign(pa.table({}))
+    assert again["spent"].to_pylist() == table["spent"].to_pylist()
+    assert "[h]:mm:ss" in zipfile.ZipFile(tmp_path / "out.xlsx").read("xl/styles.xml").decode()
+    assert again["n"].to_pylist() == ["12345678901234570", "1", None]
+    write(table, tmp_path / "out.ndjson")
+    assert json.loads((tmp_path / "out.ndjson").read_text().splitlines()[0])["spent"] == "30:00:00"
 
 
 def test_an_old_workbook_is_read_whatever_its_ending(tmp_path: Path):
@@ -258,7 +285,10 @@ def test_ids_that_excel_has_made_numbers_of_are_named(tmp_path: Path):
     (tmp_path / "in.json").write_text(json.dumps([{"entityId": "1,23E+31", "field": "emails"}]))
     with es.EnrichmentStore(org_id=ORG) as store:
         store.load([record(0)])
-        for name, value in ((path, "1.234567890123457e+17"), ("in.csv", "1.23E+17"), ("in.json", "1,23E+31")):
+        digits = "'123456789012345700' is a number, not a UUID; where Excel made it of an id, format the column as text"
+        with pytest.raises(es.ValidationError, match=digits):
+            store.lookup(path)
+        for name, value in (("in.csv", "1.23E+17"), ("in.json", "1,23E+31")):
             with pytest.raises(es.ValidationError, match=re.escape(f"entityId '{value}' {said}")):
                 store.lookup(str(tmp_path / name))
 
