@@ -18,12 +18,12 @@ _ACTIONS = {
 
 def coloured(text: str, stream: Any, when: str) -> str:
     """Colour the words for outcomes, and the bars; `when` is ``always``, ``never``, or ``auto``: at a terminal, unless NO_COLOR is set."""
-    if when == "never" or (when == "auto" and not stream.isatty()):
+    if when == "never" or (when == "auto" and (os.environ.get("NO_COLOR") or not stream.isatty())):
         return text
     from rich.console import Console
     from rich.text import Text
 
-    # of a terminal rich knows how many colours it has, and what NO_COLOR and TERM say
+    # of a terminal rich knows how many colours it has, and what TERM says
     forced: Any = {"force_terminal": True, "no_color": False, "color_system": "truecolor"} if when == "always" else {}
     console = Console(file=stream, highlight=False, soft_wrap=True, **forced)
     styled = Text(text)

@@ -33,6 +33,7 @@ from enrichstatus.errors import (
     PartialLookupError,
     RequirementError,
     ValidationError,
+    suggested,
 )
 
 if TYPE_CHECKING:
@@ -240,7 +241,8 @@ def _required(options: argparse.Namespace) -> dict[str, float]:
     """Read --require, shares by name."""
     required = numbers(options.require, "--require")
     if strange := [name for name in required if name not in ("ended", "failed")]:
-        raise ValidationError(f"--require takes ended=SHARE and failed=SHARE, not {', '.join(strange)}.")
+        near = suggested(strange[0], ("ended", "failed"))
+        raise ValidationError(f"--require takes ended=SHARE and failed=SHARE, not {', '.join(strange)}.{near}")
     for name, share in required.items():
         if not 0 <= share <= 1:
             raise ValidationError(f"--require takes a share from 0 to 1 for {name}, e.g. {name}=0.98, not {share:g}.")

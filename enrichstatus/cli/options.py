@@ -256,7 +256,7 @@ def read_tasks(options: argparse.Namespace, known: Sequence[str], say: Output, *
 
     from enrichstatus import frames
     from enrichstatus.files.read import Files
-    from enrichstatus.files.write import check_cells
+    from enrichstatus.files.write import check_cells, ending_of
     from enrichstatus.lookup.leads import leads_column, naming_leads, of_leads, tasks_from_leads
     from enrichstatus.lookup.tasks import bad_rows
 
@@ -278,7 +278,7 @@ def read_tasks(options: argparse.Namespace, known: Sequence[str], say: Output, *
         say.bad = found["row"].unique().tolist()
         say.tell(problems=of_leads(found, entity_id, wanted) if entity_id else found)
     for path in (getattr(options, name, None) for name in ("output", "failed")):
-        if path and not path.endswith(".html"):
+        if path and ending_of(path) != ".html":
             check_cells(frames.read(tasks).assign(pa.table({})), path, bom=bool(options.bom))
     with naming_leads(entity_id, wanted if entity_id else ()):
         yield tasks

@@ -47,6 +47,20 @@ class Parser(argparse.ArgumentParser):
             self._refuse_secret(args[0])
         return super().parse_known_args(args, namespace)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is left over; a second list is mostly of a pattern that the shell has spelled out."""
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            command = getattr(options, "declared", self)
+            lists = [action.metavar for action in command._actions if action.metavar in ("TASKS", "BILL")]
+            hint = (
+                f' One list is taken ({lists[0]}): put a pattern in quotes, "part*.csv", and its files are read as one.'
+                if lists
+                else ""
+            )
+            command.error(f"unrecognized argument{'s' if len(rest) > 1 else ''}: {' '.join(rest)}.{hint}")
+        return options
+
     def _refuse_secret(self, text: str) -> None:
         """Refuse an option that would take a token, before anything else is said of it: the next word may be one."""
         name = text.partition("=")[0]

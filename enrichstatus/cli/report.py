@@ -162,7 +162,8 @@ def report(options: argparse.Namespace, say: Output) -> None:
     say("\n\n".join(f"{section.heading}\n{section.report}" for section in sections))
     say.tell(reports={section.heading: section.report.to_dict()["rows"] for section in sections})
     say.wrote(options.output)
-    say(f"\n{len(html) / 1e6:.1f} MB written to {options.output}: open it in a browser")
+    piped = say.shown(options.output) != options.output
+    say(f"\n{len(html) / 1e6:.1f} MB written to {options.output}{'' if piped else ': open it in a browser'}")
 
 
 def reconcile(options: argparse.Namespace, say: Output) -> int:
@@ -188,7 +189,7 @@ def reconcile(options: argparse.Namespace, say: Output) -> int:
             **how,
             **reading(options),
         )
-    if options.output and options.output.endswith(".html"):
+    if options.output and writing.ending_of(options.output) == ".html":
         text = f"The bill {options.bill} beside the records of {options.org_id}."
         beside = "Each line of the bill beside the record of its transaction."
         try:

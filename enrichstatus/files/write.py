@@ -31,10 +31,15 @@ Write: TypeAlias = Callable[[pa.Table], None]
 ENDINGS = (".csv", ".tsv", ".xlsx", ".parquet", ".json", ".ndjson", ".jsonl")
 
 
+def ending_of(path: PathLike) -> str:
+    """Give the ending that says the format, in whatever case it is."""
+    return Path(path).suffix.lower()
+
+
 def writable(path: PathLike, endings: Sequence[str] = ENDINGS) -> Path:
     """Check before the work that a frame, or what has these endings, can be written there after it."""
     target = Path(path).expanduser()
-    if target.suffix not in endings:
+    if ending_of(target) not in endings:
         raise ValidationError(f"{str(target)!r} has no known ending to write; expected {listed(endings)}.")
     if target.is_dir() or not target.absolute().parent.is_dir():
         raise ValidationError(
@@ -125,16 +130,20 @@ def write(table: pa.Table, path: PathLike, *, bom: bool = False) -> None:
     """Write a table in the format its ending names; the file appears whole or not at all. Instants in text are the wire's."""
     target = writable(path)
     check_writable(table.schema, target, bom=bom)
-    with replacing(target) as part, part.open("wb") as file, pieces(file, target.suffix, table.schema, bom=bom) as put:
+    with (
+        replacing(target) as part,
+        part.open("wb") as file,
+        pieces(file, ending_of(target), table.schema, bom=bom) as put,
+    ):
         put(table)
 
 
 def check_cells(table: pa.Table, path: PathLike, *, bom: bool = False) -> None:
     """Check before the work that a format can hold the columns, and the numbers in them."""
     check_writable(table.schema, path, bom=bom)
-    if Path(path).suffix not in (*_CSV, ".parquet"):
+    if ending_of(path) not in (*_CSV, ".parquet"):
         try:
-            refuse_not_finite(table, "a workbook" if Path(path).suffix == _EXCEL else "JSON")
+            refuse_not_finite(table, "a workbook" if ending_of(path) == _EXCEL else "JSON")
         except pa.ArrowInvalid as error:
             raise _not_written(path, error) from error
 
@@ -147,7 +156,7 @@ def _not_written(path: PathLike, error: Exception) -> ValidationError:
 
 def check_writable(schema: pa.Schema, path: PathLike, *, bom: bool = False) -> None:
     """Check before the work that a format can hold the columns: each is tried without rows, and nothing is written."""
-    ending = Path(path).suffix
+    ending = ending_of(path)
     if bom and ending not in _CSV:
         raise ValidationError(f"is for CSV files, {listed(_CSV)}, not {str(path)!r}.", argument="bom")
     if ending == _EXCEL:
@@ -325,7 +334,7 @@ class Output:
         with replacing(self.path, overwrite=self._overwrite) as part, ExitStack() as stack:
             if self._folder:
                 part.mkdir()
-            ending = ".parquet" if self._folder else self.path.suffix
+            ending = ".parquet" if self._folder else ending_of(self.path)
             put: Write | None = None
             rows = 0
 

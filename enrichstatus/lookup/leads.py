@@ -121,7 +121,7 @@ def leads_column(frame: Frame, entity_id: str | None, entity_type: str, *, field
                 argument="fields",
             )
         return None
-    if not _holding_uuids(frame):
+    if not fields_given and not _holding_uuids(frame):
         task_names(frame.columns)  # it is neither: what tasks need is what most have forgotten
     return entity_column(frame, entity_type)
 
@@ -134,6 +134,8 @@ def entity_column(frame: Frame, entity_type: str) -> str:
         what = (
             f"The columns {listed(found)} all hold UUIDs" if found else f"No column holds UUIDs with dashes, of {given}"
         )
+        if not len(frame):
+            what = f"There are no leads that would show which column holds UUIDs, of {given}"
         raise ValidationError(f"{what}. Name the column of the leads' ids with entity_id= (--entity-id).")
     meant = [kind for kind, names in _NAMED.items() if names.search(str(found[0]))]
     if meant and entity_type not in meant:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus import frames
-from enrichstatus.errors import RequirementError, StatusWarning, ValidationError, quoted
+from enrichstatus.errors import RequirementError, StatusWarning, ValidationError, quoted, suggested
 from enrichstatus.lookup.arguments import parse_number, parse_prefix
 from enrichstatus.outcomes import outcome
 from enrichstatus.presentation import of_unknown_status
@@ -93,8 +93,10 @@ def check_required(require: object) -> None:
     """Check requirements that are given as a mapping."""
     names = ("ended", "failed", "tasks")
     if not isinstance(require, Mapping) or not set(require) <= set(names):
+        strange = [name for name in require if name not in names] if isinstance(require, Mapping) else []
+        near = suggested(strange[0], names) if strange else ""
         raise ValidationError(
-            f'takes some of {listed(names)}, {{"ended": 0.98}} say, not {quoted(require)}.', argument="require"
+            f'takes some of {listed(names)}, {{"ended": 0.98}} say, not {quoted(require)}.{near}', argument="require"
         )
     check_requirements(**require)
 

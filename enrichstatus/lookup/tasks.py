@@ -185,7 +185,7 @@ def task_names(columns: Sequence[str]) -> dict[str, str]:
         near = suggested(missing[0], columns)
         raise ValidationError(
             f"Tasks need {columns_listed(missing)}; found {listed(columns)}.{near} "
-            "A lead list becomes tasks with tasks_from_leads(), at the command line with --entity-id COLUMN."
+            "A lead list becomes tasks with tasks_from_leads(leads, entity_id=…, fields=…), at the command line with --entity-id COLUMN."
         )
     return names
 

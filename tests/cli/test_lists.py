@@ -150,6 +150,11 @@ def test_a_list_of_nothing_has_a_report(capsys: pytest.CaptureFixture[str]):
     assert code == 0
     assert "0 tasks of org_1" in Path("report.html").read_text()
     assert run(capsys, "plan", "none.csv", *STORE)[:2] == (0, "Plan of 0 tasks: 0 to trigger\n\n0 rows\n")
+    Path("none.csv").write_text("id,name\n")
+    code, _, err = run(capsys, "lookup", "none.csv", *STORE, "--fields", "emails", "-o", "OUT.XLSX")
+    assert (code, "of id, name. Name the column of the leads' ids with entity_id= (--entity-id)." in err) == (2, True)
+    assert run(capsys, "lookup", "none.csv", *STORE, "--entity-id", "id", "-o", "OUT.XLSX")[0] == 0
+    assert pd.read_excel("OUT.XLSX", engine="calamine").columns.tolist()[:2] == ["id", "name"]
 
 
 def test_a_list_that_does_not_reach_what_is_required_is_exit_code_4(capsys: pytest.CaptureFixture[str]):
@@ -222,6 +227,7 @@ def test_what_is_required_is_required_of_all_tasks(
         (("report", *LEADS, *STORE, "-o", "report.pdf"), "'report.pdf' has no known ending to write; expected .html"),
         (("report", *LEADS, *STORE, "--by", "country", "-o", "r.html"), "country"),
         (("lookup", *LEADS, *STORE, "--require", "done=1"), "--require takes ended=SHARE and failed=SHARE, not done"),
+        (("lookup", *LEADS, *STORE, "--require", "endd=1"), "Did you mean ended?"),
         (
             ("lookup", *LEADS, *STORE, "--require", "ended=98"),
             "--require takes a share from 0 to 1 for ended, e.g. ended=0.98, not 98",

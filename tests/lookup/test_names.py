@@ -51,7 +51,7 @@ def test_the_only_column_of_uuids_is_found():
         ),
         (LEADS.drop(columns="lead"), "No column holds UUIDs with dashes, of n, name, since, empty. Name the column"),
         (LEADS.assign(lead=[uid(0), *"abcde"]), "No column holds UUIDs with dashes"),
-        (LEADS[:0], "No column holds UUIDs with dashes"),
+        (LEADS[:0], "There are no leads that would show which column holds UUIDs"),
         (LEADS.assign(lead=uid(0).replace("-", "")), "No column holds UUIDs with dashes"),
         (
             LEADS.rename(columns={"lead": "companyId"}),
