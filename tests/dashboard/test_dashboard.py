@@ -6,7 +6,7 @@ import base64
 import gc
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -21,13 +21,11 @@ from enrichstatus.dashboard import views
 from enrichstatus.errors import PollInterrupted, ServiceError, UnauthorizedError, ValidationError
 from enrichstatus.polling.background import Watch
 from enrichstatus.presentation import share
+from tests.support.boards import EVIL, Make, press, service, settled, text
 from tests.support.cases import cases
 from tests.support.factory import ORG, record, uid
 from tests.support.polled import NEVER, Clock, Service, numbered
 from tests.support.waiting import threads, until
-
-#: HTML that would do something, were it taken as such.
-EVIL = "<img src=x onerror=\"alert('&')\">"
 
 
 class Displayed:
@@ -62,37 +60,6 @@ def displayed(monkeypatch: pytest.MonkeyPatch) -> Displayed:
     displayed = Displayed()
     monkeypatch.setattr(views, "display", displayed)
     return displayed
-
-
-Make = Callable[..., es.Dashboard]
-
-
-@pytest.fixture
-def make() -> Iterator[Make]:
-    """Make a dashboard that polls again at once; it is stopped when the test has run."""
-    made: list[es.Dashboard] = []
-
-    def make(source: Any, tasks: Any, **options: Any) -> es.Dashboard:
-        made.append(es.Dashboard(source, tasks, **{"schedule": [0.001]} | options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.stop()
-    until(lambda: not threads())
-
-
-def service(ends: Any, **options: Any) -> Service:
-    """A service on a clock that stands still: what ends at 0 has ended, the rest has not."""
-    return Service(Clock(), ends, **options)
-
-
-def settled(dashboard: es.Dashboard, phase: str) -> None:
-    until(lambda: dashboard.phase == phase and not threads())
-
-
-def text(html: str) -> str:
-    return " ".join(re.sub(r"<[^>]*>", " ", re.sub(r"<style>.*?</style>|<svg.*?</svg>", " ", html, flags=re.S)).split())
 
 
 # --- as lines -----------------------------------------------------------------------------------------------------------------
@@ -304,11 +271,6 @@ def said(view: Any) -> str:
 def buttons(view: Any) -> list[tuple[str, bool]]:
     """Give the texts of a live view's buttons, and whether each can be pressed."""
     return [(word, not off) for off, word in re.findall(r"<button[^>]*?( disabled)?>([^<]+)</button>", view.buttons)]
-
-
-def press(view: Any, do: str, **data: Any) -> None:
-    """Do what a page does where a button is pressed."""
-    view._hear(view, {"do": do, "id": "1", **data}, [])
 
 
 def test_the_buttons_do_what_they_say(make: Make):

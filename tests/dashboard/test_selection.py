@@ -22,12 +22,10 @@ from enrichstatus.dashboard import live
 from enrichstatus.dashboard.selection import PAGE, Choice
 from enrichstatus.errors import ValidationError
 from enrichstatus.polling import background as watching
-from tests.dashboard.test_dashboard import EVIL, Make, make, press, service, settled, text
+from tests.support.boards import EVIL, Make, press, service, settled, text
 from tests.support.factory import uid
 from tests.support.polled import NEVER, Clock, Service, numbered
 from tests.support.waiting import until
-
-__all__ = ["make"]
 
 
 class Telling(Service):
