@@ -135,13 +135,14 @@ def test_serve_and_token_say_what_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     """Bad input is one line on stderr and exit code 2."""
+    (tmp_path / "names.csv").write_text("name\nAda\n")
     (tmp_path / "broken.toml").write_text("[[token]\n")
     (tmp_path / "wrong.toml").write_text('[[token]]\nsha256 = "abc"\norg = "o"\n')
     with es.EnrichmentStore(tmp_path / "s.duckdb") as store:
         store.load([record(0)])
     stored = ["serve", "--store", str(tmp_path / "s.duckdb")]
     cases = [
-        (["serve", "--simulate", "--tasks", str(ROOT / "data" / "leads.csv")], "need the columns entityId"),
+        (["serve", "--simulate", "--tasks", str(tmp_path / "names.csv")], "need the columns entityId"),
         (stored, "--tokens"),
         ([*stored, "--tokens", str(tmp_path / "none.toml")], "cannot be read"),
         ([*stored, "--tokens", str(tmp_path / "broken.toml")], "is not TOML"),
@@ -200,8 +201,8 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "time of a simulation": ((*SIMULATED, "--max-processing-time", "5s"), "--max-processing-time goes with --store"),
     "writing a simulation": ((*SIMULATED, "--writable"), "--writable goes with --store"),
     "leads of no list": (("serve", "--simulate", "--entity-id", "lead_id"), "--entity-id goes with --tasks"),
-    "fields of no list": (("serve", "--simulate", "--fields", "emails"), "--fields goes with --entity-id"),
-    "fields of tasks": ((*SIMULATED, "--fields", "emails"), "--fields goes with --entity-id"),
+    "fields of no list": (("serve", "--simulate", "--fields", "emails"), "--fields goes with --tasks"),
+    "fields of tasks": ((*SIMULATED, "--fields", "emails"), "--fields is for a lead list"),
     "faults without a rate": ((*SIMULATED, "--faults", "cut"), "--faults goes with --fault-rate"),
     "time of a service": ((*REMOTE, "--max-processing-time", "5s"), "--max-processing-time goes with --now"),
     "plain http to a store": (("lookup", "tasks.csv", "--store", "s.duckdb", "--allow-http"), "--allow-http goes with --url"),
