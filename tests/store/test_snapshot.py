@@ -330,7 +330,7 @@ def test_odd_text_comes_back_as_it_was(tmp_path: Path):
     with es.EnrichmentStore(tmp_path / "odd.duckdb", org_id=ORG) as store:
         store.load(rows)
         expected = store.query({"tasks": [task(n) for n in range(len(odd))]}, now=NOW)
-        with pytest.raises(es.ValidationError, match="Unicode|surrogates"):
+        with pytest.raises(es.ValidationError, match=r"Unicode|surrogates"):
             store.load([record(0, error="\ud800")])
     with es.EnrichmentStore(tmp_path / "odd.duckdb", read_only=True, preload=True, org_id=ORG) as store:
         found = store.query_at_once({"tasks": [task(n) for n in range(len(odd))]}, now=NOW)
