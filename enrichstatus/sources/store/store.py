@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from enrichstatus.errors import OrganizationWarning, StoreError
 from enrichstatus.files.read import PathLike, expand, is_path
-from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
+from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_flags, parse_org
 from enrichstatus.lookup.query import DECIDED_SQL, timing_out
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import html_table, many
@@ -52,6 +52,9 @@ class EnrichmentStore(Tracked):
     preload : bool
         For a server: copy the newest record of each key of a file opened read-only to the temporary folder (some 270 bytes each; ten
         million take 10 s), laid out to be found without DuckDB: 200 tasks in 1 ms.
+    history : bool
+        Keep what records were before they were replaced, for `changes` and ``as_of=``. With False each load forgets all of that, also
+        what earlier ones kept, and cursors from before it are refused.
 
     Raises
     ------
@@ -94,7 +97,10 @@ class EnrichmentStore(Tracked):
         statuses: Mapping[str, str] | None = None,
         read_only: bool = False,
         preload: bool = False,
+        history: bool = True,
     ):
+        parse_flags(history=history)
+        self._history = history
         super().__init__(
             path,
             org_id=org_id,
@@ -180,6 +186,7 @@ class EnrichmentStore(Tracked):
                 skip=skip,
                 multiline=multiline,
                 sheet=sheet,
+                history=self._history,
             )
         if is_path(records):
             self._loaded += map(os.path.abspath, expand(records))
