@@ -31,9 +31,11 @@ from enrichstatus.lookup.query import Source as Source
 from enrichstatus.lookup.requirements import require as require
 from enrichstatus.polling.awaited import apoll as apoll
 from enrichstatus.polling.awaited import await_completed as await_completed
-from enrichstatus.polling.poll import as_completed as as_completed
+from enrichstatus.polling.completed import Completed as Completed
+from enrichstatus.polling.completed import as_completed as as_completed
 from enrichstatus.polling.poll import poll as poll
 from enrichstatus.polling.poll import wait as wait
+from enrichstatus.polling.resume import resume as resume
 from enrichstatus.polling.schedules import Adaptive as Adaptive
 from enrichstatus.polling.schedules import Ask as Ask
 from enrichstatus.polling.schedules import Backoff as Backoff

@@ -81,6 +81,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
             "Adaptive": (es.Adaptive, {}),
             "poll": (all_of(es.poll), {"source": store, "tasks": tasks, **waiting}),
             "as_completed": (all_of(es.as_completed), {"source": store, "tasks": tasks, **waiting}),
+            "resume": (es.resume, {"token": next(es.poll(store, tasks, **waiting)).token, "source": store}),
             "wait": (es.wait, {"source": store, "tasks": tasks, **waiting}),
             "EnrichmentClient": (es.EnrichmentClient, {"base_url": "https://api.example.com", "token": "t"}),
             "client.lookup": (client.lookup, {"tasks": tasks}),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.errors import (
@@ -22,7 +21,7 @@ from enrichstatus.errors import (
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.results import recorded
 from enrichstatus.frames import Kind, ListOrPath
-from enrichstatus.lookup.arguments import Columns, Errors, parse_duration, parse_flags, parse_number
+from enrichstatus.lookup.arguments import Columns, Errors, parse_duration, parse_flags
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.run import Duration, Run
 from enrichstatus.polling.schedules import Ask, Backoff
@@ -122,49 +121,6 @@ def poll(
     return updates(run, schedule, deadline, sleep)
 
 
-def as_completed(
-    source: Source,
-    tasks: Kind | ListOrPath,
-    *,
-    into: EnrichmentStore | None = None,
-    schedule: Iterable[float | Ask] | None = None,
-    deadline: Duration | None = None,
-    missing_after: Duration = "60s",
-    errors: Errors = "raise",
-    prefix: str = "",
-    columns: Columns = ("status", "dataFound"),
-    sleep: Callable[[float], object] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Kind]:
-    """Give the tasks as they end, a frame of those that ended since the last; arguments and errors are those of `poll`.
-
-    Yields
-    ------
-    A frame like the tasks
-        Rows that were settled, with their status, each once. Those that a store remembers as ended come first.
-
-    Examples
-    --------
-    >>> import enrichstatus as es
-    >>> from enrichstatus.simulation import SimulatedStore
-    >>> tasks = [{"entityId": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "field": "emails"}]
-    >>> for leads in es.as_completed(SimulatedStore(tasks, seed=7, speed=50), tasks):
-    ...     print(leads["status"].tolist())
-    ['finished']
-    """
-    run = Run(
-        source,
-        tasks,
-        into=into,
-        missing_after=missing_after,
-        errors=errors,
-        prefix=prefix,
-        columns=columns,
-        clock=clock,
-    )
-    return (update.changed for update in updates(run, schedule, deadline, sleep) if update.news.any())
-
-
 def wait(
     source: Source,
     tasks: Kind | ListOrPath,
@@ -256,37 +212,37 @@ def updates(
     run: Run, schedule: Iterable[float | Ask] | None, deadline: Duration | None, sleep: Callable[[float], object]
 ) -> Generator[Update, Ask | None]:
     """Check the schedule, and give the updates of a run; it can be sent what to look up next, instead of what the schedule says."""
-    end = None if deadline is None else parse_duration(deadline, "deadline").total_seconds()
-    run.end = end
-    return _updates(run, _steps(schedule), end, sleep)
+    run.end = None if deadline is None else parse_duration(deadline, "deadline").total_seconds()
+    return rounds(run, steps_of(schedule), sleep)
 
 
 #: Seconds: a shorter wait may be less than a clock can count.
 _MOMENT = 1e-6
+#: After so many failures the waits grow no more.
+_TROUBLES = 10
 #: Seconds for which the answers of another poll are news to one that begins.
 _JUST_NOW = 1.0
 
 
-def _updates(
-    run: Run, steps: Iterator[float | Ask], end: float | None, sleep: Callable[[float], object]
-) -> Generator[Update, Ask | None]:
-    """Request, report, wait, and again."""
+def rounds(run: Run, steps: Iterator[float | Ask], sleep: Callable[[float], object]) -> Generator[Update, Ask | None]:
+    """Request, report, wait, and again, from where the run is in its schedule."""
     update: Update | None = None
-    delay: float | None = None
+    pace, end, fresh = run.pace, run.end, _JUST_NOW
     troubles = Backoff()
-    ask, fresh = Ask(0.0), _JUST_NOW
-    heard = 0.0
+    for _ in range(min(pace.failures, _TROUBLES)):
+        next(troubles)
     run.begin()
     try:
         while True:
-            error = run.request(ask, fresh=fresh)
+            error = run.request(pace.ask, fresh=fresh)
             now = run.now()
             outlook = run.tracker.outlook(now)
             earliest = now + _held(error)
+            pace.failures = 0 if error is None else pace.failures + 1
             if error is None:
                 troubles = Backoff()
             if error is None or isinstance(error, PartialLookupError):
-                heard = now
+                pace.heard = now
             if not run.tracker.unfinished.any():
                 yield run.update(outlook, error, None)
                 return
@@ -294,26 +250,26 @@ def _updates(
                 update = run.update(outlook, error, None)
                 yield update
                 raise _late(update, end)
-            if error is not None and end is None and now - heard > run.tracker.limits.max():
+            if error is not None and end is None and now - pace.heard > run.tracker.limits.max():
                 update = run.update(outlook, error, None)
                 yield update
                 raise ServiceError(
-                    f"Nothing has been answered for {now - heard:.0f} s, and no deadline= was given: {error}"
+                    f"Nothing has been answered for {now - pace.heard:.0f} s, and no deadline= was given: {error}"
                 )
             if learn := getattr(steps, "learn", None):
                 learn(outlook)
-            ask = _next(steps, delay)
-            delay = ask.after
+            pace.step(steps)
+            delay = pace.ask.after
             # what another poll was answered counts from when it was; after a request that failed the waits grow, whatever the
             # schedule says
             due = run.answered + delay if error is None else now + max(delay, next(troubles))
             due, fresh = max(due, now, earliest), delay / 2
             if end is not None and due >= end:
                 # the last one, which is for all tasks
-                due, ask, fresh = end, Ask(end), min(fresh, _JUST_NOW)
+                due, pace.ask, fresh = end, Ask(end), min(fresh, _JUST_NOW)
             update = run.update(outlook, error, due - now, held=max(earliest - now, 0.0))
             if hurried := (yield update):
-                ask, fresh = hurried, 0.0
+                pace.ask, fresh = hurried, 0.0
             if (left := due - run.now()) > 0:
                 sleep(left)
             while (left := min(earliest, due) - run.now()) > _MOMENT:  # the service wants no request before
@@ -332,7 +288,8 @@ def _updates(
         run.member.leave()
 
 
-def _steps(schedule: Iterable[float | Ask] | None) -> Iterator[float | Ask]:
+def steps_of(schedule: Iterable[float | Ask] | None) -> Iterator[float | Ask]:
+    """Check a schedule, and begin it."""
     if schedule is None:
         return iter(Backoff())
     if isinstance(schedule, (str, bytes, type)) or not isinstance(schedule, Iterable):
@@ -341,14 +298,6 @@ def _steps(schedule: Iterable[float | Ask] | None) -> Iterator[float | Ask]:
             argument="schedule",
         )
     return iter(schedule)
-
-
-def _next(steps: Iterator[float | Ask], last: float | None) -> Ask:
-    """Give the schedule's next step; the last is repeated."""
-    step = next(steps, Backoff().maximum if last is None else last)
-    ask = step if isinstance(step, Ask) else Ask(step)
-    # a user's own schedule may give anything
-    return replace(ask, after=parse_number("schedule", ask.after, least=0, what="number of seconds"))
 
 
 def _held(error: Exception | None) -> float:

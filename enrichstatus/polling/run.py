@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,11 +31,14 @@ from enrichstatus.lookup.arguments import (
     parse_columns,
     parse_duration,
     parse_limits,
+    parse_number,
 )
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.lookup.query import Source, patience
 from enrichstatus.lookup.sharing import Member, Places, Round
-from enrichstatus.polling.schedules import Ask
+from enrichstatus.polling.schedules import Ask, Backoff
+from enrichstatus.polling.state import restore
+from enrichstatus.polling.token import Course
 from enrichstatus.polling.tracker import ANSWER, Tracker
 from enrichstatus.polling.update import Update, requests_for
 from enrichstatus.progress import progress_is_shown
@@ -49,6 +53,35 @@ if TYPE_CHECKING:
 _KEPT_EVERY = 10 * BATCH_SIZE
 
 Duration: TypeAlias = str | float | timedelta
+
+
+@dataclass
+class Pace:
+    """How far a poll is in its schedule."""
+
+    #: what is looked up next, and how long the wait before it is
+    ask: Ask = field(default_factory=lambda: Ask(0.0))
+    delay: float | None = None
+    #: how many waits of the schedule are over, and how many requests in a row were not answered
+    waits: int = 0
+    failures: int = 0
+    #: when the last answer came, in seconds since the start
+    heard: float = 0.0
+
+    def step(self, steps: Iterator[float | Ask]) -> None:
+        """Take the schedule's next step; the last is repeated."""
+        step = next(steps, Backoff().maximum if self.delay is None else self.delay)
+        ask = step if isinstance(step, Ask) else Ask(step)
+        # a user's own schedule may give anything
+        self.ask = replace(ask, after=parse_number("schedule", ask.after, least=0, what="number of seconds"))
+        self.delay, self.waits = self.ask.after, self.waits + 1
+
+    def catch_up(self, steps: Iterator[float | Ask], waits: int) -> None:
+        """Pass over steps of a schedule that are over."""
+        for _ in range(waits):  # islice would begin a schedule anew
+            if (step := next(steps, None)) is None:
+                return
+            self.delay = step.after if isinstance(step, Ask) else step
 
 
 class Run:
@@ -66,18 +99,26 @@ class Run:
         columns: Columns = ("status", "dataFound"),
         beside: Sequence[str] = (),
         clock: Callable[[], float] = time.monotonic,
+        began: datetime | None = None,
     ):
+        """Make a run that begins later, or that goes on, on a clock that gives the seconds since 1970, with one that `began` somewhere."""
         check_source(source)
         choice("errors", errors, ("raise", "coerce"))
         if into is not None and into is source:
             raise ValidationError("is the source itself; leave it out, or name another store.", argument="into")
         self._source, self._clock = source, clock
-        self._start, self._wall = clock(), datetime.now(UTC)
+        self._resumed = began is not None
+        self._start = clock() if began is None else began.timestamp()
+        self._wall = datetime.now(UTC) if began is None else began
         self._requests = 0
         self._requested = 0
         #: when it gives up, in seconds from its start
         self.end: float | None = None
+        self.pace = Pace()
+        #: whose records are answered, as far as is known
+        self.organization: str | None = getattr(source, "org_id", None)
         self.memory: Memory | None = None
+        self._errors = errors
         self._missing_after = parse_duration(missing_after, "missing_after").total_seconds()
         self.tracker = Tracker(
             tasks,
@@ -100,16 +141,35 @@ class Run:
             self.tracker.recall(
                 self.memory.recall(self.tracker.tasks, self.tracker.others), self.memory.history(self.tracker.tasks)
             )
-        names = frozenset((*(parse_columns("all") if self.memory else ANSWER), *self.tracker.others))
+        names = frozenset((*(parse_columns("all") if self.memory else (*ANSWER, "orgId")), *self.tracker.others))
         self.member = Member(source, clock, self.tracker.tasks, names)
 
     def begin(self) -> None:
         """Count the time from now on; a run may have been made earlier than it begins."""
         self.member.join()
+        if self._resumed:
+            return
         passed = self.now()
         self._start += passed
         self._wall += timedelta(seconds=passed)
         self.tracker.shift(passed)
+
+    def go_on(self, course: Course, known: dict[str, Any], *, requests: int) -> float:
+        """Know what a token says: how the poll goes on, and what is known of its tasks.
+
+        Gives by how many seconds our clock is behind the one of the machine before; the time is that one's then. What cannot be read
+        raises `ValueError`, `TypeError` or `LookupError`.
+        """
+        if self.organization and course.organization not in (None, self.organization):
+            raise _others()
+        self.organization = course.organization or self.organization
+        self._before = restore(self.tracker, known)
+        self._requests, self.end = requests, course.end
+        behind = max(course.at - self.now(), 0.0)
+        self._start -= behind
+        heard = course.heard if course.failures else self.now()
+        self.pace = Pace(course.ask, None, course.waits, course.failures, heard)
+        return behind
 
     def now(self) -> float:
         """Seconds since the start."""
@@ -190,6 +250,7 @@ class Run:
         """Note what was answered, and give it; a task `of` those looked up that is not among the answers has no record."""
         try:
             places = self.tracker.places_of(answers, COLUMNS if self.memory else ())
+            self._check_organization(answers, places)
             if of is not None and len(of) > len(places):
                 answers = pd.concat([answers, of[~of["task"].isin(places)]], ignore_index=True)
             self.tracker.absorb(answers, sent, came, ahead=self._ahead(came))
@@ -207,6 +268,17 @@ class Run:
             self.memory.remember(answers, at, missing_after=self._missing_after)
         return answers
 
+    def _check_organization(self, answers: pd.DataFrame, places: Places) -> None:
+        """Note whose records are answered; a poll that goes on takes no other organization's."""
+        found: Any = answers["orgId"].dropna().unique() if "orgId" in answers else []
+        if self.organization is None and len(found):
+            self.organization = str(found[0])
+        if self._resumed:
+            # what has shown records before, and shows none of them now, is most likely another organization
+            vanished = self.tracker.shown[places].any() and answers["status"].isna().all()
+            if vanished or any(one != self.organization for one in found):
+                raise _others()
+
     def _ahead(self, now: float) -> float | None:
         """Give the seconds that the service's clock is ahead of the poll's, if the source knows."""
         service_time = getattr(self._source, "service_time", None)
@@ -222,7 +294,30 @@ class Run:
         known = self.tracker.copy()
         news, self._before = known.settled_since(self._before), known
         done = not np.any(known.unfinished)
-        return Update(known, news, self._requests, self.now(), next_in, outlook, error, held, self._requested, done)
+        now, pace = self.now(), self.pace
+        course = Course(
+            getattr(self._source, "base_url", None),
+            self.organization,
+            self._wall,
+            self.end,
+            self._missing_after,
+            self._errors,
+            pace.ask,
+            None if next_in is None else now + next_in,
+            pace.waits,
+            pace.failures,
+            pace.heard,
+            now,
+        )
+        return Update(known, news, self._requests, now, next_in, outlook, error, held, self._requested, done, course)
+
+
+def _others() -> ValidationError:
+    return ValidationError(
+        "is of another organization than the one whose records are answered now. Give the source of the organization that the poll was "
+        "begun with, or begin again with poll(…).",
+        argument="token",
+    )
 
 
 def _limits(source: Source) -> dict[str, timedelta]:

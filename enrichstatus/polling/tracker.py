@@ -18,11 +18,16 @@ from enrichstatus.lookup.arguments import parse_prefix
 from enrichstatus.lookup.clocks import ahead_of_ours
 from enrichstatus.lookup.query import refuse_clash
 from enrichstatus.lookup.tasks import DISTINCT_SQL, check, task_tables, to_pandas
+from enrichstatus.polling.packed import TaskList
 from enrichstatus.schema import KEY, SCHEMA, STATUSES, listed
 from enrichstatus.survival import Numbers, Outlook, Prospect, learn
 
 #: The codes of the states that are not a status of an ended record; those have the codes above, in the order of the vocabulary.
 PENDING, UNANSWERED, NO_RECORD = 0, 1, 2
+#: What `Tracker.times` has of each task, in seconds: when its newest record was made, by the service's clock; and by ours when a request
+#: was first made for it, when the last was answered, when the last that was answered with that record was sent, and since when none is
+#: answered with one; and how long it took.
+TIMES = ("made", "first", "answered", "sent", "gone", "took")
 #: What a poll needs of each answer.
 ANSWER = ("status", "dataFound", "id", "createdAt", "updatedAt")
 #: Seconds: instants closer than this are the same one, as a service rounds to milliseconds and a store to microseconds.
@@ -69,6 +74,7 @@ class Tracker:
         #: for each row of the frame the place of its task; -1 where it is a bad one
         self.places: Places = np.full(len(self.frame), -1)
         self.places[rows["position"].to_numpy()] = rows["task"].to_numpy()
+        self.listed = TaskList(self.tasks)
         codes, names = pd.factorize(self.tasks["field"], sort=True)
         self.fields: list[str] = list(names)
         self.field: Codes = codes.astype(np.int16)
@@ -86,12 +92,10 @@ class Tracker:
         self.columns = tuple(name for name in columns if name not in ("status", "dataFound"))
         others = (*self.columns, *(name for name in beside if name not in columns))
         self.others: dict[str, npt.NDArray[np.object_]] = {name: np.full(count, None) for name in others}
-        #: the newest record that is known: a number made of its id, and when it was made, on the clock of the service
-        self._id, self._made = np.zeros(count, dtype=np.uint64), np.full(count, np.nan)
-        #: on our clock: when a request was first made for it, when the last was answered, when the last that was answered with that
-        #: record was made, and since when none is answered; how long it took
-        blank: Numbers = np.full((5, count), np.nan)
-        self._first, self._answered, self._sent, self._gone, self._took = blank
+        #: the newest record that is known: a number made of its id
+        self._id = np.zeros(count, dtype=np.uint64)
+        self.times: Numbers = np.full((len(TIMES), count), np.nan)
+        self._made, self._first, self._answered, self._sent, self._gone, self._took = self.times
         #: within what bounds the service's clock is ahead, by the records that ended between two requests, and what its answers say
         self._least, self._most = np.full((2, count), np.nan)
         self._said: float | None = None
@@ -99,13 +103,15 @@ class Tracker:
         self._lot = np.random.default_rng(0).permutation(count)
         self._missing_after, self._wall = missing_after, wall
         self._history: pa.Table = None
+        #: by field, how long the tasks took that had ended when a token was written
+        self.earlier: dict[str, Numbers] = {}
 
     def copy(self) -> Tracker:
         """Give what is known now, for an update to show; later answers do not change it."""
         known = copy(self)
         for name in ("tasks", *(name for name in vars(self) if name.startswith("_"))):
             delattr(known, name)  # or an update would keep and pickle what only the poll needs
-        for name in ("vocabulary", "status", "found", "recorded"):
+        for name in ("vocabulary", "status", "found", "recorded", "times"):
             setattr(known, name, getattr(self, name).copy())
         known.others = {name: values.copy() for name, values in self.others.items()}
         return known
@@ -120,6 +126,12 @@ class Tracker:
     def unfinished(self) -> npt.NDArray[np.bool_]:
         """Which tasks are not settled."""
         return np.less_equal(self.status, UNANSWERED)
+
+    @property
+    def shown(self) -> npt.NDArray[np.bool_]:
+        """Of which tasks the source has answered with a record, as long as they are polled."""
+        shown: npt.NDArray[np.bool_] = ~np.isnan(self._sent)
+        return shown
 
     def pick(self, fields: Sequence[str] | None, samples: Mapping[str, int]) -> pd.DataFrame:
         """Give the unfinished tasks of some fields (None: of all), and samples of others, with the place of each as ``task``."""
@@ -161,11 +173,7 @@ class Tracker:
         ids = _numbers(answers)
         others = {name: _objects(answers, name) for name in self.others}
         # everything has been read: from here on nothing raises
-        for name in answered.dictionary.to_pylist():  # a few words, not tasks
-            if name not in self._codes:
-                self._codes[name] = len(self.vocabulary)
-                self.vocabulary.append(name)
-        words = np.array([self._codes[name] for name in answered.dictionary.to_pylist()] or [0])
+        words = np.array(self.codes_of(answered.dictionary.to_pylist()) or [0])
         recorded = answered.is_valid().to_numpy(zero_copy_only=False)
         made, before = self._made[places], self._sent[places]
         # an answer with an older record than the newest one known changes nothing: the newest has not ended. An answer with the same
@@ -199,6 +207,14 @@ class Tracker:
         # the record of one that timed out was last written when it began: when it ended is known only if it was pending before
         observed = np.where(np.isnan(before), np.nan, now - self._begin(places))
         self._took[places] = np.where(ended, np.where(updated > created, updated - created, observed), np.nan)
+
+    def codes_of(self, words: Sequence[str]) -> list[int]:
+        """Give the codes of a few words for a status; a new one gets a code."""
+        for name in words:
+            if name not in self._codes:
+                self._codes[name] = len(self.vocabulary)
+                self.vocabulary.append(name)
+        return [self._codes[name] for name in words]
 
     def _ahead(self) -> float | None:
         return ahead_of_ours(self._said, self._least, self._most)
@@ -280,6 +296,19 @@ class Tracker:
         names = pa.array(self.fields, pa.string())
         own = pa.table({"field": names.take(pa.array(self.field[known])), "seconds": seconds, "observed": observed})
         return own if self._history is None else pa.concat_tables([own, self._history])
+
+    def remember(self, took: Mapping[str, Numbers]) -> None:
+        """Learn also from how long tasks took that had ended when a token was written, by field."""
+        self.earlier = dict(took)
+        parts = [
+            pa.table(
+                {"field": pa.repeat(name, len(seconds)), "seconds": seconds, "observed": pa.repeat(True, len(seconds))}
+            )
+            for name, seconds in took.items()
+        ]
+        if self._history is not None:
+            parts.append(self._history)
+        self._history = pa.concat_tables(parts) if parts else None
 
     def shift(self, seconds: float) -> None:
         """Count the times from so much later."""

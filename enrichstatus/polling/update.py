@@ -16,6 +16,7 @@ from enrichstatus.files.results import jsonable
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.lookup.lazy import lazy
 from enrichstatus.outcomes import LABELS, OUTCOMES, outcome
+from enrichstatus.polling.token import Course, write
 from enrichstatus.polling.tracker import NO_RECORD, Tracker
 from enrichstatus.presentation import duration, many, of_unknown_status, plain
 from enrichstatus.survival import Outlook
@@ -62,6 +63,10 @@ class Update:
         Distinct tasks looked up this time.
     done : bool
         Whether all are settled.
+    token : str
+        JSON, without anything secret, with which `resume` goes on, on any machine; it has the tasks in it.
+    token_without_tasks : str
+        The same without them, for long lists: `resume` is given them again.
     """
 
     #: a copy: what the poll learns later does not change it
@@ -72,10 +77,11 @@ class Update:
     elapsed: float
     next_in: float | None
     outlook: Outlook
-    error: Exception | None = None
-    held: float = 0.0
-    asked: int = 0
-    done: bool = False
+    error: Exception | None
+    held: float
+    asked: int
+    done: bool
+    course: Course
 
     @lazy
     def frame(self) -> Any:
@@ -145,6 +151,16 @@ class Update:
         labels = np.append(table[known.status, known.found + 1], order.index(OUTCOMES["invalid"].label))
         found: npt.NDArray[np.int64] = labels[known.places]
         return found
+
+    @lazy
+    def token(self) -> str:
+        """JSON with which `resume` goes on."""
+        return write(self, tasks=True)
+
+    @lazy
+    def token_without_tasks(self) -> str:
+        """The same without the tasks."""
+        return write(self, tasks=False)
 
     @property
     def total(self) -> int:

@@ -1,6 +1,5 @@
 """What type checkers infer: the kind of frame that goes in comes out. `mypy` and `pyright` check it; nothing runs it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -34,7 +33,7 @@ def a_frame_of_the_same_kind_comes_back(
     assert_type(es.spread(store.lookup(polars)), pl.DataFrame)
     assert_type(es.spread(relation, prefix="r_"), duckdb.DuckDBPyRelation)
     assert_type(es.wait(client, polars, deadline="30min"), pl.DataFrame)
-    assert_type(es.as_completed(client, pandas), Iterator[pd.DataFrame])
+    assert_type(es.as_completed(client, pandas), es.Completed[pd.DataFrame])
     assert_type(es.plan(store, polars), es.Plan[pl.DataFrame])
     assert_type(es.plan(store, polars).frame, pl.DataFrame)
 

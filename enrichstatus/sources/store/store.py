@@ -17,7 +17,7 @@ import pyarrow as pa
 from enrichstatus.errors import OrganizationWarning, StoreError
 from enrichstatus.files.read import PathLike, expand, is_path
 from enrichstatus.files.remote import at_hand, check_options
-from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_org
+from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_flags, parse_org
 from enrichstatus.lookup.query import DECIDED_SQL, timing_out
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import html_table, many
@@ -50,10 +50,12 @@ class EnrichmentStore(Tracked):
     read_only : bool
         Open an existing file without writing to it. Any number of read-only processes share a file, one that writes does not. It
         answers from the file that it opened until `refresh` takes up one that replaced it.
-
     preload : bool
         For a server: copy the newest record of each key of a file opened read-only to the temporary folder (some 270 bytes each; ten
         million take 10 s), laid out to be found without DuckDB: 200 tasks in 1 ms.
+    history : bool
+        Keep what records were before they were replaced, for `changes` and ``as_of=``. With False each load forgets all of that, also
+        what earlier ones kept, and cursors from before it are refused.
 
     Raises
     ------
@@ -96,7 +98,10 @@ class EnrichmentStore(Tracked):
         statuses: Mapping[str, str] | None = None,
         read_only: bool = False,
         preload: bool = False,
+        history: bool = True,
     ):
+        parse_flags(history=history)
+        self._history = history
         super().__init__(
             path,
             org_id=org_id,
@@ -156,7 +161,7 @@ class EnrichmentStore(Tracked):
             Read numbers in ``createdAt`` and ``updatedAt`` as so many seconds, milliseconds or microseconds since 1970; unless this is
             given they are bad.
         storage_options : mapping, optional
-            How addresses are reached, as fsspec takes it, ``{"key": …, "secret": …}`` say; the environment says it unless given.
+            How addresses are reached, as fsspec takes it: ``{"key": …, "secret": …}``; unless given, the environment says it.
 
         Returns
         -------
@@ -189,9 +194,10 @@ class EnrichmentStore(Tracked):
                     skip=skip,
                     multiline=multiline,
                     sheet=sheet,
+                    history=self._history,
                 )
-            if is_path(records):
-                self._loaded += [near.names.get(path, os.path.abspath(path)) for path in expand(near.paths)]
+            read = expand(near.paths) if is_path(records) else ()
+            self._loaded += [near.names.get(path, os.path.abspath(path)) for path in read]
         return replace(report, rejects=near.named(report.rejects))
 
     def describe(self, *, org_id: str | None = None, now: Instant = None) -> StoreDescription:
@@ -249,11 +255,9 @@ class EnrichmentStore(Tracked):
         since : datetime or str, optional
             Leave out records created before this instant, as if they were not there: a task that has only such has none. Files in
             folders by an earlier ``day=``, ``date=`` or ``dt=`` (ISO, by the day of creation, change or export) are not read.
-        columns : mapping, optional
-            Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
         errors : {"raise", "reject"}
             What bad records of the organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
-        epoch, storage_options
+        columns, epoch, storage_options
             As for `load`.
 
         Returns
