@@ -143,6 +143,7 @@ def of_files(
     con: duckdb.DuckDBPyConnection | None = None,
 ) -> Frame:
     """Read files whole; what comes back is an Arrow table, unless `restore` makes another frame of it."""
+    given.warn_renamed()
     with duckdb.connect() if con is None else con.cursor() as cursor, files.reading():
         return piece(given, given.stream(cursor).read_all(), restore)
 

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
+from enrichstatus.files.parquet_file import duckdb_fault
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.remote import Options, check_options, find, is_remote, shown
 from enrichstatus.files.remote_duckdb import Shelf
@@ -300,6 +301,8 @@ class Scan(Embedded):
                 raise StoreError(str(failed)) from None
             found = re.search(r"enrichstatus: (.*)", str(error))
             if found is None:
+                if (fault := duckdb_fault(error)) is not None:
+                    raise StoreError(f"The input cannot be read: {fault}") from error
                 raise
             raise ValidationError(
                 f"{found[1].rstrip('.')}. Fix it.", instead=("errors", "reject", "leave such records out")
