@@ -24,6 +24,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-cases", action="store_true", help="try every case, where a test tries some of many by default"
     )
+    parser.addoption(
+        "--one-case",
+        action="store_true",
+        help="try the first case of each test and kind: to other versions of libraries the others would say the same",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,8 +48,16 @@ MACHINE = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+#: The parameters by which other libraries are met: each of their values is tried with ``--one-case``, too.
+KINDS = ("kind", "make_source", "ending")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say of each test what it needs; what is slow comes first, so that no worker is left alone with it in the end."""
+    if config.getoption("--one-case"):
+        kept = {_case(item): item for item in reversed(items)}
+        config.hook.pytest_deselected(items=[item for item in items if kept[_case(item)] is not item])
+        items[:] = [item for item in items if kept[_case(item)] is item]
     for item in items:
         names = list(getattr(item, "fixturenames", ()))
         if hasattr(item, "callspec"):
@@ -54,6 +67,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.machine)
             item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _case(item: pytest.Item) -> tuple[str, ...]:
+    """Name a test and what of another library it meets."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return item.nodeid.partition("[")[0], *(str(parameters.get(name)) for name in KINDS)
 
 
 @pytest.fixture(name="cases", scope="session")

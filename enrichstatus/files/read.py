@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from enrichstatus.errors import ValidationError
 from enrichstatus.files import objects, text
 from enrichstatus.files.csv_file import CsvFile
+from enrichstatus.files.remote import Options, find, is_remote
 from enrichstatus.files.text import COMPRESSIONS
 from enrichstatus.files.text import FILE as FILE
 from enrichstatus.files.workbook import below, read_workbook
@@ -100,10 +101,16 @@ def is_path(data: object) -> bool:
     return isinstance(data, (str, os.PathLike))
 
 
-def expand(paths: PathLike | Sequence[PathLike]) -> list[str]:
-    """Resolve paths and globs (``**`` too) to the files they name, each once; every one must name something."""
+def expand(paths: PathLike | Sequence[PathLike], storage_options: Options = None) -> list[str]:
+    """Resolve paths and globs (``**`` too) to the files they name, each once; every one must name something.
+
+    Files elsewhere are found too, by their names as they are shown; to be read they have to be `at_hand`.
+    """
     files: list[str] = []
     for given in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        if is_remote(given):
+            files += [file.name for file in find(str(given), storage_options)]
+            continue
         path = Path(os.fspath(given)).expanduser()
         try:
             matches = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
@@ -114,6 +121,8 @@ def expand(paths: PathLike | Sequence[PathLike]) -> list[str]:
             raise ValidationError(f"{os.fspath(given)!r} matches no file (looked in {Path.cwd()}).")
         files += matches
     for file in files:
+        if is_remote(file):
+            continue
         if Path(file).is_dir():
             raise ValidationError(f"{file!r} is a folder; name its files, e.g. {str(Path(file) / '*.parquet')!r}.")
         if os.path.getsize(file) == 0:

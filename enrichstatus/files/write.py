@@ -22,6 +22,7 @@ from enrichstatus.files import workbook_out
 from enrichstatus.files.json_out import objects, refuse_not_finite
 from enrichstatus.files.plain import as_text, plain
 from enrichstatus.files.read import PathLike
+from enrichstatus.files.remote import is_remote, refuse_web, sending, shown
 from enrichstatus.files.text import first_line as first_line
 from enrichstatus.schema import PANDAS_TYPES, listed
 
@@ -36,11 +37,14 @@ def ending_of(path: PathLike) -> str:
     return Path(path).suffix.lower()
 
 
-def writable(path: PathLike, endings: Sequence[str] = ENDINGS) -> Path:
+def writable(path: PathLike, endings: Sequence[str] = ENDINGS) -> PathLike:
     """Check before the work that a frame, or what has these endings, can be written there after it."""
     target = Path(path).expanduser()
     if ending_of(target) not in endings:
-        raise ValidationError(f"{str(target)!r} has no known ending to write; expected {listed(endings)}.")
+        raise ValidationError(f"{_name(path)!r} has no known ending to write; expected {listed(endings)}.")
+    if is_remote(path):
+        refuse_web(str(path))
+        return path
     if target.is_dir() or not target.absolute().parent.is_dir():
         raise ValidationError(
             f"{str(target)!r} cannot be written: {'it is a' if target.is_dir() else 'there is no such'} folder."
@@ -48,10 +52,21 @@ def writable(path: PathLike, endings: Sequence[str] = ENDINGS) -> Path:
     return target
 
 
+def _name(path: PathLike) -> str:
+    return shown(str(path)) if is_remote(path) else str(Path(path).expanduser())
+
+
 def replaced(output: PathLike, read: Iterable[PathLike]) -> str | None:
     """Find among files that are read one that an output would replace: it is the same file, by whatever name, or lies in the folder."""
+    if is_remote(output):
+        whole = shown(str(output)).rstrip("/")
+        return next(
+            (str(path) for path in read if is_remote(path) and f"{shown(str(path))}/".startswith(f"{whole}/")), None
+        )
     target = Path(output).expanduser().resolve()
     for path in read:
+        if is_remote(path):
+            continue
         place = Path(path).expanduser().resolve()
         if target in (place, *place.parents) or _same(target, place):
             return os.fspath(path)
@@ -122,13 +137,21 @@ def _remove(part: Path) -> None:
 
 def write_text(text: str, path: PathLike) -> None:
     """Write a text; the file appears whole or not at all."""
+    if is_remote(path):
+        with sending(str(path)) as copy:
+            write_text(text, copy)
+        return
     with replacing(Path(path).expanduser()) as part:
         part.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write(table: pa.Table, path: PathLike, *, bom: bool = False) -> None:
     """Write a table in the format its ending names; the file appears whole or not at all. Instants in text are the wire's."""
-    target = writable(path)
+    if is_remote(writable(path)):
+        with sending(str(path)) as copy:
+            write(table, copy, bom=bom)
+        return
+    target = Path(path).expanduser()
     check_writable(table.schema, target, bom=bom)
     with (
         replacing(target) as part,

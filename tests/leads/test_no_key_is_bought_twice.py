@@ -284,7 +284,7 @@ class Purchases(RuleBasedStateMachine):
 
 
 SETTINGS = settings(
-    max_examples=cases(20, 1000),
+    max_examples=cases(10, 1000),
     stateful_step_count=8,
     deadline=None,
     derandomize=True,

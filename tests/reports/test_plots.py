@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -46,6 +47,12 @@ def texts(ax: Any) -> str:
     key = ax.get_legend()
     labels += key.get_texts() if key else []
     return "\n".join([ax.get_title(loc="left"), *(label.get_text() for label in labels)])
+
+
+@cache
+def read(org: str = ORG) -> es.EnrichmentStore:
+    """Make one store for all tests that only read it."""
+    return filled(org)
 
 
 def filled(org: str = ORG, limits: Any = 800) -> es.EnrichmentStore:
@@ -102,10 +109,8 @@ PICTURES: dict[str, tuple[Callable[[es.EnrichmentStore], Any], dict[str, Any]]] 
 def test_every_picture_is_drawn(name: str, org: str):
     """Full or empty it has a title, a label with a unit, and a PNG; the settings of matplotlib stay what they were."""
     before = dict(mpl.rcParams)
-    with filled() as store:
-        store.org_id = org
-        report, options = PICTURES[name]
-        ax = report(store).plot(**options)
+    report, options = PICTURES[name]
+    ax = report(read(org)).plot(**options)
     assert len(png(ax)) > 5000
     assert ax.get_title(loc="left")
     assert ax.get_xlabel()
@@ -116,9 +121,8 @@ def test_every_picture_is_drawn(name: str, org: str):
 def test_a_picture_goes_where_it_is_told(name: str):
     """Given axes are drawn on, and returned; no figure is made."""
     figure, (left, right) = pyplot.subplots(1, 2)
-    with filled() as store:
-        make, options = PICTURES[name]
-        report = make(store)
+    make, options = PICTURES[name]
+    report = make(read())
     assert report.plot(ax=left, title="Mine $x$", **options) is left
     assert left.get_title(loc="left").startswith(r"Mine \$x\$")
     assert not right.has_data()

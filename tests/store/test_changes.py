@@ -54,6 +54,26 @@ def test_every_change_comes_once_to_every_cursor():
                 assert set(frame["orgId"]) <= {"org_1"}
 
 
+def test_a_store_without_history_keeps_the_present_alone(tmp_path: Path):
+    """With ``history=False`` a load forgets what records were, also what was kept before; cursors and the past are refused."""
+    path = tmp_path / "s.duckdb"
+    with es.EnrichmentStore(path, org_id=ORG) as store:
+        store.load([record(0, **PENDING)])
+        cursor, before = store.changes().cursor, datetime.now(UTC)
+    with es.EnrichmentStore(path, org_id=ORG, history=False) as store:
+        assert len(store.changes(cursor)) == 0
+        store.load([record(0), record(1)])
+        assert store.lookup([task(0)], now=NOW)["status"].item() == "finished"
+        assert store.lookup([task(0)], as_of=datetime.now(UTC))["status"].item() == "finished"
+        assert len(store.changes()) == 2
+        with pytest.raises(es.ValidationError, match="of a time that was pruned"):
+            store.changes(cursor)
+        with pytest.raises(es.ValidationError, match="what is known begins with a load"):
+            store.lookup([task(0)], as_of=before)
+    with pytest.raises(es.ValidationError, match="history"):
+        es.EnrichmentStore(history="no")  # type: ignore[arg-type]
+
+
 def test_changes_are_of_the_types_and_the_order_of_the_loads():
     """The columns of a record and what it was, in the order of the loads, with the dtypes of every frame, also where there is no row."""
     store = es.EnrichmentStore(org_id=ORG)

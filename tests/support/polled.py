@@ -95,11 +95,12 @@ class Service:
         trouble = self.troubles.pop(0) if self.troubles else None
         if isinstance(trouble, BaseException):
             raise trouble
-        answer = self.answer(tasks, now)[list(parse_columns(columns))]
+        answer = self.answer(tasks, now, parse_columns(columns))
         answer = tasks.assign(**{name: answer[name].array for name in answer})
         return answer if trouble is None else trouble(tasks, answer)
 
-    def answer(self, tasks: pd.DataFrame, now: float) -> pd.DataFrame:
+    def answer(self, tasks: pd.DataFrame, now: float, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Say what it knows of tasks at some second; all columns of a record unless some are named."""
         names = (tasks["entityId"] + tasks["field"]).astype(str)  # of no tasks, too
         course = self.course.reindex(names)
         known = (course["appears"] <= now).to_numpy()
@@ -110,25 +111,20 @@ class Service:
         # a timeout is told when it is requested; nobody writes it
         wrote = ended & (words != "timeout")
         updated = created.where(~wrote, origin + pd.to_timedelta(course["ends"].where(wrote, 0), unit="s"))
-        frame = pd.DataFrame(
-            {
-                "id": [str(uuid.uuid5(uuid.NAMESPACE_OID, name)) for name in names],
-                "createdAt": created.where(known).array,
-                "updatedAt": updated.where(known).array,
-                "status": np.where(known, words, None),
-                "error": None,
-                "dataFound": np.where(ended, (words == "finished") & (names.str[7] < "b"), None),
-                "createdBy": None,
-                "orgId": np.where(known, self._org, None),
-                "globalEnrichmentId": np.where(known, names, None),
-                "creditTransactionId": None,
-            }
-        )
-        # by way of Arrow, for the dtypes of a source of ours, whatever pandas makes of them by itself
-        schema = pa.schema([SCHEMA.field(name) for name in frame.columns])
-        table = pa.Table.from_pandas(frame.astype(object), schema, preserve_index=False, safe=False)
-        answer: pd.DataFrame = table.to_pandas(types_mapper=PANDAS_TYPES.get).set_axis(names)
-        return answer
+        made: dict[str, Callable[[], Any]] = {
+            "id": lambda: [str(uuid.uuid5(uuid.NAMESPACE_OID, name)) for name in names],
+            "createdAt": lambda: created.where(known).array,
+            "updatedAt": lambda: updated.where(known).array,
+            "status": lambda: np.where(known, words, None),
+            "error": lambda: None,
+            "dataFound": lambda: np.where(ended, (words == "finished") & (names.str[7] < "b"), None),
+            "createdBy": lambda: None,
+            "orgId": lambda: np.where(known, self._org, None),
+            "globalEnrichmentId": lambda: np.where(known, names, None),
+            "creditTransactionId": lambda: None,
+        }
+        wanted = list(made) if columns is None else list(columns)
+        return as_answered(pd.DataFrame({name: made[name]() for name in wanted}, index=names.to_numpy()))
 
     def times(self) -> list[float]:
         """When it was requested."""
@@ -142,6 +138,14 @@ class Service:
         """How often each task was requested."""
         keys = pd.Series([key for _, each in self.asks for key in each], dtype=object)
         return keys.value_counts().to_dict()
+
+
+def as_answered(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give columns the dtypes of a source of ours, by way of Arrow, whatever pandas makes of them by itself."""
+    schema = pa.schema([SCHEMA.field(name) for name in frame.columns])
+    table = pa.Table.from_pandas(frame.astype(object), schema, preserve_index=False, safe=False)
+    answer: pd.DataFrame = table.to_pandas(types_mapper=PANDAS_TYPES.get).set_axis(frame.index)
+    return answer
 
 
 def _name(key: Key) -> str:

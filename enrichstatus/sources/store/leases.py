@@ -153,7 +153,14 @@ class Leases:
 
         with self._store._writing() as con:
             load(
-                con, records, org_id=self.org_id, errors="raise", columns=None, statuses=self._store._statuses, then=end
+                con,
+                records,
+                org_id=self.org_id,
+                errors="raise",
+                columns=None,
+                statuses=self._store._statuses,
+                then=end,
+                history=self._store._history,
             )
         return ended[0]
 

@@ -115,6 +115,7 @@ def load(
     then: Callable[[duckdb.DuckDBPyConnection], None] = lambda con: None,
     statuses: Mapping[str, str],
     epoch: Epoch | None = None,
+    history: bool = True,
     **reading: Any,
 ) -> LoadReport:
     """Load records through a cursor of a store, and do something more in the same transaction; see `EnrichmentStore.load`."""
@@ -129,7 +130,7 @@ def load(
     if errors == "raise" and len(rejects):
         others = ("errors", "reject", "load the others and have these reported")
         raise ValidationError.of_rows("records", rejects, "Nothing was loaded. Fix them.", instead=others)
-    counts = _store(con, then)
+    counts = _store(con, then, history)
     unknown = dict(con.execute(_UNKNOWN_SQL, {"known": STATUSES}).fetchall())
     return LoadReport(*counts, rejects=rejects, unknown=unknown)
 
@@ -165,6 +166,11 @@ insert into enrichment_log
 select enrichment_loads.loads, left(md5(uuid()::varchar), 12), greatest($now, (select max(done) from enrichment_log))
 from enrichment_loads
 where exists (from entering)
+"""
+
+_FORGET_SQL = """
+delete from enrichment_versions;
+delete from enrichment_log where load < (select max(load) from enrichment_log);
 """
 
 _COUNTS_SQL = """
@@ -354,7 +360,7 @@ def _wrong(when: duckdb.Expression, name: str, value: duckdb.Expression, reason:
 
 
 def _store(
-    con: duckdb.DuckDBPyConnection, then: Callable[[duckdb.DuckDBPyConnection], None]
+    con: duckdb.DuckDBPyConnection, then: Callable[[duckdb.DuckDBPyConnection], None], history: bool
 ) -> tuple[int, int, int, int, int]:
     """Bring ``staged`` into the store in one transaction; gives read, inserted, updated, unchanged, rejected."""
     for pause in (*[0.05] * 200, None):
@@ -374,6 +380,8 @@ def _store(
         counts = con.execute(_COUNTS_SQL).fetchall()[0]
         then(con)
         con.execute(_LOG_SQL, {"now": datetime.now(UTC)})
+        if not history:
+            con.execute(_FORGET_SQL)
         con.commit()
     except BaseException:
         with suppress(duckdb.Error):  # where DuckDB gave up the transaction itself, that hides why
