@@ -23,6 +23,7 @@ import pyarrow as pa
 from enrichstatus.errors import ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.files.plain import as_text
+from enrichstatus.files.remote import at_hand
 from enrichstatus.files.text import check_options
 from enrichstatus.schema import KEY, PANDAS_TYPES, listed
 
@@ -100,8 +101,8 @@ def read(data: Any, **reading: Any) -> Frame:
     if module.partition(".")[0] == "polars" and hasattr(data, "lazy"):
         return _Polars(data)
     if files.is_path(data):
-        with duckdb.connect() as con:
-            given = files.Files(data, **reading, con=con)
+        with at_hand(data) as near, duckdb.connect() as con:
+            given = files.Files(near.paths, **reading, con=con)
             return of_files(given, to_pandas, con=con)
     if any(reading.values()):
         raise ValidationError("encoding=, skip=, multiline= and sheet= say how files are read; this is not a file.")
@@ -142,6 +143,7 @@ def of_files(
     con: duckdb.DuckDBPyConnection | None = None,
 ) -> Frame:
     """Read files whole; what comes back is an Arrow table, unless `restore` makes another frame of it."""
+    given.warn_renamed()
     with duckdb.connect() if con is None else con.cursor() as cursor, files.reading():
         return piece(given, given.stream(cursor).read_all(), restore)
 

@@ -256,13 +256,15 @@ def read_tasks(options: argparse.Namespace, known: Sequence[str], say: Output, *
 
     from enrichstatus import frames
     from enrichstatus.files.read import Files
+    from enrichstatus.files.remote import at_hand
     from enrichstatus.files.write import check_cells, ending_of
     from enrichstatus.lookup.leads import leads_column, naming_leads, of_leads, tasks_from_leads
     from enrichstatus.lookup.tasks import bad_rows
 
     wanted = fields(options, known)
     # an Arrow table goes in and comes out: pandas would change columns on the way
-    tasks: Any = frames.of_files(Files(options.tasks, **reading(options)))
+    with at_hand(options.tasks) as near:
+        tasks: Any = frames.of_files(Files(near.paths, **reading(options)))
     kind = getattr(options, "entity_type", None) or "person"
     entity_id = leads_column(tasks, options.entity_id, kind, fields_given=options.fields is not None)
     if entity_id and entity_id != options.entity_id and not guess:
@@ -366,6 +368,7 @@ def check_outputs(options: argparse.Namespace, **outputs: Sequence[str]) -> None
     `outputs` are options that name files to write, with the endings that such a file may have.
     """
     from enrichstatus.files import read as files
+    from enrichstatus.files import remote_out
     from enrichstatus.files import write as writing
 
     spelled = spelling(options)
@@ -382,7 +385,7 @@ def check_outputs(options: argparse.Namespace, **outputs: Sequence[str]) -> None
         if endings:
             writing.writable(path, endings)
         else:
-            writing.Output(path, overwrite=True)  # a folder too
+            remote_out.output(path, overwrite=True)  # a folder too
         if other := writing.replaced(path, known):
             raise ValidationError(
                 f"{spelled[name]} would replace {other!r}, which {known[other]} names. Name another file."

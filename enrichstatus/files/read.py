@@ -12,6 +12,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,11 +22,12 @@ from typing import TypeAlias
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import HeaderWarning, ValidationError
 from enrichstatus.files import objects, text
 from enrichstatus.files.csv_file import CsvFile
+from enrichstatus.files.parquet_file import duckdb_fault, schema_of, stream
+from enrichstatus.files.remote import Options, find, is_remote
 from enrichstatus.files.text import COMPRESSIONS
 from enrichstatus.files.text import FILE as FILE
 from enrichstatus.files.workbook import below, read_workbook
@@ -100,10 +102,16 @@ def is_path(data: object) -> bool:
     return isinstance(data, (str, os.PathLike))
 
 
-def expand(paths: PathLike | Sequence[PathLike]) -> list[str]:
-    """Resolve paths and globs (``**`` too) to the files they name, each once; every one must name something."""
+def expand(paths: PathLike | Sequence[PathLike], storage_options: Options = None) -> list[str]:
+    """Resolve paths and globs (``**`` too) to the files they name, each once; every one must name something.
+
+    Files elsewhere are found too, by their names as they are shown; to be read they have to be `at_hand`.
+    """
     files: list[str] = []
     for given in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        if is_remote(given):
+            files += [file.name for file in find(str(given), storage_options)]
+            continue
         path = Path(os.fspath(given)).expanduser()
         try:
             matches = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
@@ -114,6 +122,8 @@ def expand(paths: PathLike | Sequence[PathLike]) -> list[str]:
             raise ValidationError(f"{os.fspath(given)!r} matches no file (looked in {Path.cwd()}).")
         files += matches
     for file in files:
+        if is_remote(file):
+            continue
         if Path(file).is_dir():
             raise ValidationError(f"{file!r} is a folder; name its files, e.g. {str(Path(file) / '*.parquet')!r}.")
         if os.path.getsize(file) == 0:
@@ -182,7 +192,7 @@ class Files:
                     self._csv = [CsvFile.at(path, encoding, skip, multiline) for path in self.paths]
                     headers = [file.names for file in self._csv]
                 case "parquet":
-                    self._schemas = {path: _parquet_schema(path) for path in self.paths}
+                    self._schemas = {path: schema_of(path) for path in self.paths}
                     headers = [schema.names for schema in self._schemas.values()]
                     self._refuse_alike(headers)
                 case "excel":
@@ -198,6 +208,16 @@ class Files:
         if self.kind == "excel":
             files = zip(map(_counted, headers), (columns for _, columns in sheets), self.paths, strict=True)
             self._sheets = below(files, places)
+
+    def warn_renamed(self) -> None:
+        """Say which columns come out under names that do not stand in the files."""
+        if renamed := [column for name, column in zip(self.names, self.columns, strict=True) if name != column]:
+            warnings.warn(
+                f"In {listed(self.paths, 3)} names of columns are missing or stand twice; such columns are called "
+                f"{', '.join(map(repr, renamed[:5]))}{' …' if len(renamed) > 5 else ''} here. Give each a name of its own.",
+                HeaderWarning,
+                stacklevel=4,
+            )
 
     def _refuse_alike(self, headers: Sequence[Sequence[str]]) -> None:
         """Refuse names of Parquet files that DuckDB would match, though they differ."""
@@ -233,7 +253,7 @@ class Files:
                 case "csv":
                     return self._stream_csv([*self.columns, FILE], names)
                 case "parquet":
-                    return self._stream_parquet(names)
+                    return stream(self._schemas, names, BATCH)
                 case "excel":
                     table = self._sheets.rename_columns([*self.columns, FILE]).select(names)
                     return pa.RecordBatchReader.from_batches(table.schema, iter(table.to_batches(BATCH)))
@@ -256,25 +276,6 @@ class Files:
                     }
                     absent = pa.nulls(len(batch), pa.string())
                     yield pa.record_batch([found.get(place, absent) for place in places], schema=schema)
-
-        return pa.RecordBatchReader.from_batches(schema, batches())
-
-    def _stream_parquet(self, names: Sequence[str]) -> pa.RecordBatchReader:
-        """Stream Parquet files through Arrow, which has a name for each of their types."""
-        try:
-            whole = pa.unify_schemas(list(self._schemas.values()), promote_options="permissive")
-        except pa.ArrowException as error:
-            raise ValidationError(f"The types of {listed(self.paths, 3)} do not fit together: {error}") from error
-        schema = pa.schema([whole.field(name) for name in names])
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            for path, own in self._schemas.items():
-                found = [name for name in names if name in own.names]
-                with pq.ParquetFile(path) as file:
-                    for batch in file.iter_batches(BATCH, columns=found):
-                        absent = {name: pa.nulls(len(batch), schema.field(name).type) for name in names}
-                        cells = absent | dict(zip(found, batch.select(found).columns, strict=True))
-                        yield from pa.table(cells).cast(schema).to_batches()
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -334,13 +335,6 @@ def _pointer(member: str) -> str:
     return "/" + member.replace("~", "~0").replace("/", "~1")
 
 
-def _parquet_schema(path: str) -> pa.Schema:
-    try:
-        return pq.read_schema(path).remove_metadata()
-    except (pa.ArrowException, OSError) as error:
-        raise ValidationError(f"{path!r} cannot be read as Parquet: {error}") from error
-
-
 def _counted(names: Sequence[str]) -> list[tuple[str, int]]:
     """Number names that stand more than once."""
     seen: Counter[str] = Counter()
@@ -378,6 +372,8 @@ def reading() -> Iterator[None]:
     ) as error:
         if ours := _OURS.search(str(error)):
             raise ValidationError(ours[1]) from error
+        if (fault := duckdb_fault(error)) is not None:
+            raise ValidationError(f"The input cannot be read: {fault}") from error
         reason = re.split(r"Try setting|\. Detail: |LINE \d", str(error))[0]
         raise ValidationError(f"The input cannot be read: {' '.join(reason.split())[:400]}") from error
 

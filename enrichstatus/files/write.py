@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import hashlib
 import io
 import os
 import secrets
@@ -22,6 +23,7 @@ from enrichstatus.files import workbook_out
 from enrichstatus.files.json_out import objects, refuse_not_finite
 from enrichstatus.files.plain import as_text, plain
 from enrichstatus.files.read import PathLike
+from enrichstatus.files.remote import is_remote, refuse_web, sending, shown
 from enrichstatus.files.text import first_line as first_line
 from enrichstatus.schema import PANDAS_TYPES, listed
 
@@ -36,11 +38,14 @@ def ending_of(path: PathLike) -> str:
     return Path(path).suffix.lower()
 
 
-def writable(path: PathLike, endings: Sequence[str] = ENDINGS) -> Path:
+def writable(path: PathLike, endings: Sequence[str] = ENDINGS) -> PathLike:
     """Check before the work that a frame, or what has these endings, can be written there after it."""
     target = Path(path).expanduser()
     if ending_of(target) not in endings:
-        raise ValidationError(f"{str(target)!r} has no known ending to write; expected {listed(endings)}.")
+        raise ValidationError(f"{_name(path)!r} has no known ending to write; expected {listed(endings)}.")
+    if is_remote(path):
+        refuse_web(str(path))
+        return path
     if target.is_dir() or not target.absolute().parent.is_dir():
         raise ValidationError(
             f"{str(target)!r} cannot be written: {'it is a' if target.is_dir() else 'there is no such'} folder."
@@ -48,10 +53,21 @@ def writable(path: PathLike, endings: Sequence[str] = ENDINGS) -> Path:
     return target
 
 
+def _name(path: PathLike) -> str:
+    return shown(str(path)) if is_remote(path) else str(Path(path).expanduser())
+
+
 def replaced(output: PathLike, read: Iterable[PathLike]) -> str | None:
     """Find among files that are read one that an output would replace: it is the same file, by whatever name, or lies in the folder."""
+    if is_remote(output):
+        whole = shown(str(output)).rstrip("/")
+        return next(
+            (str(path) for path in read if is_remote(path) and f"{shown(str(path))}/".startswith(f"{whole}/")), None
+        )
     target = Path(output).expanduser().resolve()
     for path in read:
+        if is_remote(path):
+            continue
         place = Path(path).expanduser().resolve()
         if target in (place, *place.parents) or _same(target, place):
             return os.fspath(path)
@@ -122,13 +138,21 @@ def _remove(part: Path) -> None:
 
 def write_text(text: str, path: PathLike) -> None:
     """Write a text; the file appears whole or not at all."""
+    if is_remote(path):
+        with sending(str(path)) as copy:
+            write_text(text, copy)
+        return
     with replacing(Path(path).expanduser()) as part:
         part.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write(table: pa.Table, path: PathLike, *, bom: bool = False) -> None:
     """Write a table in the format its ending names; the file appears whole or not at all. Instants in text are the wire's."""
-    target = writable(path)
+    if is_remote(writable(path)):
+        with sending(str(path)) as copy:
+            write(table, copy, bom=bom)
+        return
+    target = Path(path).expanduser()
     check_writable(table.schema, target, bom=bom)
     with (
         replacing(target) as part,
@@ -246,7 +270,8 @@ def _for_pandas(schema: pa.Schema) -> pa.Schema:
 #: Rows of one file, where a folder of files is written.
 PART_ROWS = 1 << 21
 _PART = "part-{:05d}.parquet"
-#: In a folder that was written here: the names of its files, and (not from earlier versions) what they were like.
+#: In a folder that was written here: the names of its files, and (not from earlier versions) what they were like: the size, when it was
+#: written, and a digest of what is in it, by which a copy is known.
 _MARKER = ".enrichstatus"
 
 
@@ -254,6 +279,21 @@ def _state(file: Path) -> str:
     """Say what a file is like that nobody has changed: its size, and when it was written."""
     found = file.stat()
     return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _as_written(file: Path, state: str | None) -> bool:
+    """Whether a file is as the marker says that it was written, or a copy of that; it is read only where the time differs."""
+    if state is None or not file.is_file():
+        return False
+    seen, digest = state.rpartition(" ")[::2] if state.count(" ") == 2 else (state, "")
+    if seen in ("", _state(file)):
+        return True
+    return bool(digest) and seen.partition(" ")[0] == str(file.stat().st_size) and digest == _digest(file)
 
 
 class Output:
@@ -294,7 +334,7 @@ class Output:
             strange = [
                 file.name
                 for file in there
-                if not (lines and file == marker) and ours.get(file.name) not in ("", _state(file))
+                if not (lines and file == marker) and not _as_written(file, ours.get(file.name))
             ]
         except OSError as error:
             raise ValidationError(f"{str(self.path)!r} cannot be written: {error.strerror}.") from error
@@ -352,4 +392,6 @@ class Output:
             stack.close()
             if self._folder:
                 made = (part / Path(name).name for name in self.files())
-                (part / _MARKER).write_text("\n".join(f"{file.name} {_state(file)}" for file in made), encoding="utf-8")
+                (part / _MARKER).write_text(
+                    "\n".join(f"{file.name} {_state(file)} {_digest(file)}" for file in made), encoding="utf-8"
+                )

@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from enrichstatus.errors import InternalError, OrganizationWarning, StoreError, ValidationError
 from enrichstatus.files.read import PathLike
+from enrichstatus.files.remote import at_hand, check_options
+from enrichstatus.files.remote_out import output as made
 from enrichstatus.files.results import recorded
-from enrichstatus.files.write import Output
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
@@ -183,6 +184,7 @@ class Embedded(Owned):
         bom: bool = False,
         results: PathLike | None = None,
         as_of: Instant = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> LookupReport:
         """Look up tasks from files to files, in bounded memory: more of them than fit, in their order.
 
@@ -195,7 +197,8 @@ class Embedded(Owned):
             Files of one format that is read, in the order of their names: tasks, or a lead list.
         output : path
             A file (``.parquet``, ``.xlsx``, ``.csv`` …), or a folder, which is one that exists or whose name ends with a slash: it gets
-            ``part-00000.parquet`` and so on, each of two million rows.
+            ``part-00000.parquet`` and so on, each of two million rows. To an address (``s3://bucket/out.parquet``) a file is sent in one
+            step; the files of a folder are sent one by one, removed where one fails, and never in place of others.
         columns, how, errors, now, prefix, org_id, as_of
             As for `lookup`.
         entity_id, fields, entity_type
@@ -209,8 +212,8 @@ class Embedded(Owned):
             Replace an output that exists: a file, or a folder that holds only what a lookup wrote there.
         progress : bool, optional
             Show a progress bar; unless given, in a notebook or at a terminal.
-        encoding, skip, multiline, sheet
-            As for `tasks_from_leads`.
+        encoding, skip, multiline, sheet, storage_options
+            As for `EnrichmentStore.load`.
         bom : bool
             Write a CSV file for Excel: with a byte order mark, and text that Excel takes for a formula after an apostrophe.
         results : path, optional
@@ -251,29 +254,26 @@ class Embedded(Owned):
             question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
             past = self._past(as_of)
             wanted = parse_fields(self.fields if fields is None else fields)
-            reading = {"encoding": encoding, "skip": skip, "multiline": multiline, "sheet": sheet}
-            given = TaskFiles.named(tasks, entity_id, wanted, entity_type, fields_given=fields is not None, **reading)
-            target = Output(output, overwrite=overwrite, bom=bom)
-            target.refuse(given.paths, "tasks")
-            target.refuse(self._read_files(), "records")
+            reading: dict[str, Any] = {"encoding": encoding, "skip": skip, "multiline": multiline, "sheet": sheet}
+            reading["fields_given"] = fields is not None
+            check_options(storage_options, tasks, output)
+            target = made(output, overwrite=overwrite, bom=bom, storage_options=storage_options)
             with (
+                at_hand(tasks, storage_options) as near,
                 Progress.drawn("looking up", shown=progress) as shown,
                 self._limited(memory_limit),
                 self._cursor() as con,
             ):
-                con.register("question", question)
-                # a table: DuckDB reports no progress of what scans Arrow
-                con.execute("create temp table asker as from question")
+                given = TaskFiles.named(near.paths, entity_id, wanted, entity_type, **reading)
+                target.refuse([near.names.get(path, path) for path in given.paths], "tasks")
+                target.refuse(self._read_files(), "records")
                 run.result = report = look_up_files(
                     con,
                     given,
                     target,
-                    names=names,
-                    how=how,
-                    errors=errors,
-                    prefix=prefix,
-                    require=require,
+                    options=(names, how, errors, prefix, require),
                     progress=shown,
+                    question=question,
                     query=LOOKUP_SQL if past else self._QUERY,
                     register=lambda: (past or self._register)(con, question["orgId"][0].as_py(), names),
                     answered=self._check_unchanged,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import duckdb
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from enrichstatus import frames
 from enrichstatus.errors import RequirementError, ValidationError
 from enrichstatus.files import read as files
+from enrichstatus.files.remote_out import RemoteOutput
 from enrichstatus.files.results import jsonable
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Frame, Rows
@@ -44,6 +45,9 @@ PIECE = 1 << 17
 HEAD = 8
 #: Of bad rows so many are named.
 PROBLEMS = 10_000
+
+#: Columns, and how, errors, prefix and require of a call.
+Options: TypeAlias = tuple[Sequence[str], How, str, str, Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ class TaskFiles:
                 argument="tasks",
             )
         given = files.Files(tasks, **reading)
+        given.warn_renamed()
         if entity_id is None:
             with duckdb.connect() as con, files.reading():
                 reader = given.stream(con)
@@ -184,23 +189,24 @@ class TaskFiles:
 def look_up_files(
     con: duckdb.DuckDBPyConnection,
     tasks: TaskFiles,
-    output: Output,
+    output: Output | RemoteOutput,
     *,
-    names: Sequence[str],
-    how: How,
-    errors: str,
-    prefix: str,
-    require: Mapping[str, Any] | None,
+    options: Options,
     progress: Progress,
+    question: pa.Table,
     query: str,
     register: Callable[[], None],
     answered: Callable[[], None],
 ) -> LookupReport:
-    """Look up tasks by the relation ``asker`` of `con`, and write them with the columns `names` of the answer.
+    """Look up tasks as the asker of `question`, and write them with the columns `names` of the answer.
 
     `register` is called when the tasks stand there, and makes the relation ``records`` for `query`; `answered` when all have been read.
     """
+    names, how, errors, prefix, require = options
     added = [prefix + name for name in names]
+    con.register("question", question)
+    # a table: DuckDB reports no progress of what scans Arrow
+    con.execute("create temp table asker as from question")
     # the tasks are read by another cursor, while this one looks up or is read
     with con.cursor() as beside:
         start = next(tasks.pieces(beside))

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 from urllib.parse import unquote
 
 import duckdb
@@ -20,7 +20,10 @@ import pyarrow as pa
 
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files import read as files
+from enrichstatus.files.parquet_file import duckdb_fault
 from enrichstatus.files.read import PathLike
+from enrichstatus.files.remote import Options, check_options, find, is_remote, shown
+from enrichstatus.files.remote_duckdb import Shelf
 from enrichstatus.lookup.arguments import Instant, choice, parse_instant, parse_org
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL
 from enrichstatus.schema import COLUMNS, Epoch, check_renames, fold, listed, record_names
@@ -74,7 +77,7 @@ class _File(NamedTuple):
 
 class _Checked(NamedTuple):
     file: _File
-    identity: tuple[int, ...]
+    identity: tuple[Any, ...]
     rows: int
     bytes: int
 
@@ -102,6 +105,7 @@ class Scan(Embedded):
         statuses: Mapping[str, str] | None,
         errors: Literal["raise", "reject"],
         epoch: Epoch | None,
+        storage_options: Options = None,
     ):
         choice("errors", errors, ("raise", "reject"))
         check_renames(columns)
@@ -116,7 +120,11 @@ class Scan(Embedded):
             )
         given = [records] if isinstance(records, (str, os.PathLike)) else records
         #: whole, because the folders above say something too, and wherever the program goes
-        self._given = [str(Path(path).expanduser().absolute()) for path in given]
+        self._given = [str(path) if is_remote(path) else str(Path(path).expanduser().absolute()) for path in given]
+        self._storage_options = storage_options
+        check_options(storage_options, given)
+        #: the files elsewhere, and the database that can read them
+        self._shelf, self._shelf_of = Shelf(storage_options), cast("object", None)
         #: the files of the last question, by their paths
         self._checked: dict[str, _Checked] = {}
         #: the files of the question that a thread is at, and what each was at its start
@@ -125,7 +133,7 @@ class Scan(Embedded):
             ":memory:", org_id=org_id, max_processing_time=max_processing_time, fields=fields, statuses=statuses
         )
         self.read_only = True
-        self.path = listed(map(os.fspath, given), limit=2)
+        self.path = listed([shown(str(path)) if is_remote(path) else os.fspath(path) for path in given], limit=2)
         try:
             with self._cursor() as con:
                 self._versions(con, org_id or "")
@@ -139,17 +147,18 @@ class Scan(Embedded):
             "columns": self._renames,
             "errors": "raise" if self._strict else "reject",
             "epoch": self._epoch,
+            "storage_options": self._storage_options,
         }
         return _scanned, (self._given, self._options() | options)
 
     def _look(self, con: duckdb.DuckDBPyConnection) -> list[_File]:
         """Find the files that lie there now, and check those that are new or have changed since the last question."""
-        paths = list(map(os.path.abspath, files.expand(self._given)))
+        self._question.files = seen = self._found()
+        paths = list(seen)
         if strange := [path for path in paths if files.format_of(path) != "parquet"]:
             raise ValidationError(
                 f"{strange[0]!r} is not a Parquet file, and only these can be read where they lie; load it into a store."
             )
-        self._question.files = seen = {path: identity(path) for path in paths}
         known = {path: this for path, this in self._checked.items() if seen.get(path) == this.identity}
         if new := [_File.at(path, self._renames) for path in paths if path not in known]:
             before = [known[path].file for path in paths if path in known]
@@ -159,16 +168,33 @@ class Scan(Embedded):
         self._checked = known
         return [known[path].file for path in paths]
 
+    def _found(self) -> dict[str, tuple[Any, ...]]:
+        """Give the files that lie there now, with what changes when one of them does."""
+        near = [path for path in self._given if not is_remote(path)]
+        far = [file for path in self._given if is_remote(path) for file in find(path, self._storage_options)]
+        if len(names := {file.name: file for file in far}) < len(far):
+            raise ValidationError(
+                "Two addresses differ after their question mark alone; load them: EnrichmentStore().load(records)."
+            )
+        self._shelf.files = {**self._shelf.files, **names}
+        here = {path: identity(path) for path in map(os.path.abspath, files.expand(near))}
+        return here | {file.name: (file.version,) for file in far}
+
     def _moved(self) -> bool:
         """Say whether a file that this thread's question reads has changed meanwhile."""
-        return any(identity(path) != seen for path, seen in self._question.files.items())
+        seen = self._question.files
+        try:
+            now = self._found() if any(map(is_remote, seen)) else {path: identity(path) for path in seen}
+        except ValidationError:  # there is none any more
+            return True
+        return any(now.get(path) != version for path, version in seen.items())
 
     def replaced(self) -> bool:
         """Give False: each lookup reads the files that lie there."""
         return False
 
     def _read_files(self) -> Sequence[str]:
-        return files.expand(self._given)
+        return files.expand(self._given, self._storage_options)
 
     def __repr__(self) -> str:
         org = f", org_id={self.org_id!r}" if self.org_id else ""
@@ -264,10 +290,19 @@ class Scan(Embedded):
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             with super()._cursor() as con:
+                if self._shelf_of is not self._file:  # opened just now, or in a fork
+                    for scheme in {path.partition("://")[0] for path in self._given if is_remote(path)}:
+                        self._shelf.register(con, scheme)
+                    self._shelf_of = self._file
                 yield con
         except StoreError as error:
+            if failed := self._shelf.failed:
+                self._shelf.failed = None
+                raise StoreError(str(failed)) from None
             found = re.search(r"enrichstatus: (.*)", str(error))
             if found is None:
+                if (fault := duckdb_fault(error)) is not None:
+                    raise StoreError(f"The input cannot be read: {fault}") from error
                 raise
             raise ValidationError(
                 f"{found[1].rstrip('.')}. Fix it.", instead=("errors", "reject", "leave such records out")

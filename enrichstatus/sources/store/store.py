@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from html import escape
 from typing import Any, Literal
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from enrichstatus.errors import OrganizationWarning, StoreError
 from enrichstatus.files.read import PathLike, expand, is_path
+from enrichstatus.files.remote import at_hand, check_options
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_flags, parse_org
 from enrichstatus.lookup.query import DECIDED_SQL, timing_out
 from enrichstatus.lookup.tasks import to_pandas
@@ -48,7 +50,6 @@ class EnrichmentStore(Tracked):
     read_only : bool
         Open an existing file without writing to it. Any number of read-only processes share a file, one that writes does not. It
         answers from the file that it opened until `refresh` takes up one that replaced it.
-
     preload : bool
         For a server: copy the newest record of each key of a file opened read-only to the temporary folder (some 270 bytes each; ten
         million take 10 s), laid out to be found without DuckDB: 200 tasks in 1 ms.
@@ -126,6 +127,7 @@ class EnrichmentStore(Tracked):
         multiline: bool = False,
         sheet: str | None = None,
         epoch: Epoch | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> LoadReport:
         """Load enrichment records: in one transaction, as often and in whatever order you like, with the same end.
 
@@ -137,7 +139,8 @@ class EnrichmentStore(Tracked):
         ----------
         records : path, glob, list of paths, DataFrame, Arrow table, DuckDB relation or list of dicts
             CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too, or Excel; wire names, in any case or in snake_case. Folders such as
-            ``orgId=org_1/`` say what the records in them have in common, as text.
+            ``orgId=org_1/`` say what the records in them have in common, as text. Addresses (``s3://``, ``gs://``, ``az://``,
+            ``https://``; extra ``remote``) are paths too: their files are copied to the temporary folder before anything is loaded.
         org_id : str, optional
             The organization of records that carry none; the store's unless given.
         errors : {"raise", "reject"}
@@ -157,6 +160,8 @@ class EnrichmentStore(Tracked):
         epoch : {"s", "ms", "us"}, optional
             Read numbers in ``createdAt`` and ``updatedAt`` as so many seconds, milliseconds or microseconds since 1970; unless this is
             given they are bad.
+        storage_options : mapping, optional
+            How addresses are reached, as fsspec takes it: ``{"key": …, "secret": …}``; unless given, the environment says it.
 
         Returns
         -------
@@ -173,24 +178,27 @@ class EnrichmentStore(Tracked):
         if self.read_only:
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
         org_id = self.org_id if org_id is None else parse_org(org_id)
-        with self._writing() as con:
-            report = load(
-                con,
-                records,
-                org_id=org_id,
-                errors=errors,
-                columns=columns,
-                epoch=epoch,
-                statuses=self._statuses if statuses is None else parse_statuses(statuses),
-                encoding=encoding,
-                skip=skip,
-                multiline=multiline,
-                sheet=sheet,
-                history=self._history,
-            )
-        if is_path(records):
-            self._loaded += map(os.path.abspath, expand(records))
-        return report
+        check_options(storage_options, records)
+        # what lies elsewhere is copied before anything waits for this store
+        with at_hand(records, storage_options) as near:
+            with self._writing() as con:
+                report = load(
+                    con,
+                    near.paths,
+                    org_id=org_id,
+                    errors=errors,
+                    columns=columns,
+                    epoch=epoch,
+                    statuses=self._statuses if statuses is None else parse_statuses(statuses),
+                    encoding=encoding,
+                    skip=skip,
+                    multiline=multiline,
+                    sheet=sheet,
+                    history=self._history,
+                )
+            read = expand(near.paths) if is_path(records) else ()
+            self._loaded += [near.names.get(path, os.path.abspath(path)) for path in read]
+        return replace(report, rejects=near.named(report.rejects))
 
     def describe(self, *, org_id: str | None = None, now: Instant = None) -> StoreDescription:
         """Say in a few numbers what the store holds of an organization; of all together where neither it nor the store names one."""
@@ -228,6 +236,7 @@ class EnrichmentStore(Tracked):
         statuses: Mapping[str, str] | None = None,
         errors: Literal["raise", "reject"] = "raise",
         epoch: Epoch | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ) -> Scan:
         """Look up records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
 
@@ -237,22 +246,19 @@ class EnrichmentStore(Tracked):
         Parameters
         ----------
         records : path, glob or list of paths
-            Parquet files with the columns that `load` takes, matched by name; of any types that can be read as theirs.
-        org_id, max_processing_time
+            Parquet files with the columns that `load` takes, matched by name; of any types that can be read as theirs. Of files elsewhere
+            only their ends and the columns of a lookup are read, and kept in memory for the next one.
+        org_id, max_processing_time, statuses
             As for a store. Records that name no organization are of `org_id`.
         fields : sequence of str, optional
             The allowed fields; ``emails``, ``phones`` and ``summary`` unless given.
         since : datetime or str, optional
             Leave out records created before this instant, as if they were not there: a task that has only such has none. Files in
             folders by an earlier ``day=``, ``date=`` or ``dt=`` (ISO, by the day of creation, change or export) are not read.
-        columns : mapping, optional
-            Columns under other names, ``{"theirs": "ours"}``; None says that one which looks like the organization is not.
-        statuses : mapping, optional
-            As for a store.
         errors : {"raise", "reject"}
             What bad records of the organization do, when they are read: ``raise`` names one, ``reject`` leaves them out.
-        epoch : {"s", "ms", "us"}, optional
-            The unit of instants that are numbers, as for `load`.
+        columns, epoch, storage_options
+            As for `load`.
 
         Returns
         -------
@@ -286,6 +292,7 @@ class EnrichmentStore(Tracked):
             statuses=statuses,
             errors=errors,
             epoch=epoch,
+            storage_options=storage_options,
         )
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
