@@ -395,5 +395,6 @@ def reading() -> Iterator[None]:
 
 #: What a stream of ours raised, within what DuckDB makes of it.
 _OURS = re.compile(
-    r"reading the Arrow source failed: \w+: (.*)\. Detail: Python exception: .*(?:Validation|EnrichStatus)Error", re.DOTALL
+    r"reading the Arrow source failed: \w+: (.*)\. Detail: Python exception: .*(?:Validation|EnrichStatus)Error",
+    re.DOTALL,
 )

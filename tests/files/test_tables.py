@@ -164,7 +164,7 @@ def test_a_delta_table_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             ):
                 store.load("s3://lake/records", storage_options=lake.options)
             lake.fault = lambda request: 403
-            with pytest.raises(es.StoreError, match="^'s3://lake/records' cannot be read: ") as caught:
+            with pytest.raises(es.StoreError, match=r"^'s3://lake/records' cannot be read: ") as caught:
                 source.lookup([task(15)])
             assert SECRET not in str(caught.value)
 

@@ -268,7 +268,7 @@ class Scan(Embedded):
                 raise StoreError(str(failed)) from None
             found = re.search(r"enrichstatus: (.*)", str(error))
             if found is None:
-                if ours := re.search(r"\b(?:Validation|EnrichStatus)Error: (.*)", str(error)):  # of a stream of ours
+                if ours := re.search(r"failed: .*?: ('.+' cannot be read: .*)", str(error)):  # a stream of ours
                     raise StoreError(ours[1]) from error
                 if (fault := duckdb_fault(error)) is not None:
                     raise StoreError(f"The input cannot be read: {fault}") from error
