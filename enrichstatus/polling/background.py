@@ -170,6 +170,9 @@ class Watch:
             if not self.progress.update.requests:
                 self._began = self._clock()
             self._go(wanted="run")
+            under_way = self.progress.phase == "asking"
+        if under_way:  # until its answer comes nothing else would show that the pause was taken back
+            self._changed()
         with _LOCK:
             self.turn = next(_TURNS)
             others = [one for one in _WATCHES if one.turn < self.turn and one._source == self._source]

@@ -303,7 +303,7 @@ def test_a_front_end_without_widgets_shows_it_as_it_is(make: Make):
     source = service({0: 0, 1: 5})
     board = make(source, numbered(0, 1), title="Leads", schedule=[1000])
     assert "<button" not in board._repr_html_()
-    until(lambda: board.update.settled == 1)
+    until(lambda: board.update.settled == 1 and board.phase == "waiting")
     said = text(board._repr_html_())
     assert said.startswith("Leads Polling 50 % · 1 of 2 settled")
     assert re.search(r"as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", said)
