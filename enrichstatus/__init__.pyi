@@ -7,6 +7,7 @@ from enrichstatus.dashboard.dashboard import stop_all as stop_all
 from enrichstatus.errors import ChargeWarning as ChargeWarning
 from enrichstatus.errors import EnrichStatusError as EnrichStatusError
 from enrichstatus.errors import EntityWarning as EntityWarning
+from enrichstatus.errors import HeaderWarning as HeaderWarning
 from enrichstatus.errors import InternalError as InternalError
 from enrichstatus.errors import LookupInterrupted as LookupInterrupted
 from enrichstatus.errors import OrganizationWarning as OrganizationWarning

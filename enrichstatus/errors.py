@@ -17,6 +17,7 @@
     UserWarning
     ├── OrganizationWarning                         there are records, but none of the caller's organization
     ├── StatusWarning                               tasks have ended with a status that is unknown
+    ├── HeaderWarning                               columns of a file have no name of their own
     ├── EntityWarning                               nearly no task of a plan has a record: the wrong column?
     └── ChargeWarning                               a trigger cost more than was planned, within its limit
 
@@ -235,6 +236,10 @@ class StatusWarning(UserWarning):
 
 class EntityWarning(UserWarning):
     """Nearly no task of a plan has a record, though there are records of their fields: the wrong column may be the entity."""
+
+
+class HeaderWarning(UserWarning):
+    """Names in a file's header are missing or stand more than once: such columns have a number where they come out."""
 
 
 class ChargeWarning(UserWarning):

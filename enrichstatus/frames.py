@@ -24,6 +24,7 @@ from enrichstatus.errors import ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.files.plain import as_text
 from enrichstatus.files.remote import at_hand
+from enrichstatus.files.tables import table_of
 from enrichstatus.files.text import check_options
 from enrichstatus.schema import KEY, PANDAS_TYPES, listed
 
@@ -127,6 +128,8 @@ def read(data: Any, **reading: Any) -> Frame:
         return _Arrow(table, restore=partial(_as_relation, data), caseless=True)
     if isinstance(data, pa.Table):
         return _Arrow(data)
+    if (table := table_of(data)) is not None:
+        return _Arrow(table.stream(table.names).read_all())
     if hasattr(data, "__arrow_c_stream__"):
         with suppress(pa.ArrowException, ValueError, TypeError):  # a Series has one too
             return _Arrow(pa.table(data))
@@ -143,6 +146,7 @@ def of_files(
     con: duckdb.DuckDBPyConnection | None = None,
 ) -> Frame:
     """Read files whole; what comes back is an Arrow table, unless `restore` makes another frame of it."""
+    given.warn_renamed()
     with duckdb.connect() if con is None else con.cursor() as cursor, files.reading():
         return piece(given, given.stream(cursor).read_all(), restore)
 

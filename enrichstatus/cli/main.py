@@ -18,6 +18,7 @@ from enrichstatus.errors import (
     ChargeWarning,
     EnrichStatusError,
     EntityWarning,
+    HeaderWarning,
     OrganizationWarning,
     PollDeadline,
     RequirementError,
@@ -85,7 +86,7 @@ def _run(options: argparse.Namespace, say: Output) -> tuple[int, BaseException |
     try:
         refuse_empty(options)
         with warnings.catch_warnings(), say.piped():
-            for kind in (ChargeWarning, EntityWarning, OrganizationWarning, StatusWarning):
+            for kind in (ChargeWarning, EntityWarning, HeaderWarning, OrganizationWarning, StatusWarning):
                 warnings.simplefilter("always", kind)
             warnings.showwarning = lambda message, *_, **__: say.warn(str(message))
             if options.quiet:

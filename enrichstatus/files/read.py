@@ -12,21 +12,23 @@ from __future__ import annotations
 import glob
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import HeaderWarning, ValidationError
 from enrichstatus.files import objects, text
 from enrichstatus.files.csv_file import CsvFile
+from enrichstatus.files.parquet_file import duckdb_fault, schema_of, stream
 from enrichstatus.files.remote import Options, find, is_remote
+from enrichstatus.files.tables import Table, is_delta, table_of
 from enrichstatus.files.text import COMPRESSIONS
 from enrichstatus.files.text import FILE as FILE
 from enrichstatus.files.workbook import below, read_workbook
@@ -123,6 +125,8 @@ def expand(paths: PathLike | Sequence[PathLike], storage_options: Options = None
     for file in files:
         if is_remote(file):
             continue
+        if is_delta(file):
+            continue
         if Path(file).is_dir():
             raise ValidationError(f"{file!r} is a folder; name its files, e.g. {str(Path(file) / '*.parquet')!r}.")
         if os.path.getsize(file) == 0:
@@ -131,7 +135,9 @@ def expand(paths: PathLike | Sequence[PathLike], storage_options: Options = None
 
 
 def format_of(file: PathLike) -> str:
-    """Return ``csv``, ``json``, ``parquet`` or ``excel``, by a file's name."""
+    """Return ``csv``, ``json``, ``parquet`` or ``excel``, by a file's name; ``delta`` of a folder that holds such a table."""
+    if is_delta(file):
+        return "delta"
     path = Path(file)
     suffix = Path(path.stem).suffix if path.suffix.lower() in COMPRESSIONS else path.suffix
     try:
@@ -191,9 +197,16 @@ class Files:
                     self._csv = [CsvFile.at(path, encoding, skip, multiline) for path in self.paths]
                     headers = [file.names for file in self._csv]
                 case "parquet":
-                    self._schemas = {path: _parquet_schema(path) for path in self.paths}
+                    self._schemas = {path: schema_of(path) for path in self.paths}
                     headers = [schema.names for schema in self._schemas.values()]
                     self._refuse_alike(headers)
+                case "delta":
+                    if len(self.paths) > 1:
+                        raise ValidationError(f"Tasks are read from one Delta table, not of {len(self.paths)} at once.")
+                    table = cast("Table", table_of(self.paths[0]))
+                    # whole, since every stream has to have the rows in one order
+                    self._rows = table.stream(table.names).read_all()
+                    headers = [table.names]
                 case "excel":
                     sheets = [read_workbook(path, sheet, skip) for path in self.paths]
                     headers = [names for names, _ in sheets]
@@ -207,6 +220,16 @@ class Files:
         if self.kind == "excel":
             files = zip(map(_counted, headers), (columns for _, columns in sheets), self.paths, strict=True)
             self._sheets = below(files, places)
+
+    def warn_renamed(self) -> None:
+        """Say which columns come out under names that do not stand in the files."""
+        if renamed := [column for name, column in zip(self.names, self.columns, strict=True) if name != column]:
+            warnings.warn(
+                f"In {listed(self.paths, 3)} names of columns are missing or stand twice; such columns are called "
+                f"{', '.join(map(repr, renamed[:5]))}{' …' if len(renamed) > 5 else ''} here. Give each a name of its own.",
+                HeaderWarning,
+                stacklevel=4,
+            )
 
     def _refuse_alike(self, headers: Sequence[Sequence[str]]) -> None:
         """Refuse names of Parquet files that DuckDB would match, though they differ."""
@@ -241,8 +264,11 @@ class Files:
             match self.kind:
                 case "csv":
                     return self._stream_csv([*self.columns, FILE], names)
+                case "delta":
+                    rows = self._rows.select(names)
+                    return pa.RecordBatchReader.from_batches(rows.schema, iter(rows.to_batches(BATCH)))
                 case "parquet":
-                    return self._stream_parquet(names)
+                    return stream(self._schemas, names, BATCH)
                 case "excel":
                     table = self._sheets.rename_columns([*self.columns, FILE]).select(names)
                     return pa.RecordBatchReader.from_batches(table.schema, iter(table.to_batches(BATCH)))
@@ -265,25 +291,6 @@ class Files:
                     }
                     absent = pa.nulls(len(batch), pa.string())
                     yield pa.record_batch([found.get(place, absent) for place in places], schema=schema)
-
-        return pa.RecordBatchReader.from_batches(schema, batches())
-
-    def _stream_parquet(self, names: Sequence[str]) -> pa.RecordBatchReader:
-        """Stream Parquet files through Arrow, which has a name for each of their types."""
-        try:
-            whole = pa.unify_schemas(list(self._schemas.values()), promote_options="permissive")
-        except pa.ArrowException as error:
-            raise ValidationError(f"The types of {listed(self.paths, 3)} do not fit together: {error}") from error
-        schema = pa.schema([whole.field(name) for name in names])
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            for path, own in self._schemas.items():
-                found = [name for name in names if name in own.names]
-                with pq.ParquetFile(path) as file:
-                    for batch in file.iter_batches(BATCH, columns=found):
-                        absent = {name: pa.nulls(len(batch), schema.field(name).type) for name in names}
-                        cells = absent | dict(zip(found, batch.select(found).columns, strict=True))
-                        yield from pa.table(cells).cast(schema).to_batches()
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 
@@ -343,13 +350,6 @@ def _pointer(member: str) -> str:
     return "/" + member.replace("~", "~0").replace("/", "~1")
 
 
-def _parquet_schema(path: str) -> pa.Schema:
-    try:
-        return pq.read_schema(path).remove_metadata()
-    except (pa.ArrowException, OSError) as error:
-        raise ValidationError(f"{path!r} cannot be read as Parquet: {error}") from error
-
-
 def _counted(names: Sequence[str]) -> list[tuple[str, int]]:
     """Number names that stand more than once."""
     seen: Counter[str] = Counter()
@@ -387,11 +387,14 @@ def reading() -> Iterator[None]:
     ) as error:
         if ours := _OURS.search(str(error)):
             raise ValidationError(ours[1]) from error
+        if (fault := duckdb_fault(error)) is not None:
+            raise ValidationError(f"The input cannot be read: {fault}") from error
         reason = re.split(r"Try setting|\. Detail: |LINE \d", str(error))[0]
         raise ValidationError(f"The input cannot be read: {' '.join(reason.split())[:400]}") from error
 
 
 #: What a stream of ours raised, within what DuckDB makes of it.
 _OURS = re.compile(
-    r"reading the Arrow source failed: \w+: (.*)\. Detail: Python exception: .*ValidationError", re.DOTALL
+    r"reading the Arrow source failed: \w+: (.*)\. Detail: Python exception: .*(?:Validation|EnrichStatus)Error",
+    re.DOTALL,
 )

@@ -104,6 +104,12 @@ def find(address: str, options: Options = None) -> list[Remote]:
     for place, info in sorted(infos.items()):
         own = name if len(infos) == 1 and not _MAGIC.search(name) else f"{scheme}://{place.lstrip('/')}"
         if info["type"] == "directory":
+            with reaching(name, address, options):
+                delta = system.isdir(f"{place.rstrip('/')}/_delta_log")
+            if delta:
+                raise ValidationError(
+                    f"{own!r} is a Delta table; give deltalake.DeltaTable({own!r}, storage_options=…) in its place."
+                )
             raise ValidationError(f"{own!r} is a folder; name its files, e.g. {own.rstrip('/') + '/*.parquet'!r}.")
         if info.get("size") == 0:
             raise ValidationError(f"{own!r} is empty (0 bytes).")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import hashlib
 import io
 import os
 import secrets
@@ -269,7 +270,8 @@ def _for_pandas(schema: pa.Schema) -> pa.Schema:
 #: Rows of one file, where a folder of files is written.
 PART_ROWS = 1 << 21
 _PART = "part-{:05d}.parquet"
-#: In a folder that was written here: the names of its files, and (not from earlier versions) what they were like.
+#: In a folder that was written here: the names of its files, and (not from earlier versions) what they were like: the size, when it was
+#: written, and a digest of what is in it, by which a copy is known.
 _MARKER = ".enrichstatus"
 
 
@@ -277,6 +279,21 @@ def _state(file: Path) -> str:
     """Say what a file is like that nobody has changed: its size, and when it was written."""
     found = file.stat()
     return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _as_written(file: Path, state: str | None) -> bool:
+    """Whether a file is as the marker says that it was written, or a copy of that; it is read only where the time differs."""
+    if state is None or not file.is_file():
+        return False
+    seen, digest = state.rpartition(" ")[::2] if state.count(" ") == 2 else (state, "")
+    if seen in ("", _state(file)):
+        return True
+    return bool(digest) and seen.partition(" ")[0] == str(file.stat().st_size) and digest == _digest(file)
 
 
 class Output:
@@ -317,7 +334,7 @@ class Output:
             strange = [
                 file.name
                 for file in there
-                if not (lines and file == marker) and ours.get(file.name) not in ("", _state(file))
+                if not (lines and file == marker) and not _as_written(file, ours.get(file.name))
             ]
         except OSError as error:
             raise ValidationError(f"{str(self.path)!r} cannot be written: {error.strerror}.") from error
@@ -375,4 +392,6 @@ class Output:
             stack.close()
             if self._folder:
                 made = (part / Path(name).name for name in self.files())
-                (part / _MARKER).write_text("\n".join(f"{file.name} {_state(file)}" for file in made), encoding="utf-8")
+                (part / _MARKER).write_text(
+                    "\n".join(f"{file.name} {_state(file)} {_digest(file)}" for file in made), encoding="utf-8"
+                )

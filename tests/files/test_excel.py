@@ -60,7 +60,8 @@ def test_cells_come_in_as_what_they_are(tmp_path: Path):
         [None, None, None, 0.5, None, None, None, "z", None, None],
     ]
     path = book(tmp_path / "in.xlsx", {"L": rows, "empty": []})
-    frame = read(path)
+    with pytest.warns(es.HeaderWarning, match="'id 2', 'column 9'"):
+        frame = read(path)
     assert frame.columns.tolist() == ["id", "n", "f", "mixed", "day", "instant", "yes", "id 2", "column 9", "2026"]
     assert frame["id"].tolist()[:2] == ["a", "0"]  # what the program that made it says the formula comes to
     assert frame["n"].dtype == "Int64"
@@ -70,7 +71,8 @@ def test_cells_come_in_as_what_they_are(tmp_path: Path):
     assert frame["yes"].dtype == "boolean"
     assert frame.loc[2].isna().tolist() == [True, True, True, False, True, True, True, False, True, True]
     # below one another, a column is of one kind
-    both = read([path, book(tmp_path / "more.xlsx", {"L": [["n", "id"], ["x", 7]]})])
+    with pytest.warns(es.HeaderWarning, match="'id 2', 'column 9'"):
+        both = read([path, book(tmp_path / "more.xlsx", {"L": [["n", "id"], ["x", 7]]})])
     assert both["n"].tolist() == ["1", "2", None, "x"] or both["n"].fillna("").tolist() == ["1", "2", "", "x"]
     assert both["id"].tolist()[3] == "7"
 

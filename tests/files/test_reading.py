@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import pytest
 
 import enrichstatus as es
@@ -509,3 +510,28 @@ def test_a_refusal_of_a_file_says_what_is_the_matter(tmp_path: Path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(es.ValidationError, match=message):
             es.tasks_from_leads(tmp_path / name, entity_id="id", encoding=encoding)
+
+
+def test_a_parquet_file_that_cannot_be_read_is_named_with_a_remedy(tmp_path: Path):
+    """Cut off, something else, encrypted, damaged in the middle: in our words, from a load, a lookup and a scan."""
+    path = tmp_path / "r.parquet"
+    pd.DataFrame([record(n) for n in range(300)]).to_parquet(path)
+    whole = path.read_bytes()
+    cut = "cut off, or it is not Parquet. Fetch it or write it anew"
+    for data, words in {
+        whole[:-3]: cut,
+        whole[:5]: cut,
+        b"entityId,field\nx,emails\n": cut,
+        whole[:-8] + b"\xff\xff\xff\x7fPAR1": cut,
+        b"PARE" + whole[4:-4] + b"PARE": "it is encrypted. Write it without encryption",
+        whole[:2000] + b"\0" * 3000 + whole[5000:]: r"it is damaged \(.*\). Fetch it or write it anew",
+    }.items():
+        path.write_bytes(data)
+        for read in (
+            lambda: es.EnrichmentStore(org_id=ORG).load(path),
+            lambda: es.EnrichmentStore(org_id=ORG).lookup(path),
+            lambda: es.EnrichmentStore.scan(path, org_id=ORG).records(),
+        ):
+            with pytest.raises(es.EnrichStatusError, match=rf"cannot be read:.*{words}") as caught:
+                read()
+            assert "r.parquet'" in str(caught.value)

@@ -72,7 +72,8 @@ def test_a_file_of_leads_is_read_as_text(tmp_path: Path):
 def test_every_column_of_a_messy_file_comes_along(tmp_path: Path):
     """Names twice, in other cases, missing or like ours keep their values, under names of their own; blank ids keep their row."""
     (tmp_path / "leads.csv").write_text(f"lead_id,a,a,a 2,A,,__file__\n{uid(0)},1,2,3,4,5,6\n")
-    tasks = es.tasks_from_leads(tmp_path / "leads.csv", entity_id="lead_id", fields="emails")
+    with pytest.warns(es.HeaderWarning, match="missing or stand twice; such columns are called 'a 3', 'column 6' here"):
+        tasks = es.tasks_from_leads(tmp_path / "leads.csv", entity_id="lead_id", fields="emails")
     assert tasks.iloc[0, 1:7].tolist() == ["1", "2", "3", "4", "5", "6"]
     assert tasks.columns.tolist()[:7] == ["lead_id", "a", "a 3", "a 2", "A", "column 6", "__file__"]
     (tmp_path / "ids.csv").write_text(f"id\n{uid(0)}\n\n{uid(1)}\n")

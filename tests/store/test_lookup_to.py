@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -556,3 +557,23 @@ def test_a_folder_whose_files_were_changed_is_not_replaced(tmp_path: Path):
         store.lookup_to(tmp_path / "t.csv", folder, overwrite=True)
     (folder / ".enrichstatus").write_text("part-00000.parquet")
     assert store.lookup_to(tmp_path / "t.csv", folder, overwrite=True).rows == 1
+
+
+def test_a_copy_of_our_folder_is_ours_and_a_changed_copy_is_not(tmp_path: Path):
+    """A copied or restored folder has new times, and is known by what is in its files; one letter that differs makes it somebody's."""
+    (tmp_path / "t.csv").write_text(f"entityId,field\n{uid(0)},emails\n")
+    store, copy = es.EnrichmentStore(org_id=ORG), tmp_path / "copy"
+    store.lookup_to(tmp_path / "t.csv", f"{tmp_path}/out/")
+    for damage in (False, True):
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(tmp_path / "out", copy, copy_function=shutil.copyfile)
+        part = copy / "part-00000.parquet"
+        data = part.read_bytes()
+        os.utime(part, ns=(1, 1))
+        if damage:
+            part.write_bytes(data[:40] + bytes([data[40] ^ 1]) + data[41:])
+            with pytest.raises(es.ValidationError, match="in it was not written by a lookup, or has changed since"):
+                store.lookup_to(tmp_path / "t.csv", copy, overwrite=True)
+            assert part.exists()
+        else:
+            assert store.lookup_to(tmp_path / "t.csv", copy, overwrite=True).rows == 1

@@ -143,6 +143,7 @@ class TaskFiles:
                 argument="tasks",
             )
         given = files.Files(tasks, **reading)
+        given.warn_renamed()
         if entity_id is None:
             with duckdb.connect() as con, files.reading():
                 reader = given.stream(con)
