@@ -37,6 +37,7 @@ _VERSION = (
     *("last_modified", "mtime", "modified", "updated", "created", "size"),
 )
 _REFUSED = (401, 403)
+_STATUS = ("status", "status_code", "code")
 _SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL|CONNECTION|SAS", re.IGNORECASE)
 #: Options that are no secrets.
 _PLACES = ("endpoint_url", "endpoint", "region_name", "account_name", "project")
@@ -178,19 +179,17 @@ def reaching(name: str, address: str = "", options: Options = None, *, doing: st
 
 
 def _said(name: str, error: Exception, reason: str, doing: str) -> EnrichStatusError:
-    status = next((one for one in (getattr(error, at, None) for at in ("status", "status_code", "code")) if one), None)
-    if isinstance(error, FileNotFoundError) or status == 404:
+    # fsspec says of any answer of a web server that there is no file, and keeps the answer as the cause
+    status = next((one for one in (getattr(error.__cause__ or error, at, None) for at in _STATUS) if one), None)
+    refused = isinstance(error, PermissionError) or status in _REFUSED
+    if (isinstance(error, FileNotFoundError) and not refused) or status == 404:
         kind = "file" if "/" in name.partition("://")[2] and "bucket" not in reason.lower() else "bucket"
         return ValidationError(
             f"{name!r} cannot be {doing}: there is no such {kind}, or none any more. Check the address."
         )
     if isinstance(error, FileExistsError) or "pre-condition" in reason:
         return ValidationError(f"{name!r} is there already; name another place, or pass overwrite=True to replace it.")
-    if (
-        isinstance(error, PermissionError)
-        or status in _REFUSED
-        or "credential" in f"{type(error).__name__} {reason}".lower()
-    ):
+    if refused or "credential" in f"{type(error).__name__} {reason}".lower():
         return ValidationError(
             f"{name!r} cannot be {doing}: access was refused ({reason or type(error).__name__}). Credentials come from the environment, or "
             "from storage_options= in Python."
