@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
 import pandas as pd
 import pyarrow as pa
 
+from enrichstatus.files.scratch import scratch
 from enrichstatus.leads.prices import parse_costs
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import timing_out
@@ -95,7 +95,7 @@ def waste(
     table, segments = read_history(store, names, needed, org_id, reserved=_WASTE, bought=True)
     unpaid = table.num_rows > 0 and table["creditTransactionId"].null_count == table.num_rows
     asker = timing_out(limits, now)
-    with duckdb.connect() as con:
+    with scratch() as con:
         con.register("asker", asker.append_column("price", pa.array(prices.values(), pa.float64())))
         con.register("history", table)
         con.execute("create temp table states as " + STATES_SQL)
