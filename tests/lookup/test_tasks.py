@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import enrichstatus as es
+from enrichstatus.files import scratch
 from tests.support.factory import NOW, ORG, record, uid
 
 LEADS = [{"lead_id": uid(n), "name": f"n{n}", "score": n} for n in range(3)]
