@@ -115,7 +115,12 @@ def add_command(
     command = commands.add_parser(name, **{"description": texts["help"][0].upper() + texts["help"][1:] + "."} | texts)
     command.set_defaults(run=run, declared=command)
     said = command.add_argument_group("what is said")
-    said.add_argument("--json", action="store_true", help="print one object for a program, and nothing else on stdout")
+    said.add_argument(
+        "--json",
+        action="store_true",
+        help="print one object for a program, and nothing else on stdout; its shares are those of all tasks that have ended, "
+        "and of the ended ones that have data",
+    )
     said.add_argument("--quiet", action="store_true", help="say nothing but errors")
     said.add_argument(
         "--color",

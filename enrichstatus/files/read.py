@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import duckdb
 import pyarrow as pa
@@ -28,6 +28,7 @@ from enrichstatus.files import objects, text
 from enrichstatus.files.csv_file import CsvFile
 from enrichstatus.files.parquet_file import duckdb_fault, schema_of, stream
 from enrichstatus.files.remote import Options, find, is_remote
+from enrichstatus.files.tables import Table, is_delta, table_of
 from enrichstatus.files.text import COMPRESSIONS
 from enrichstatus.files.text import FILE as FILE
 from enrichstatus.files.workbook import below, read_workbook
@@ -124,6 +125,8 @@ def expand(paths: PathLike | Sequence[PathLike], storage_options: Options = None
     for file in files:
         if is_remote(file):
             continue
+        if is_delta(file):
+            continue
         if Path(file).is_dir():
             raise ValidationError(f"{file!r} is a folder; name its files, e.g. {str(Path(file) / '*.parquet')!r}.")
         if os.path.getsize(file) == 0:
@@ -132,7 +135,9 @@ def expand(paths: PathLike | Sequence[PathLike], storage_options: Options = None
 
 
 def format_of(file: PathLike) -> str:
-    """Return ``csv``, ``json``, ``parquet`` or ``excel``, by a file's name."""
+    """Return ``csv``, ``json``, ``parquet`` or ``excel``, by a file's name; ``delta`` of a folder that holds such a table."""
+    if is_delta(file):
+        return "delta"
     path = Path(file)
     suffix = Path(path.stem).suffix if path.suffix.lower() in COMPRESSIONS else path.suffix
     try:
@@ -195,6 +200,13 @@ class Files:
                     self._schemas = {path: schema_of(path) for path in self.paths}
                     headers = [schema.names for schema in self._schemas.values()]
                     self._refuse_alike(headers)
+                case "delta":
+                    if len(self.paths) > 1:
+                        raise ValidationError(f"Tasks are read from one Delta table, not of {len(self.paths)} at once.")
+                    table = cast("Table", table_of(self.paths[0]))
+                    # whole, since every stream has to have the rows in one order
+                    self._rows = table.stream(table.names).read_all()
+                    headers = [table.names]
                 case "excel":
                     sheets = [read_workbook(path, sheet, skip) for path in self.paths]
                     headers = [names for names, _ in sheets]
@@ -252,6 +264,9 @@ class Files:
             match self.kind:
                 case "csv":
                     return self._stream_csv([*self.columns, FILE], names)
+                case "delta":
+                    rows = self._rows.select(names)
+                    return pa.RecordBatchReader.from_batches(rows.schema, iter(rows.to_batches(BATCH)))
                 case "parquet":
                     return stream(self._schemas, names, BATCH)
                 case "excel":
@@ -380,5 +395,6 @@ def reading() -> Iterator[None]:
 
 #: What a stream of ours raised, within what DuckDB makes of it.
 _OURS = re.compile(
-    r"reading the Arrow source failed: \w+: (.*)\. Detail: Python exception: .*ValidationError", re.DOTALL
+    r"reading the Arrow source failed: \w+: (.*)\. Detail: Python exception: .*(?:Validation|EnrichStatus)Error",
+    re.DOTALL,
 )

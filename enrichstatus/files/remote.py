@@ -37,6 +37,7 @@ _VERSION = (
     *("last_modified", "mtime", "modified", "updated", "created", "size"),
 )
 _REFUSED = (401, 403)
+_STATUS = ("status", "status_code", "code")
 _SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL|CONNECTION|SAS", re.IGNORECASE)
 #: Options that are no secrets.
 _PLACES = ("endpoint_url", "endpoint", "region_name", "account_name", "project")
@@ -104,6 +105,12 @@ def find(address: str, options: Options = None) -> list[Remote]:
     for place, info in sorted(infos.items()):
         own = name if len(infos) == 1 and not _MAGIC.search(name) else f"{scheme}://{place.lstrip('/')}"
         if info["type"] == "directory":
+            with reaching(name, address, options):
+                delta = system.isdir(f"{place.rstrip('/')}/_delta_log")
+            if delta:
+                raise ValidationError(
+                    f"{own!r} is a Delta table; give deltalake.DeltaTable({own!r}, storage_options=…) in its place."
+                )
             raise ValidationError(f"{own!r} is a folder; name its files, e.g. {own.rstrip('/') + '/*.parquet'!r}.")
         if info.get("size") == 0:
             raise ValidationError(f"{own!r} is empty (0 bytes).")
@@ -172,19 +179,17 @@ def reaching(name: str, address: str = "", options: Options = None, *, doing: st
 
 
 def _said(name: str, error: Exception, reason: str, doing: str) -> EnrichStatusError:
-    status = next((one for one in (getattr(error, at, None) for at in ("status", "status_code", "code")) if one), None)
-    if isinstance(error, FileNotFoundError) or status == 404:
+    # fsspec says of any answer of a web server that there is no file, and keeps the answer as the cause
+    status = next((one for one in (getattr(error.__cause__ or error, at, None) for at in _STATUS) if one), None)
+    refused = isinstance(error, PermissionError) or status in _REFUSED
+    if (isinstance(error, FileNotFoundError) and not refused) or status == 404:
         kind = "file" if "/" in name.partition("://")[2] and "bucket" not in reason.lower() else "bucket"
         return ValidationError(
             f"{name!r} cannot be {doing}: there is no such {kind}, or none any more. Check the address."
         )
     if isinstance(error, FileExistsError) or "pre-condition" in reason:
         return ValidationError(f"{name!r} is there already; name another place, or pass overwrite=True to replace it.")
-    if (
-        isinstance(error, PermissionError)
-        or status in _REFUSED
-        or "credential" in f"{type(error).__name__} {reason}".lower()
-    ):
+    if refused or "credential" in f"{type(error).__name__} {reason}".lower():
         return ValidationError(
             f"{name!r} cannot be {doing}: access was refused ({reason or type(error).__name__}). Credentials come from the environment, or "
             "from storage_options= in Python."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import ctypes
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -112,13 +113,19 @@ def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise"
 
 def check_keys(con: duckdb.DuckDBPyConnection, given: pa.Table, *, errors: str = "raise") -> None:
     """Do the same of keys as `keys_of` and `with_uuids` give them."""
-    usual = with_uuids(given)
-    con.register("given", usual)
-    if len(given) < MANY or usual["entityId"].type != pa.uuid():
-        good = cast_tasks(con)
+    if many := len(given) >= MANY:
+        fields = vocabulary(con)
+        with ThreadPoolExecutor(1) as pool:  # Arrow looks the words up while Python reads the ids
+            numbers = pool.submit(with_numbers, given, fields)
+            usual = with_uuids(given)
     else:
-        con.register("numbered", with_numbers(usual, vocabulary(con)))
+        usual = with_uuids(given)
+    con.register("given", usual)
+    if many and usual["entityId"].type == pa.uuid():
+        con.register("numbered", numbers.result().drop_columns("entityId").append_column("entityId", usual["entityId"]))
         good = number_tasks(con)
+    else:
+        good = cast_tasks(con)
     if good < len(given) and errors == "raise":
         raise bad_tasks(con)
 
@@ -280,14 +287,20 @@ def _uuids(texts: pa.Array) -> pa.Array | None:
     letters = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]].reshape(count, 36)
     if (letters[:, _DASHES] != ord("-")).any():
         return None
-    digits = np.concatenate([letters[:, run] for run in _RUNS], axis=1)
     try:
-        values = binascii.unhexlify(digits.data)
+        values = b"".join(_values(letters[first : first + _BLOCK]) for first in range(0, count, _BLOCK))
     except binascii.Error:
         return None
     storage = pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(values)])
     return pa.ExtensionArray.from_storage(pa.uuid(), storage)
 
+
+def _values(letters: npt.NDArray[np.uint8]) -> bytes:
+    return binascii.unhexlify(np.concatenate([letters[:, run] for run in _RUNS], axis=1).data)
+
+
+#: So many UUIDs at a time stay in the processor's cache.
+_BLOCK = 65_536
 
 _COMPARABLE = {"string", "string_view", "extension<arrow.uuid>"}
 

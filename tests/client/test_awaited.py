@@ -94,6 +94,23 @@ def test_a_cancelled_poll_leaves_no_request_and_no_thread():
         assert len(service.requests) == 3
 
 
+def test_a_cancelled_query_and_a_cancelled_balance_leave_nothing_either():
+    """Every call that is awaited is cut off in its request when it is cancelled."""
+    calls: list[Callable[[es.AsyncEnrichmentClient], Any]] = [
+        lambda client: client.query({"tasks": [task(0)]}),
+        lambda client: client.balance(),
+        lambda client: anext(es.apoll(client, TASKS)),
+    ]
+    for call in calls:
+        with served(lambda request: bad.never) as (service, client):
+            asyncio.run(cancelled(_awaited(call(client)), lambda service=service: service.requests))
+            service.settle()
+
+
+async def _awaited(work: Any) -> Any:
+    return await work
+
+
 def test_apoll_gives_what_poll_gives():
     """Update by update: the same frames, requests, waits and errors, on a clock that only sleeps move."""
 

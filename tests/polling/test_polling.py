@@ -305,6 +305,8 @@ def test_a_task_without_a_record_is_waited_for(clock: Clock):
     assert statuses(updates[-1].frame) == ["finished", None]
     assert updates[3].counts.loc["emails", ["no record", "ended"]].tolist() == [1, 0]
     assert updates[3].changed.index.tolist() == [1]
+    assert updates[-1].unknown == {}  # it has no status at all, which is no unknown one
+    assert "1 no record;" in str(updates[-1])
 
 
 def test_a_record_that_appears_is_waited_for_like_any(clock: Clock):

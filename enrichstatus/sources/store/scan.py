@@ -6,14 +6,12 @@ import glob
 import os
 import re
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import date, datetime
+from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
-from urllib.parse import unquote
+from typing import Any, Literal, cast
 
 import duckdb
 import pyarrow as pa
@@ -24,21 +22,14 @@ from enrichstatus.files.parquet_file import duckdb_fault
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.remote import Options, check_options, find, is_remote, shown
 from enrichstatus.files.remote_duckdb import Shelf
-from enrichstatus.lookup.arguments import Instant, choice, parse_instant, parse_org
+from enrichstatus.lookup.arguments import Instant, choice, parse_instant
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL
-from enrichstatus.schema import COLUMNS, Epoch, check_renames, fold, listed, record_names
+from enrichstatus.schema import COLUMNS, Epoch, check_renames, listed, record_names
 from enrichstatus.sources.store.duckdb_source import Embedded
-from enrichstatus.sources.store.load import (
-    CAST_RECORD_SQL,
-    NEWEST_VERSION_SQL,
-    NULL,
-    Folder,
-    folders,
-    pick,
-    reading_values,
-    with_instants,
-)
+from enrichstatus.sources.store.load import CAST_RECORD_SQL, NEWEST_VERSION_SQL, reading_values
 from enrichstatus.sources.store.open_files import identity
+from enrichstatus.sources.store.picked import pick, with_instants
+from enrichstatus.sources.store.scan_files import Checked, File, check
 
 _SCAN_SQL = Path(__file__).with_name("scan.sql").read_text(encoding="utf-8")
 _CANDIDATES_SQL = Path(__file__).with_name("candidates.sql").read_text(encoding="utf-8")
@@ -48,46 +39,6 @@ _COMPARED = frozenset(
 )
 #: So often a question is answered anew where its files change meanwhile.
 TRIES = 4
-#: Names of partitions by day, as ISO dates.
-_DAYS = ("day", "date", "dt")
-
-
-class _File(NamedTuple):
-    path: str
-    #: the names of its folders that have values
-    folders: tuple[Folder, ...]
-    #: by these, where they say so: whose records it holds, and of which day
-    org: str | None
-    day: date | None
-
-    @classmethod
-    def at(cls, path: str, renames: Mapping[str, str | None] | None) -> _File:
-        """Read the names of the folders that a file lies in."""
-        names = folders(path)
-        renames = dict.fromkeys((name.name for name in names if fold(name) == fold("orgId")), "orgId") | dict(
-            renames or {}
-        )
-        pairs = [part.split("=", 1) for part in Path(path).parts[:-1] if "=" in part]
-        values = {name: unquote(value) for name, value in pairs if value != NULL}
-        # where folders disagree each record is refused, for every organization
-        whose = {parse_org(value) for name, value in values.items() if renames.get(name) == "orgId"} - {""}
-        day = next(filter(None, map(_day, values.items())), None)
-        return cls(path, names, whose.pop() if len(whose) == 1 else None, day)
-
-
-class _Checked(NamedTuple):
-    file: _File
-    identity: tuple[Any, ...]
-    rows: int
-    bytes: int
-
-
-def _day(partition: tuple[str, str]) -> date | None:
-    name, value = partition
-    try:
-        return date.fromisoformat(value) if name in _DAYS else None
-    except ValueError:
-        return None
 
 
 class Scan(Embedded):
@@ -113,33 +64,39 @@ class Scan(Embedded):
         self._strict = errors == "raise"
         self._renames = columns
         self._epoch = epoch
-        if not files.is_path(records):
-            raise ValidationError(
-                f"scan takes Parquet files (a path, a glob, or a list of these), not {type(records).__name__}; "
-                "anything else is loaded: EnrichmentStore().load(records)."
-            )
-        given = [records] if isinstance(records, (str, os.PathLike)) else records
-        #: whole, because the folders above say something too, and wherever the program goes
-        self._given = [str(path) if is_remote(path) else str(Path(path).expanduser().absolute()) for path in given]
         self._storage_options = storage_options
-        check_options(storage_options, given)
+        name = self._take(records)
         #: the files elsewhere, and the database that can read them
         self._shelf, self._shelf_of = Shelf(storage_options), cast("object", None)
         #: the files of the last question, by their paths
-        self._checked: dict[str, _Checked] = {}
+        self._checked: dict[str, Checked] = {}
         #: the files of the question that a thread is at, and what each was at its start
         self._question = threading.local()
         super().__init__(
             ":memory:", org_id=org_id, max_processing_time=max_processing_time, fields=fields, statuses=statuses
         )
         self.read_only = True
-        self.path = listed([shown(str(path)) if is_remote(path) else os.fspath(path) for path in given], limit=2)
+        self.path = name
         try:
             with self._cursor() as con:
                 self._versions(con, org_id or "")
         except BaseException:
             self.close()
             raise
+
+    def _take(self, records: Any) -> str:
+        """Note what is read; gives what that is called."""
+        if not files.is_path(records):
+            raise ValidationError(
+                f"scan takes Parquet files (a path, a glob, or a list of these) or a table of a lake, not {type(records).__name__}; "
+                "anything else is loaded: EnrichmentStore().load(records)."
+            )
+        given = [records] if isinstance(records, (str, os.PathLike)) else records
+        check_options(self._storage_options, given)
+        #: whole, because the folders above say something too, and wherever the program goes
+        self._given = [str(path) if is_remote(path) else str(Path(path).expanduser().absolute()) for path in given]
+        self._far = [path for path in self._given if is_remote(path)]
+        return listed([shown(str(path)) if is_remote(path) else os.fspath(path) for path in given], limit=2)
 
     def __reduce__(self) -> Any:
         options = {
@@ -149,9 +106,14 @@ class Scan(Embedded):
             "epoch": self._epoch,
             "storage_options": self._storage_options,
         }
-        return _scanned, (self._given, self._options() | options)
+        return _scanned, (type(self), self._given, self._options() | options)
 
-    def _look(self, con: duckdb.DuckDBPyConnection) -> list[_File]:
+    @property
+    def _first(self) -> int | None:
+        """The first day to be read; a record may lie a day off where days are not those of UTC."""
+        return None if self._since is None else self._since.date().toordinal() - 1
+
+    def _look(self, con: duckdb.DuckDBPyConnection) -> list[File]:
         """Find the files that lie there now, and check those that are new or have changed since the last question."""
         self._question.files = seen = self._found()
         paths = list(seen)
@@ -160,18 +122,18 @@ class Scan(Embedded):
                 f"{strange[0]!r} is not a Parquet file, and only these can be read where they lie; load it into a store."
             )
         known = {path: this for path, this in self._checked.items() if seen.get(path) == this.identity}
-        if new := [_File.at(path, self._renames) for path in paths if path not in known]:
+        if new := [File.at(path, self._renames) for path in paths if path not in known]:
             before = [known[path].file for path in paths if path in known]
             with files.reading():
-                sizes = _check(con, [*before[:1], *new], self._renames)
-            known |= {file.path: _Checked(file, seen[file.path], *sizes[file.path]) for file in new}
+                sizes = check(con, [*before[:1], *new], self._renames)
+            known |= {file.path: Checked(file, seen[file.path], *sizes[file.path]) for file in new}
         self._checked = known
         return [known[path].file for path in paths]
 
     def _found(self) -> dict[str, tuple[Any, ...]]:
         """Give the files that lie there now, with what changes when one of them does."""
         near = [path for path in self._given if not is_remote(path)]
-        far = [file for path in self._given if is_remote(path) for file in find(path, self._storage_options)]
+        far = [file for path in self._far for file in find(path, self._storage_options)]
         if len(names := {file.name: file for file in far}) < len(far):
             raise ValidationError(
                 "Two addresses differ after their question mark alone; load them: EnrichmentStore().load(records)."
@@ -184,7 +146,7 @@ class Scan(Embedded):
         """Say whether a file that this thread's question reads has changed meanwhile."""
         seen = self._question.files
         try:
-            now = self._found() if any(map(is_remote, seen)) else {path: identity(path) for path in seen}
+            now = self._found() if self._far else {path: identity(path) for path in seen}
         except ValidationError:  # there is none any more
             return True
         return any(now.get(path) != version for path, version in seen.items())
@@ -200,10 +162,13 @@ class Scan(Embedded):
         org = f", org_id={self.org_id!r}" if self.org_id else ""
         if self._file is None:
             return f"EnrichmentStore.scan({self.path!r}, closed)"
+        return f"EnrichmentStore.scan({self.path!r}{org})\n{self._size()}"
+
+    def _size(self) -> str:
         checked = self._checked.values()
         rows, megabytes = sum(this.rows for this in checked), sum(this.bytes for this in checked) / 1e6
-        size = f"{rows:,} records in {len(checked):,} file{'s' if len(checked) > 1 else ''} of {megabytes:,.1f} MB"
-        return f"EnrichmentStore.scan({self.path!r}{org})\n{size}, read where they lie"
+        in_files = f"{len(checked):,} file{'s' if len(checked) > 1 else ''} of {megabytes:,.1f} MB"
+        return f"{rows:,} records in {in_files}, read where they lie"
 
     def _repr_html_(self) -> str:
         return f"<code>{escape(repr(self))}</code>".replace("\n", "<br>")
@@ -234,8 +199,7 @@ class Scan(Embedded):
 
     def _arrived(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         """Scan the files that can hold records of an organization, as they came."""
-        # a record may lie a day off where days are not those of UTC
-        first = None if self._since is None else self._since.date().toordinal() - 1
+        first = self._first
         try:
             found = self._look(con)
         except ValidationError as error:
@@ -278,9 +242,12 @@ class Scan(Embedded):
         entity_type: str | None = None,
     ) -> bool:
         if org_id is None:
-            return any(this.rows for this in self._checked.values())
+            return self._any()
         self._versions(con, org_id)
         return bool(con.execute(_HOLDS_SQL, {"fields": list(fields), "type": entity_type}).fetchall()[0][0])
+
+    def _any(self) -> bool:
+        return any(this.rows for this in self._checked.values())
 
     def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
         self._versions(con, org_id)
@@ -291,7 +258,7 @@ class Scan(Embedded):
         try:
             with super()._cursor() as con:
                 if self._shelf_of is not self._file:  # opened just now, or in a fork
-                    for scheme in {path.partition("://")[0] for path in self._given if is_remote(path)}:
+                    for scheme in {path.partition("://")[0] for path in self._far}:
                         self._shelf.register(con, scheme)
                     self._shelf_of = self._file
                 yield con
@@ -301,6 +268,8 @@ class Scan(Embedded):
                 raise StoreError(str(failed)) from None
             found = re.search(r"enrichstatus: (.*)", str(error))
             if found is None:
+                if ours := re.search(r"failed: .*?: ('.+' cannot be read: .*)", str(error)):  # a stream of ours
+                    raise StoreError(ours[1]) from error
                 if (fault := duckdb_fault(error)) is not None:
                     raise StoreError(f"The input cannot be read: {fault}") from error
                 raise
@@ -309,41 +278,14 @@ class Scan(Embedded):
             ) from error
 
 
-def _scanned(records: list[str], options: dict[str, Any]) -> Scan:
+def _scanned(kind: type[Scan], records: Any, options: dict[str, Any]) -> Scan:
     """Open in this process what another has pickled."""
-    return Scan(records, **options)
+    return kind(records, **options)
 
 
-def _relation(con: duckdb.DuckDBPyConnection, chosen: Sequence[_File]) -> duckdb.DuckDBPyRelation:
+def _relation(con: duckdb.DuckDBPyConnection, chosen: Sequence[File]) -> duckdb.DuckDBPyRelation:
     names = [glob.escape(file.path) for file in chosen]
     return con.sql(_FILES_SQL, params={"files": names})
-
-
-def _check(
-    con: duckdb.DuckDBPyConnection, found: Sequence[_File], columns: Mapping[str, str | None] | None
-) -> dict[str, tuple[int, int]]:
-    """Read the ends of files, which say what is in them: each has to be whole, and to have what a record needs.
-
-    Gives the number of records and of bytes of each.
-    """
-    if len(kinds := {file.folders: file.path for file in found}) > 1:
-        some, other, *_ = kinds.items()
-        raise ValidationError(
-            f"{some[1]!r} lies in folders by {listed(some[0]) if some[0] else 'nothing'}, {other[1]!r} by "
-            f"{listed(other[0]) if other[0] else 'nothing'}; scan those of one kind."
-        )
-    names = {"files": [glob.escape(file.path) for file in found]}
-    for members, path in con.execute(_SCHEMAS_SQL, names).fetchall():
-        try:
-            record_names([*found[0].folders, *members], columns)
-            folded = Counter(map(str.casefold, members))
-            if alike := [name for name in members if folded[name.casefold()] > 1]:
-                raise ValidationError(
-                    f"DuckDB cannot distinguish {listed(alike)}; rename or drop one, or load the file."
-                )
-        except ValidationError as error:
-            raise ValidationError(f"{path!r} does not fit: {error}") from error
-    return {path: (rows, size) for path, rows, size in con.execute(_SIZES_SQL, names).fetchall()}
 
 
 _FILES_SQL = """
@@ -354,16 +296,6 @@ select * from read_parquet(
     hive_partitioning = false
 )
 """
-# Files of one schema are looked at once
-_SCHEMAS_SQL = """
-with members as (
-    select file_name, list(name order by column_id)[2:] as names  -- the first is the whole
-    from parquet_schema($files)
-    group by file_name
-)
-select names, min(file_name) from members group by names
-"""
-_SIZES_SQL = "select file_name, num_rows, file_size_bytes from parquet_file_metadata($files)"
 _RECORDS_SQL = f"""
 with keyed as ({KEYS_SQL}),
 checked as ({PROBLEMS_SQL}),

@@ -17,6 +17,7 @@ import pyarrow as pa
 from enrichstatus.errors import OrganizationWarning, StoreError
 from enrichstatus.files.read import PathLike, expand, is_path
 from enrichstatus.files.remote import at_hand, check_options
+from enrichstatus.files.tables import table_of
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_flags, parse_org
 from enrichstatus.lookup.query import DECIDED_SQL, timing_out
 from enrichstatus.lookup.tasks import to_pandas
@@ -28,6 +29,7 @@ from enrichstatus.sources.store.leases import Leases, leases
 from enrichstatus.sources.store.load import LoadReport, load
 from enrichstatus.sources.store.point_lookup import answer, answer_at_once, winners
 from enrichstatus.sources.store.scan import Scan
+from enrichstatus.sources.store.scan_table import TableScan
 from enrichstatus.sources.store.snapshot.rules import Question
 
 
@@ -137,7 +139,7 @@ class EnrichmentStore(Tracked):
 
         Parameters
         ----------
-        records : path, glob, list of paths, DataFrame, Arrow table, DuckDB relation or list of dicts
+        records : path, glob, list of paths, DataFrame, Arrow table, DuckDB relation, Delta or Iceberg table, or list of dicts
             CSV, TSV, JSON, NDJSON or Parquet, ``.gz`` and ``.zst`` too, or Excel; wire names, in any case or in snake_case. Folders such as
             ``orgId=org_1/`` say what the records in them have in common, as text. Addresses (``s3://``, ``gs://``, ``az://``,
             ``https://``; extra ``remote``) are paths too: their files are copied to the temporary folder before anything is loaded.
@@ -179,8 +181,7 @@ class EnrichmentStore(Tracked):
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to load.")
         org_id = self.org_id if org_id is None else parse_org(org_id)
         check_options(storage_options, records)
-        # what lies elsewhere is copied before anything waits for this store
-        with at_hand(records, storage_options) as near:
+        with at_hand(records, storage_options) as near:  # copied before anything waits for this store
             with self._writing() as con:
                 report = load(
                     con,
@@ -226,7 +227,7 @@ class EnrichmentStore(Tracked):
 
     @staticmethod
     def scan(
-        records: PathLike | Sequence[PathLike],
+        records: PathLike | Sequence[PathLike] | Any,
         *,
         org_id: str | None = None,
         max_processing_time: str | float | timedelta | Mapping[str, str | float | timedelta] = MAX_PROCESSING_TIME,
@@ -238,20 +239,18 @@ class EnrichmentStore(Tracked):
         epoch: Epoch | None = None,
         storage_options: Mapping[str, Any] | None = None,
     ) -> Scan:
-        """Look up records where they lie, in Parquet files: a source like a store, to be read only, of which nothing is copied.
+        """Look up records where they lie, in Parquet or a table of a lake: a source to be read only, of which nothing is copied.
 
         Files in folders by organization (``orgId=org_1/``) are read for that organization alone. Records are read as they lie: of
         several versions of one the newest wins, as in a store, unless its ``createdAt`` or its key has changed.
 
         Parameters
         ----------
-        records : path, glob or list of paths
+        records : path, glob, list of paths, deltalake.DeltaTable or pyiceberg.table.Table
             Parquet files with the columns that `load` takes, matched by name; of any types that can be read as theirs. Of files elsewhere
             only their ends and the columns of a lookup are read, and kept in memory for the next one.
-        org_id, max_processing_time, statuses
+        org_id, max_processing_time, fields, statuses
             As for a store. Records that name no organization are of `org_id`.
-        fields : sequence of str, optional
-            The allowed fields; ``emails``, ``phones`` and ``summary`` unless given.
         since : datetime or str, optional
             Leave out records created before this instant, as if they were not there: a task that has only such has none. Files in
             folders by an earlier ``day=``, ``date=`` or ``dt=`` (ISO, by the day of creation, change or export) are not read.
@@ -282,7 +281,7 @@ class EnrichmentStore(Tracked):
         0  F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6  emails  finished       True
         >>> folder.cleanup()
         """
-        return Scan(
+        return (Scan if table_of(records) is None else TableScan)(
             records,
             org_id=org_id,
             max_processing_time=max_processing_time,
