@@ -17,7 +17,7 @@ def scratch() -> duckdb.DuckDBPyConnection:
     with suppress(duckdb.Error):  # DuckDB gives a database up after an error of its own
         if _database is not None:
             con = _database.cursor()
-            con.execute("select 1")
+            con.execute("select 1").fetchall()
             return con
     _database = made = duckdb.connect()  # two threads may make one each, of which one stays
     return made.cursor()
