@@ -9,12 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pyarrow as pa
 
-<<<<<<< HEAD
 from enrichstatus.files.scratch import scratch
-from enrichstatus.leads.prices import parse_costs
-=======
 from enrichstatus.leads.prices import parse_costs, prices_of
->>>>>>> main
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import timing_out
 from enrichstatus.lookup.tasks import to_pandas
@@ -99,16 +95,9 @@ def waste(
     needed = (*KEY, "id", "createdAt", "updatedAt", "status", "dataFound", "creditTransactionId")
     table, segments = read_history(store, names, needed, org_id, reserved=_WASTE, bought=True)
     unpaid = table.num_rows > 0 and table["creditTransactionId"].null_count == table.num_rows
-<<<<<<< HEAD
-    asker = timing_out(limits, now)
     with scratch() as con:
-        con.register("asker", asker.append_column("price", pa.array(prices.values(), pa.float64())))
-        con.register("history", table)
-=======
-    with duckdb.connect() as con:
         con.register("asker", timing_out(limits, now))
         con.register("history", table.append_column("price", pa.array(prices_of(table, prices))))
->>>>>>> main
         con.execute("create temp table states as " + STATES_SQL)
         counts = filled(to_pandas(con.sql(WASTE_SQL, params={"failed": _FAILED})), segments)
         strange = dict(con.execute(_STRANGE_SQL).fetchall())
