@@ -182,7 +182,9 @@ class Update:
         """Number of rows by status that is unknown; data with one is data all the same."""
         return {
             word: int(count)
-            for code, (word, count) in enumerate(zip(self.tracker.vocabulary, self.tally[:, :, 0].sum(axis=0), strict=True))
+            for code, (word, count) in enumerate(
+                zip(self.tracker.vocabulary, self.tally[:, :, 0].sum(axis=0), strict=True)
+            )
             if count and code != NO_RECORD and outcome(word, None).word == "unknown"
         }
 
