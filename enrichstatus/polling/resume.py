@@ -74,7 +74,8 @@ def resume(
 
     Notes
     -----
-    A token of 10,000 tasks has 120 to 240 thousand characters, and without the tasks 2 to 25 thousand.
+    A token of 10,000 tasks has 120 to 260 thousand characters, and without the tasks 2 to 41 thousand. Further
+    `columns` come on top.
 
     Examples
     --------
