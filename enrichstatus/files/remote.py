@@ -228,7 +228,8 @@ def _values(options: Any, name: str = "") -> Iterator[str]:
         for key, value in options.items():
             yield from _values(value, key)
     elif isinstance(options, str) and name not in _PLACES:
-        yield options
+        # a connection string holds its key among others
+        yield from (options, *(part.partition("=")[2] for part in options.split(";")))
 
 
 class Near:
@@ -239,6 +240,8 @@ class Near:
         self.paths = paths
         #: what the copies are called
         self.names: dict[str, str] = {}
+        #: what has been copied, as its file system calls it
+        self.seen: set[str] = set()
 
     @contextmanager
     def naming(self) -> Iterator[None]:
@@ -275,7 +278,7 @@ def at_hand(given: Any, options: Options = None) -> Iterator[Near]:
     try:
         for path in paths:
             if is_remote(path):
-                near.paths += _fetched(path, options, folder, near.names)
+                near.paths += _fetched(path, options, folder, near)
             else:
                 near.paths.append(path)
         with near.naming():
@@ -284,15 +287,18 @@ def at_hand(given: Any, options: Options = None) -> Iterator[Near]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fetched(address: str, options: Options, folder: str, names: dict[str, str]) -> list[str]:
+def _fetched(address: str, options: Options, folder: str, near: Near) -> list[str]:
     """Copy what an address names, several files at once, below folders that say as much of the records as theirs do."""
     copies: dict[str, Remote] = {}
     for file in find(address, options):
+        if file.path in near.seen:  # named by two patterns, and still one file
+            continue
+        near.seen.add(file.path)
         *above, last = file.name.split("/")
-        place = Path(folder, str(len(names)), *(part for part in above if "=" in part))
+        place = Path(folder, str(len(near.names)), *(part for part in above if "=" in part))
         place.mkdir(parents=True)
         copies[str(place / last)] = file
-        names[str(place / last)] = file.name
+        near.names[str(place / last)] = file.name
 
     def fetch(copy: str) -> None:
         file = copies[copy]

@@ -304,6 +304,8 @@ def test_a_web_server_is_read_and_its_signatures_are_not_shown(lake: Lake):
     lake.put("orgId=org_1/r.parquet", parquet(record(0), drop=("orgId",)))
     lake.put("bad.csv", b"entityId,field,status,createdAt\nx,emails,finished,2026-11-16T08:00:00Z\n")
     lake.put("l.csv", LEADS)
+    twice = es.tasks_from_leads(["s3://lake/l*.csv", "s3://lake/l.csv"], entity_id="lead_id", fields="emails")
+    assert len(twice) == 2
     signed = f"{lake.url}/lake/{{}}?X-Amz-Signature={SECRET}"
     with es.EnrichmentStore(org_id=ORG) as store:
         assert store.load(signed.format("orgId=org_1/r.parquet")).inserted == 1
