@@ -34,7 +34,7 @@ _MAGIC = re.compile(r"[*?\[]")
 #: What says which version of a file it is, where a store has it.
 _VERSION = (
     *("ETag", "etag", "VersionId", "version_id", "generation", "md5Hash", "content_md5", "LastModified"),
-    *("last_modified", "mtime", "modified", "updated", "created", "size"),
+    *("Last-Modified", "Content-MD5", "Digest", "last_modified", "mtime", "modified", "updated", "created"),
 )
 _REFUSED = (401, 403)
 _STATUS = ("status", "status_code", "code")
@@ -76,7 +76,10 @@ def check_options(options: Options, *given: Any) -> None:
 
 @dataclass(frozen=True)
 class Remote:
-    """A file elsewhere, as it was when it was looked for: its name as it is shown, and what its file system calls it."""
+    """A file elsewhere, as it was when it was looked for: its name as it is shown, and what its file system calls it.
+
+    A server may not say how long it is (None), nor which version of it that is (an empty text).
+    """
 
     name: str
     path: str = field(repr=False)
@@ -114,8 +117,9 @@ def find(address: str, options: Options = None) -> list[Remote]:
             raise ValidationError(f"{own!r} is a folder; name its files, e.g. {own.rstrip('/') + '/*.parquet'!r}.")
         if info.get("size") == 0:
             raise ValidationError(f"{own!r} is empty (0 bytes).")
-        version = " ".join(f"{key}={info[key]}" for key in _VERSION if info.get(key) is not None)
-        found.append(Remote(own, place, system, info.get("size"), version))
+        version = [f"{key}={info[key]}" for key in _VERSION if info.get(key) is not None]
+        version += [f"size={info.get('size')}"] if version else []
+        found.append(Remote(own, place, system, info.get("size"), " ".join(version)))
     return found
 
 
@@ -261,9 +265,9 @@ def at_hand(given: Any, options: Options = None) -> Iterator[Near]:
 
     An error meanwhile names the files, and not their copies.
     """
-    several = isinstance(given, (list, tuple))
-    paths: Sequence[Any] = given if several else [given]
-    if not any(map(is_remote, paths)):
+    paths: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
+    # of a list of records the first one says that it is no list of paths
+    if not (paths and isinstance(paths[0], (str, os.PathLike)) and any(map(is_remote, paths))):
         yield Near(given)
         return
     folder = tempfile.mkdtemp(prefix="enrichstatus-")

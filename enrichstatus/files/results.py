@@ -1,10 +1,11 @@
 """What came of a run, for programs: values as JSON has them, and the file ``run_results.json``.
 
-`wait`, `plan` and `lookup_to` leave the file where ``results=`` names it, whether the run succeeded or not. It is one object:
+`wait`, `await_completed`, `plan` and `lookup_to` leave the file where ``results=`` names it, whether the run succeeded or not.
+It is one object:
 
 ==============  =====================================================================================================
 ``schema``      ``"enrichstatus/run-results/1"``; a change that a reader would notice has another number
-``command``     ``wait``, ``plan`` or ``lookup_to``
+``command``     ``wait``, ``await_completed``, ``plan`` or ``lookup_to``
 ``status``      ``done``, ``deadline`` (the time was up), ``unmet`` (what was required is not reached), ``interrupted`` or ``failed``
 ``startedAt``   ISO 8601, UTC, like every instant in it
 ``finishedAt``
@@ -31,7 +32,7 @@ from enrichstatus.files.read import PathLike
 from enrichstatus.files.write import writable, write_text
 
 SCHEMA = "enrichstatus/run-results/1"
-_STATUS = ((PollDeadline, "deadline"), (RequirementError, "unmet"), (KeyboardInterrupt, "interrupted"))
+_STATUS = ((PollDeadline, "deadline"), (RequirementError, "unmet"))
 
 
 class Told(Protocol):
@@ -70,8 +71,10 @@ def jsonable(value: Any) -> Any:
 
 
 @contextmanager
-def recorded(path: PathLike | None, command: str) -> Iterator[Record]:
-    """Leave the record of a run in a file, whatever comes of it; nothing where no file is named."""
+def recorded(
+    path: PathLike | None, command: str, *, interrupt: type[BaseException] = KeyboardInterrupt
+) -> Iterator[Record]:
+    """Leave the record of a run in a file, whatever comes of it; nothing where no file is named. `interrupt` is what interrupts it."""
     run = Record()
     if path is None:
         yield run
@@ -95,7 +98,8 @@ def recorded(path: PathLike | None, command: str) -> Iterator[Record]:
     try:
         yield run
     except BaseException as error:
-        status = next((word for kind, word in _STATUS if isinstance(error, kind)), "failed")
+        known = (*_STATUS, (KeyboardInterrupt, "interrupted"), (interrupt, "interrupted"))
+        status = next((word for kind, word in known if isinstance(error, kind)), "failed")
         with suppress(EnrichStatusError):  # that the record cannot be written does not hide why the run failed
             leave(status, getattr(error, "update", None) or run.result, error)
         raise

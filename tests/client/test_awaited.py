@@ -177,6 +177,8 @@ def test_what_is_wrong_is_raised_in_the_await():
             asyncio.run(client.lookup([{"entityId": "x", "field": "emails"}]))
         with pytest.raises(es.ValidationError, match=r"lookup that is awaited.*apoll"):
             es.poll(client, TASKS)
+        with pytest.raises(es.ValidationError, match=r"^client= .*awaited: give its \.blocking"):
+            es.plan(es.EnrichmentStore(org_id="org_1"), [], budget="balance", client=client)
         assert asyncio.run(client.query({"tasks": [task(0)]}))[0]["status"] == "finished"
         assert TOKEN not in f"{refused.value} {client!r} {vars(client)}"
         with pytest.MonkeyPatch.context() as environment:

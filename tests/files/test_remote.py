@@ -328,3 +328,18 @@ def test_a_web_server_is_read_and_its_signatures_are_not_shown(lake: Lake):
         refused(lambda: store.load(signed.format("bad.csv")), "bad.csv' cannot be read", es.EnrichStatusError)
         two = [signed.format("l.csv"), signed.format("l.csv") + "2"]
         refused(lambda: es.EnrichmentStore.scan(two, org_id=ORG), "differ after their question mark alone")
+
+
+def test_a_file_whose_version_is_not_known_is_not_scanned(lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    """What is kept of a file could be that of another version; it is loaded instead."""
+    from fsspec.implementations.http import HTTPFileSystem
+
+    lake.put("r.parquet", parquet(record(0)))
+    signed = f"{lake.url}/lake/r.parquet?X-Amz-Signature={SECRET}"
+    monkeypatch.setattr(HTTPFileSystem, "info", lambda self, path: {"name": path, "type": "file", "size": None})
+    with es.EnrichmentStore(org_id=ORG) as store:
+        assert store.load(signed).inserted == 1
+    refused(
+        lambda: es.EnrichmentStore.scan(signed, org_id=ORG),
+        "does not say how long it is.*load it",
+    )

@@ -132,8 +132,8 @@ class Embedded(Owned):
         StoreError
             The store is closed, or its file cannot be read.
         """
-        question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
         past = self._past(as_of)
+        question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
         options: dict[str, Any] = {"columns": columns, "how": how, "errors": errors, "prefix": prefix}
         whose, moment = question["orgId"][0].as_py(), question["now"][0].as_py()
         answered = 0
@@ -251,8 +251,8 @@ class Embedded(Owned):
             parse_flags(overwrite=overwrite, bom=bom, progress=progress)
             if require is not None:
                 check_required(require)
-            question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
             past = self._past(as_of)
+            question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
             wanted = parse_fields(self.fields if fields is None else fields)
             reading: dict[str, Any] = {"encoding": encoding, "skip": skip, "multiline": multiline, "sheet": sheet}
             reading["fields_given"] = fields is not None
