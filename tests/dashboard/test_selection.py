@@ -6,6 +6,7 @@ import gzip
 import io
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from tests.support.waiting import until
 class Telling(Service):
     """One that says of what failed what the matter was."""
 
-    def answer(self, tasks: pd.DataFrame, now: float) -> pd.DataFrame:
+    def answer(self, tasks: pd.DataFrame, now: float, columns: Sequence[str] | None = None) -> pd.DataFrame:
         answer = super().answer(tasks, now)
         return answer.assign(error=np.where(answer["status"] == "failed", f"{EVIL} no credits", None))
 
