@@ -45,6 +45,8 @@ class Plan(Generic[Kind]):
         The organization whose records were looked in, where the source names it.
     new_organization : bool
         Whether it was made for an organization that may have no record yet.
+    notes : tuple of str
+        What its headline warns of: an empty store, an unknown status, tasks without a price.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class Plan(Generic[Kind]):
         self.cost = float(cost.sum())
         self.balance, self.org_id, self.new_organization = balance, org_id, new_organization
         self._keys, self._action, self._costs, self._fields = keys, action, cost, fields
-        self.prices, self._seen, self._priced, self._notes = dict(prices), seen, bool(prices), notes
+        self.prices, self._seen, self._priced, self.notes = dict(prices), seen, bool(prices), tuple(notes)
 
     @lazy
     def _counts(self) -> pd.DataFrame:
@@ -162,7 +164,7 @@ class Plan(Generic[Kind]):
             else f", which leaves {number(self.balance - self.cost)} of {number(self.balance)}"
         )
         head = f"Plan of {many(len(self), 'task')}: {bought:,} to trigger{price}{left}{more}"
-        return "; ".join([head, *self._notes])
+        return "; ".join([head, *self.notes])
 
     def _table(self) -> pd.DataFrame:
         table = self.summary()

@@ -136,7 +136,9 @@ def _check(plan: Any, most: float, quote: Any) -> None:
             "Leave them out of the list."
         )
     if unpriced := sorted(name for name in fields if name not in plan.prices and f"{name}/person" not in plan.prices):
-        raise ValidationError(f"needs the price of {listed(unpriced)}: plan with costs=.", argument="max_credits")
+        raise ValidationError(
+            f"needs the price of {listed(unpriced)}, which the costs of the plan do not have.", argument="max_credits"
+        )
     if plan.cost > most:
         raise ValidationError(
             f"is {number(most)}, and the plan costs {number(plan.cost)}. Nothing was bought. Plan with a budget.",
