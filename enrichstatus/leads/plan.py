@@ -137,8 +137,8 @@ class Plan(Generic[Kind]):
     def quote(self) -> dict[str, Any]:
         """What is to be bought, at what prices, as a value that can be saved as JSON, signed off and compared.
 
-        It has ``tasks``, ``credits``, the tasks by field in ``fields``, ``prices``, and a ``digest``, which is another one where a task
-        is bought that was not, or what was recorded of one, or its price, has changed.
+        It has the ``organization``, where it is known, ``tasks``, ``credits``, the tasks by field in ``fields``, ``prices``, and a
+        ``digest``, which is another one where a task is bought that was not, or what was recorded of one, or its price, has changed.
         """
         purchases = self.purchases()
         with duckdb.connect() as con:
@@ -147,7 +147,7 @@ class Plan(Generic[Kind]):
             ((digest,),) = con.execute(_DIGEST_SQL).fetchall()
             fields = dict(con.execute("select field, count(*) from purchases group by field order by field").fetchall())
         counts = {"tasks": purchases.num_rows, "credits": self.cost, "fields": fields}
-        return {**counts, "prices": self.prices, "digest": digest}
+        return {"organization": self.org_id, **counts, "prices": self.prices, "digest": digest}
 
     def __len__(self) -> int:
         return len(self._action)

@@ -117,7 +117,7 @@ def trigger(
 
 def _check(plan: Any, most: float, quote: Any) -> None:
     """Refuse what was not signed off, what has no price, what costs too much, and what the service has no trigger for."""
-    if quote is not None and (not isinstance(quote, Mapping) or quote != plan.quote):
+    if quote is not None and not _is_signed(quote, plan.quote):
         offered = plan.quote
         was = (
             f"{many(quote['tasks'], 'task')} for {credits_of(quote['credits'])}"
@@ -126,7 +126,7 @@ def _check(plan: Any, most: float, quote: Any) -> None:
         )
         raise ValidationError(
             f"was {was}; the plan is now {many(offered['tasks'], 'task')} for {credits_of(offered['credits'])}, with other tasks, prices "
-            "or records. Nothing was bought. Have plan.quote signed off again.",
+            "or records, or for another organization. Nothing was bought. Have plan.quote signed off again.",
             argument="quote",
         )
     types, fields = (set(plan.purchases()[name].unique().to_pylist()) for name in ("entityType", "field"))
@@ -144,6 +144,14 @@ def _check(plan: Any, most: float, quote: Any) -> None:
             f"is {number(most)}, and the plan costs {number(plan.cost)}. Nothing was bought. Plan with a budget.",
             argument="max_credits",
         )
+
+
+def _is_signed(quote: Any, offered: Mapping[str, Any]) -> bool:
+    """Whether a quote is what is offered; the plan of a service's client does not know for which organization."""
+    if not isinstance(quote, Mapping):
+        return False
+    whose = quote.get("organization")
+    return {**quote, "organization": offered["organization"] if whose is None else whose} == offered
 
 
 def _is_quote(quote: Any) -> bool:
