@@ -270,6 +270,8 @@ class Run:
 
     def _check_organization(self, answers: pd.DataFrame, places: Places) -> None:
         """Note whose records are answered; a poll that goes on takes no other organization's."""
+        if self.organization is not None and not self._resumed:
+            return
         found: Any = answers["orgId"].dropna().unique() if "orgId" in answers else []
         if self.organization is None and len(found):
             self.organization = str(found[0])

@@ -304,6 +304,8 @@ def test_a_web_server_is_read_and_its_signatures_are_not_shown(lake: Lake):
     lake.put("orgId=org_1/r.parquet", parquet(record(0), drop=("orgId",)))
     lake.put("bad.csv", b"entityId,field,status,createdAt\nx,emails,finished,2026-11-16T08:00:00Z\n")
     lake.put("l.csv", LEADS)
+    twice = es.tasks_from_leads(["s3://lake/l*.csv", "s3://lake/l.csv"], entity_id="lead_id", fields="emails")
+    assert len(twice) == 2
     signed = f"{lake.url}/lake/{{}}?X-Amz-Signature={SECRET}"
     with es.EnrichmentStore(org_id=ORG) as store:
         assert store.load(signed.format("orgId=org_1/r.parquet")).inserted == 1
@@ -328,3 +330,18 @@ def test_a_web_server_is_read_and_its_signatures_are_not_shown(lake: Lake):
         refused(lambda: store.load(signed.format("bad.csv")), "bad.csv' cannot be read", es.EnrichStatusError)
         two = [signed.format("l.csv"), signed.format("l.csv") + "2"]
         refused(lambda: es.EnrichmentStore.scan(two, org_id=ORG), "differ after their question mark alone")
+
+
+def test_a_file_whose_version_is_not_known_is_not_scanned(lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    """What is kept of a file could be that of another version; it is loaded instead."""
+    from fsspec.implementations.http import HTTPFileSystem
+
+    lake.put("r.parquet", parquet(record(0)))
+    signed = f"{lake.url}/lake/r.parquet?X-Amz-Signature={SECRET}"
+    monkeypatch.setattr(HTTPFileSystem, "info", lambda self, path: {"name": path, "type": "file", "size": None})
+    with es.EnrichmentStore(org_id=ORG) as store:
+        assert store.load(signed).inserted == 1
+    refused(
+        lambda: es.EnrichmentStore.scan(signed, org_id=ORG),
+        "does not say how long it is.*load it",
+    )

@@ -138,6 +138,10 @@ class Scan(Embedded):
             raise ValidationError(
                 "Two addresses differ after their question mark alone; load them: EnrichmentStore().load(records)."
             )
+        if vague := [file.name for file in far if not (file.version and file.size)]:
+            raise ValidationError(
+                f"The server of {vague[0]!r} does not say how long it is and of which version; load it: EnrichmentStore().load(records)."
+            )
         self._shelf.files = {**self._shelf.files, **names}
         here = {path: identity(path) for path in map(os.path.abspath, files.expand(near))}
         return here | {file.name: (file.version,) for file in far}
