@@ -187,7 +187,7 @@ def plan(options: argparse.Namespace, say: Output) -> None:
         say(
             "What was requested and is not answered yet, a service does not say: plan with the --store that it was bought into.\n"
         )
-    say.tell(**planned.to_dict(), bodies=len(bodies) if options.requests else None)
+    say.tell(**planned.to_dict(), notes=list(planned.notes), bodies=len(bodies) if options.requests else None)
     say.tell(requests=getattr(source, "requests", None))
     say.wrote(options.output, options.requests, options.quote)
     added = [options.prefix + name for name in ("action", "reason", "cost")]

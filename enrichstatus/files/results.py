@@ -18,6 +18,7 @@ It is one object:
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,9 +28,10 @@ from typing import Any, Protocol
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus.errors import EnrichStatusError, PollDeadline, RequirementError
-from enrichstatus.files.read import PathLike
-from enrichstatus.files.write import writable, write_text
+from enrichstatus.errors import EnrichStatusError, PollDeadline, RequirementError, ValidationError
+from enrichstatus.files.read import PathLike, expand, is_path
+from enrichstatus.files.remote import is_remote
+from enrichstatus.files.write import replaced, writable, write_text
 
 SCHEMA = "enrichstatus/run-results/1"
 _STATUS = ((PollDeadline, "deadline"), (RequirementError, "unmet"))
@@ -70,16 +72,34 @@ def jsonable(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
+def _named(paths: Any) -> list[PathLike]:
+    """Give paths as they are, and the files that a pattern among them names."""
+    names: list[PathLike] = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    local = [name for name in names if not is_remote(name)]
+    with suppress(EnrichStatusError):  # an output may not be there yet
+        return [*names, *expand(local)]
+    return names
+
+
 @contextmanager
 def recorded(
-    path: PathLike | None, command: str, *, interrupt: type[BaseException] = KeyboardInterrupt
+    path: PathLike | None, command: str, *files: object, interrupt: type[BaseException] = KeyboardInterrupt
 ) -> Iterator[Record]:
-    """Leave the record of a run in a file, whatever comes of it; nothing where no file is named. `interrupt` is what interrupts it."""
+    """Leave the record of a run in a file, whatever comes of it; nothing where no file is named.
+
+    Where `files`, what the run reads and writes, are paths, the record may not replace them. `interrupt` is what interrupts the run.
+    """
     run = Record()
     if path is None:
         yield run
         return
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValidationError(f"takes the path of a file (.json), not {type(path).__name__}.", argument="results")
     target = writable(path, [".json"])
+    if other := replaced(target, [name for given in files if is_path(given) for name in _named(given)]):
+        raise ValidationError(
+            f"would replace {other!r}, which is read or written here: name another file.", argument="results"
+        )
     started, clock = datetime.now(UTC), time.monotonic()
 
     def leave(status: str, result: Told | None, error: BaseException | None) -> None:

@@ -45,6 +45,8 @@ class Plan(Generic[Kind]):
         The organization whose records were looked in, where the source names it.
     new_organization : bool
         Whether it was made for an organization that may have no record yet.
+    notes : tuple of str
+        What its headline warns of: an empty store, an unknown status, tasks without a price.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class Plan(Generic[Kind]):
         self.cost = float(cost.sum())
         self.balance, self.org_id, self.new_organization = balance, org_id, new_organization
         self._keys, self._action, self._costs, self._fields = keys, action, cost, fields
-        self.prices, self._seen, self._priced, self._notes = dict(prices), seen, bool(prices), notes
+        self.prices, self._seen, self._priced, self.notes = dict(prices), seen, bool(prices), tuple(notes)
 
     @lazy
     def _counts(self) -> pd.DataFrame:
@@ -135,8 +137,8 @@ class Plan(Generic[Kind]):
     def quote(self) -> dict[str, Any]:
         """What is to be bought, at what prices, as a value that can be saved as JSON, signed off and compared.
 
-        It has ``tasks``, ``credits``, the tasks by field in ``fields``, ``prices``, and a ``digest``, which is another one where a task
-        is bought that was not, or what was recorded of one, or its price, has changed.
+        It has the ``organization``, where it is known, ``tasks``, ``credits``, the tasks by field in ``fields``, ``prices``, and a
+        ``digest``, which is another one where a task is bought that was not, or what was recorded of one, or its price, has changed.
         """
         purchases = self.purchases()
         with scratch() as con:
@@ -145,7 +147,7 @@ class Plan(Generic[Kind]):
             ((digest,),) = con.execute(_DIGEST_SQL).fetchall()
             fields = dict(con.execute("select field, count(*) from purchases group by field order by field").fetchall())
         counts = {"tasks": purchases.num_rows, "credits": self.cost, "fields": fields}
-        return {**counts, "prices": self.prices, "digest": digest}
+        return {"organization": self.org_id, **counts, "prices": self.prices, "digest": digest}
 
     def __len__(self) -> int:
         return len(self._action)
@@ -162,7 +164,7 @@ class Plan(Generic[Kind]):
             else f", which leaves {number(self.balance - self.cost)} of {number(self.balance)}"
         )
         head = f"Plan of {many(len(self), 'task')}: {bought:,} to trigger{price}{left}{more}"
-        return "; ".join([head, *self._notes])
+        return "; ".join([head, *self.notes])
 
     def _table(self) -> pd.DataFrame:
         table = self.summary()

@@ -166,7 +166,7 @@ def plan(
     >>> plan.to_trigger()
     [{'personIds': ['f81d4fae-7dec-11d0-a765-00a0c91e6bf6'], 'field': 'phones'}]
     """
-    with recorded(results, "plan") as run:
+    with recorded(results, "plan", tasks) as run:
         check_source(source)
         moment = parse_instant(now)
         fields: Sequence[str] = getattr(source, "fields", FIELDS)

@@ -157,7 +157,7 @@ async def await_completed(
     from enrichstatus.polling.bar import drawn
 
     last: Update | None = None
-    with recorded(results, "await_completed", interrupt=asyncio.CancelledError) as record:
+    with recorded(results, "await_completed", tasks, interrupt=asyncio.CancelledError) as record:
         parse_flags(progress=progress)
         try:
             with drawn(progress) as draw:

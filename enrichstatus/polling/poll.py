@@ -173,7 +173,7 @@ def wait(
     """
     from enrichstatus.polling.bar import follow
 
-    with recorded(results, "wait") as record:
+    with recorded(results, "wait", tasks) as record:
         parse_flags(progress=progress)
         run = Run(
             source,

@@ -108,6 +108,19 @@ def test_a_run_leaves_its_record_whatever_comes_of_it(tmp_path: Path, store: es.
     with pytest.raises(es.ValidationError):
         es.wait(store, [{"entityId": "x", "field": "emails"}], results=path)
     assert left()["error"]["message"].startswith("1 bad task")
+    listed, written = tmp_path / "tasks.json", tmp_path / "status.json"
+    listed.write_text(tasks.to_json(orient="records"))
+    for taken, call in (
+        (listed, lambda: es.plan(store, listed, results=listed)),
+        (listed, lambda: es.wait(store, [str(tmp_path / "*.json")], results=listed)),
+        (written, lambda: store.lookup_to(listed, written, results=written)),
+    ):
+        with pytest.raises(es.ValidationError, match=rf"^results= would replace '.*{taken.name}'"):
+            call()
+    assert json.loads(listed.read_text()) == tasks.to_dict("records")
+    listed.unlink()
+    with pytest.raises(es.ValidationError, match=r"^results= takes the path of a file"):
+        es.plan(store, tasks, results=7)  # type: ignore[arg-type]
     for wrong in ("run_results.txt", "nowhere/run.json"):
         with pytest.raises(es.ValidationError, match=r"written|ending"):
             es.plan(store, tasks, results=tmp_path / wrong)

@@ -246,7 +246,7 @@ class Embedded(Owned):
         ...                           now="2026-11-16T09:00:00Z"))
         2,000 tasks read, 2,000 rows written to ...status.parquet: 20 failed, 1,090 finished, 843 no record, 10 pending, 37 timeout
         """
-        with recorded(results, "lookup_to") as run:
+        with recorded(results, "lookup_to", tasks, output) as run:
             names = parse_options(columns, how, errors, prefix)
             parse_flags(overwrite=overwrite, bom=bom, progress=progress)
             if require is not None:

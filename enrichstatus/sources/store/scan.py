@@ -115,6 +115,7 @@ class Scan(Embedded):
 
     def _look(self, con: duckdb.DuckDBPyConnection) -> list[File]:
         """Find the files that lie there now, and check those that are new or have changed since the last question."""
+        self._shelf.failed = None
         self._question.files = seen = self._found()
         paths = list(seen)
         if strange := [path for path in paths if files.format_of(path) != "parquet"]:
