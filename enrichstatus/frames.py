@@ -1,4 +1,4 @@
-"""Frames in, frames of the same kind out: pandas, polars, narwhals, Arrow, DuckDB relations, lists of dicts and paths.
+"""Frames in, frames of the same kind out: pandas, polars, narwhals, Arrow, DuckDB relations, others', lists of dicts and paths.
 
 Of a frame no more is used than its columns, some of them as Arrow, some of its rows, and itself with columns added.
 """
@@ -6,13 +6,12 @@ Of a frame no more is used than its columns, some of them as Arrow, some of its 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import duckdb
 import numpy as np
@@ -24,8 +23,9 @@ from enrichstatus.errors import ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.files.plain import as_text
 from enrichstatus.files.remote import at_hand
-from enrichstatus.files.tables import table_of
+from enrichstatus.files.scratch import scratch
 from enrichstatus.files.text import check_options
+from enrichstatus.other_frames import LOST, as_relation, other, remedy
 from enrichstatus.schema import KEY, PANDAS_TYPES, listed
 
 
@@ -85,13 +85,13 @@ class Frame(Named, Protocol):
 
 def read(data: Any, **reading: Any) -> Frame:
     """Read anything tabular: see the module's first line for the kinds; the options are those of files."""
-    if isinstance(data, (_Pandas, _Polars, _Arrow, _Narwhals)):
+    if isinstance(data, (_Pandas, _Polars, _Arrow, _Wrapped)):
         return data
     check_options(**reading)
     module = type(data).__module__
     if module.partition(".")[0] == "narwhals" and hasattr(data, "columns"):
         # of whichever of its promises, e.g. narwhals.stable.v1
-        return _Narwhals(read(data.to_native()), import_module(module.removesuffix(".dataframe")).from_native)
+        return _Wrapped(read(data.to_native()), import_module(module.removesuffix(".dataframe")).from_native)
     if isinstance(data, pd.DataFrame):
         if data.columns.nlevels > 1:
             raise ValidationError(
@@ -102,7 +102,7 @@ def read(data: Any, **reading: Any) -> Frame:
     if module.partition(".")[0] == "polars" and hasattr(data, "lazy"):
         return _Polars(data)
     if files.is_path(data):
-        with at_hand(data) as near, duckdb.connect() as con:
+        with at_hand(data) as near, scratch() as con:
             given = files.Files(near.paths, **reading, con=con)
             return of_files(given, to_pandas, con=con)
     if any(reading.values()):
@@ -117,7 +117,7 @@ def read(data: Any, **reading: Any) -> Frame:
         except UnicodeError as error:
             raise ValidationError(f"The list holds text that is not Unicode: {error}") from error
     if isinstance(data, duckdb.DuckDBPyRelation):
-        if lost := [name for name, kind in zip(data.columns, data.types, strict=True) if _LOST.search(str(kind))]:
+        if lost := [name for name, kind in zip(data.columns, data.types, strict=True) if LOST.search(str(kind))]:
             raise ValidationError(
                 f"Arrow cannot carry the column {listed(lost)} unchanged; cast it to text, or leave it out."
             )
@@ -125,17 +125,17 @@ def read(data: Any, **reading: Any) -> Frame:
             table = data.to_arrow_table()
         except duckdb.Error as error:
             raise ValidationError(f"The DuckDB relation cannot be read: {error}") from error
-        return _Arrow(table, restore=partial(_as_relation, data), caseless=True)
+        return _Arrow(table, restore=partial(as_relation, data), caseless=True)
     if isinstance(data, pa.Table):
         return _Arrow(data)
-    if (table := table_of(data)) is not None:
-        return _Arrow(table.stream(table.names).read_all())
+    if (found := other(data)) is not None:
+        return _Wrapped(read(found[0]), found[1])
     if hasattr(data, "__arrow_c_stream__"):
         with suppress(pa.ArrowException, ValueError, TypeError):  # a Series has one too
             return _Arrow(pa.table(data))
     raise ValidationError(
         "Expected a DataFrame (pandas, polars), an Arrow table, a DuckDB relation, a list of dicts or a path, "
-        f"not {type(data).__name__}."
+        f"not {type(data).__name__}.{remedy(data)}"
     )
 
 
@@ -147,7 +147,7 @@ def of_files(
 ) -> Frame:
     """Read files whole; what comes back is an Arrow table, unless `restore` makes another frame of it."""
     given.warn_renamed()
-    with duckdb.connect() if con is None else con.cursor() as cursor, files.reading():
+    with scratch() if con is None else con.cursor() as cursor, files.reading():
         return piece(given, given.stream(cursor).read_all(), restore)
 
 
@@ -186,23 +186,6 @@ _WHOLE = {
     pa.type_for_alias(name.lower()): pd.api.types.pandas_dtype(name)
     for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
 }
-
-
-def _as_relation(theirs: duckdb.DuckDBPyRelation, answer: pa.Table) -> duckdb.DuckDBPyRelation:
-    """Make a relation on the caller's own connection, where it can be joined, with the types that Arrow has no name for."""
-    # found by its name among our variables, unless the caller has a table of that name
-    enrichstatus_answer = answer  # noqa: F841
-    try:
-        relation = cast("duckdb.DuckDBPyRelation", theirs.query("tasks", "select * from enrichstatus_answer"))
-    except duckdb.CatalogException:  # a connection that is locked, as `store.connect()` gives it, sees no variables
-        relation = duckdb.from_arrow(answer)
-    kinds = dict(zip(theirs.columns, theirs.types, strict=True))
-    columns = {name: duckdb.ColumnExpression(name) for name in relation.columns}
-    kept = {name: column.cast(kinds[name]).alias(name) for name, column in columns.items() if name in kinds}
-    return relation.select(*(columns | kept).values())
-
-
-_LOST = re.compile(r"\bBIT\b|TIME WITH TIME ZONE|\bUHUGEINT\b")
 
 
 def _nothing() -> pd.DataFrame:
@@ -372,8 +355,8 @@ class _Arrow:
         return self.restore(table)
 
 
-class _Narwhals:
-    """The frame that narwhals has wrapped; what comes back is wrapped again."""
+class _Wrapped:
+    """A frame that narwhals has wrapped, or that another library holds; what comes back is wrapped again."""
 
     def __init__(self, frame: Frame, wrap: Callable[[Any], Any]):
         self._frame, self._wrap = frame, wrap
@@ -387,14 +370,14 @@ class _Narwhals:
     def __len__(self) -> int:
         return len(self._frame)
 
-    def take(self, rows: Rows) -> _Narwhals:
-        return _Narwhals(self._frame.take(rows), self._wrap)
+    def take(self, rows: Rows) -> _Wrapped:
+        return _Wrapped(self._frame.take(rows), self._wrap)
 
-    def repeat(self, times: int) -> _Narwhals:
-        return _Narwhals(self._frame.repeat(times), self._wrap)
+    def repeat(self, times: int) -> _Wrapped:
+        return _Wrapped(self._frame.repeat(times), self._wrap)
 
-    def drop(self, names: Sequence[str]) -> _Narwhals:
-        return _Narwhals(self._frame.drop(names), self._wrap)
+    def drop(self, names: Sequence[str]) -> _Wrapped:
+        return _Wrapped(self._frame.drop(names), self._wrap)
 
     def assign(self, columns: pa.Table) -> Any:
         return self._wrap(self._frame.assign(columns))

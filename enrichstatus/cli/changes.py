@@ -23,9 +23,10 @@ def add(commands: Any) -> None:
         changes,
         help="write the records that came or changed since the last time",
         description="Write the records of an organization that came or changed since the cursor, each with what its status was then, and "
-        "move the cursor when the output stands: what a command that failed or was killed did not write, the next one writes.",
+        "move the cursor when the output stands: what a command that failed or was killed did not write, the next one writes. What is "
+        "written is not written again: give each run an output of its own, or take it away before the next run.",
         examples={
-            "a nightly job": "enrichstatus changes --store leads.duckdb --org org_acme --since cursor.txt -o new.parquet",
+            "a nightly job": "enrichstatus changes --store leads.duckdb --org org_acme --since cursor.txt -o new-$EPOCHSECONDS.parquet",
         },
     )
     command.add_argument("--store", required=True, metavar="FILE", help="the store's file; it is only read")
@@ -34,9 +35,9 @@ def add(commands: Any) -> None:
         "--since",
         required=True,
         metavar="FILE",
-        help="the file that keeps the cursor; where there is none, it is made, and everything is new",
+        help="the file that keeps the cursor of this organization; where there is none, it is made, and everything is new",
     )
-    command.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write them")
+    command.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write them; replaces a file")
     add_options(command, "--excel-csv")
 
 

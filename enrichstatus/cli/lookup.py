@@ -107,7 +107,7 @@ def _lookup(options: argparse.Namespace, say: Output) -> None:
         refuse_stray(options, ["as_of"], "--store")
     columns = parse_columns(options.columns if options.columns == "all" else names(options.columns))
     required = _required(options)
-    as_of = None if options.as_of is None else parse_instant(options.as_of)
+    as_of = None if options.as_of is None else parse_instant(options.as_of, "as_of")
     now = as_of if options.now is None and as_of else instant(options)
     settings: dict[str, Any] = {"how": options.how, "errors": options.errors, "now": now, "prefix": options.prefix}
     if as_of:

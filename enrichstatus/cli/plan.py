@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.options import (
@@ -43,7 +44,8 @@ def add(commands: Any) -> None:
         "plan",
         plan,
         help="show for each task whether to buy it, and at what cost",
-        description="Show for each task whether to buy it, why, and at what cost. Nothing is triggered.",
+        description="Show for each task whether to buy it, why, and at what cost. Nothing is triggered. With --url it cannot know what "
+        "enrichstatus trigger has requested and not been answered yet: only the store that was bought into knows that (--store).",
         examples={
             "what to buy, and for how much": "enrichstatus plan leads.csv --store leads.duckdb --org org_acme --costs emails=1,phones=10",
             "for 500 credits": "enrichstatus plan leads.csv --store leads.duckdb --org org_acme --budget 500 --costs emails=1",
@@ -58,6 +60,11 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--requests", metavar="FILE", help="write the bodies for the trigger endpoint, one a line (.ndjson)"
     )
+    command.add_argument(
+        "--quote",
+        metavar="FILE",
+        help="write what is to be bought, at what prices, to be signed off (.json); trigger --quote takes it",
+    )
     buying = add_command(
         commands,
         "trigger",
@@ -68,6 +75,8 @@ def add(commands: Any) -> None:
         examples={
             "see what would be sent": "enrichstatus trigger leads.csv --store leads.duckdb --org org_acme --url https://… --costs emails=1 "
             "--max-credits 500 --dry-run",
+            "what was signed off, and nothing else": "enrichstatus trigger leads.csv --store leads.duckdb --org org_acme --url https://… "
+            "--costs emails=1 --max-credits 500 --quote quote.json",
         },
     )
     add_options(buying, *TASKS, note="TASKS")
@@ -85,6 +94,11 @@ def add(commands: Any) -> None:
     buying.add_argument(
         "--max-credits", type=float, required=True, metavar="CREDITS", help="a plan that costs more is refused"
     )
+    buying.add_argument(
+        "--quote",
+        metavar="FILE",
+        help="what plan --quote wrote: where tasks, prices or records have changed since, refuse",
+    )
     buying.add_argument("--dry-run", action="store_true", help="show the requests, and send nothing")
     buying.add_argument(
         "--missing-after",
@@ -97,7 +111,10 @@ def add(commands: Any) -> None:
 def _add_choice(command: Any) -> None:
     """Declare what decides which tasks are bought."""
     command.add_argument(
-        "--costs", action="append", metavar="FIELD=CREDITS,…", help="credits for one task, e.g. emails=1,phones=10"
+        "--costs",
+        action="append",
+        metavar="FIELD=CREDITS,…",
+        help="credits for one task, e.g. emails=1,phones=10, or of a type of entity: phones/company=12",
     )
     command.add_argument(
         "--budget",
@@ -151,7 +168,7 @@ def plan(options: argparse.Namespace, say: Output) -> None:
     from enrichstatus.presentation import many
 
     check_source(options)
-    check_outputs(options, output=writing.ENDINGS, requests=[".ndjson"])
+    check_outputs(options, output=writing.ENDINGS, requests=[".ndjson"], quote=[".json"])
     if options.budget == "balance" and options.base_url is None:
         raise ValidationError(
             "--budget balance is what a service says: it goes with --url, or with the command trigger."
@@ -163,15 +180,22 @@ def plan(options: argparse.Namespace, say: Output) -> None:
     bodies = planned.to_trigger() if options.requests else []
     if options.requests:
         writing.write_text("".join(json.dumps(body) + "\n" for body in bodies), options.requests)
+    if options.quote:
+        writing.write_text(json.dumps(planned.quote, indent=2) + "\n", options.quote)
     say(f"{planned}\n")
-    say.tell(**planned.to_dict(), bodies=len(bodies) if options.requests else None)
+    if options.base_url and options.requests:
+        say(
+            "What was requested and is not answered yet, a service does not say: plan with the --store that it was bought into.\n"
+        )
+    say.tell(**planned.to_dict(), notes=list(planned.notes), bodies=len(bodies) if options.requests else None)
     say.tell(requests=getattr(source, "requests", None))
-    say.wrote(options.output, options.requests)
+    say.wrote(options.output, options.requests, options.quote)
     added = [options.prefix + name for name in ("action", "reason", "cost")]
     head, count = summary.head(planned.frame), len(planned)
     say(summary.rows(head, added=added, prefix=options.prefix, total=count) if count else "0 rows")
     written = [f"{many(len(planned), 'row')} written to {options.output}"] if options.output else []
     written += [f"{many(len(bodies), 'request')} to {options.requests}"] if options.requests else []
+    written += [f"the quote to {options.quote}"] if options.quote else []
     if written:
         say(f"\n{', '.join(written)}")
 
@@ -180,6 +204,7 @@ def trigger(options: argparse.Namespace, say: Output) -> int:
     """Plan what to buy, and buy it; `say` gets the plan and what came of it. Exit code 1 where not all is there, or it cost more."""
     from enrichstatus.leads import planning
 
+    quote = None if options.quote is None else _read_quote(options.quote)
     with (
         opened(store_file(options.into), org_id=options.org_id, max_processing_time=limits(options)) as store,
         service(options) as client,
@@ -192,6 +217,7 @@ def trigger(options: argparse.Namespace, say: Output) -> int:
             planned,
             into=store,
             max_credits=options.max_credits,
+            quote=quote,
             dry_run=options.dry_run,
             missing_after=options.missing_after,
         )
@@ -200,6 +226,22 @@ def trigger(options: argparse.Namespace, say: Output) -> int:
         say.tell(counts=counts, credits=report.credits, charged=report.charged, dryRun=options.dry_run)
         say.tell(requests=client.requests, store=options.into)
         if len(report.in_flight):
-            say("some are in flight without an answer: run the same command again, which looks them up first")
+            again = "the same command again" + (" without --quote, or with that of a new plan" if quote else "")
+            say(f"some are in flight without an answer: run {again}, which looks them up first")
         short = not options.dry_run and (len(report.left) or len(report.in_flight) or len(report.released))
         return _SHORT if short or report.overcharged else 0
+
+
+def _read_quote(path: str) -> Any:
+    """Read what was signed off."""
+    import json
+
+    try:
+        quote = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValidationError(
+            f"--quote: {path!r} cannot be read: {error}. It takes what plan --quote wrote."
+        ) from error
+    if not isinstance(quote, dict):  # null would mean that nothing is compared
+        raise ValidationError(f"--quote: {path!r} holds no quote. It takes what plan --quote wrote.")
+    return quote

@@ -52,9 +52,9 @@ def status(options: argparse.Namespace, say: Output) -> None:
     say("")
     oldest = found.oldest_pending
     if oldest is not None:
-        say(
-            f"The oldest pending one is of {oldest:%Y-%m-%d %H:%M:%S} UTC, {duration((now - oldest).total_seconds())} ago."
-        )
+        age = (now - oldest).total_seconds()
+        ago = f", {duration(age)} ago" if age >= 0 else ""  # --now may be an earlier instant
+        say(f"The oldest pending one is of {oldest:%Y-%m-%d %H:%M:%S} UTC{ago}.")
     if found.newest is not None:
         say(f"The last change is of {found.newest:%Y-%m-%d %H:%M:%S} UTC.")
     say.tell(**summary.figures(counts), records=found.records, organizations=found.organizations)

@@ -34,9 +34,10 @@ _MAGIC = re.compile(r"[*?\[]")
 #: What says which version of a file it is, where a store has it.
 _VERSION = (
     *("ETag", "etag", "VersionId", "version_id", "generation", "md5Hash", "content_md5", "LastModified"),
-    *("last_modified", "mtime", "modified", "updated", "created", "size"),
+    *("Last-Modified", "Content-MD5", "Digest", "last_modified", "mtime", "modified", "updated", "created"),
 )
 _REFUSED = (401, 403)
+_STATUS = ("status", "status_code", "code")
 _SECRET = re.compile("KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL|CONNECTION|SAS", re.IGNORECASE)
 #: Options that are no secrets.
 _PLACES = ("endpoint_url", "endpoint", "region_name", "account_name", "project")
@@ -75,7 +76,10 @@ def check_options(options: Options, *given: Any) -> None:
 
 @dataclass(frozen=True)
 class Remote:
-    """A file elsewhere, as it was when it was looked for: its name as it is shown, and what its file system calls it."""
+    """A file elsewhere, as it was when it was looked for: its name as it is shown, and what its file system calls it.
+
+    A server may not say how long it is (None), nor which version of it that is (an empty text).
+    """
 
     name: str
     path: str = field(repr=False)
@@ -113,8 +117,9 @@ def find(address: str, options: Options = None) -> list[Remote]:
             raise ValidationError(f"{own!r} is a folder; name its files, e.g. {own.rstrip('/') + '/*.parquet'!r}.")
         if info.get("size") == 0:
             raise ValidationError(f"{own!r} is empty (0 bytes).")
-        version = " ".join(f"{key}={info[key]}" for key in _VERSION if info.get(key) is not None)
-        found.append(Remote(own, place, system, info.get("size"), version))
+        version = [f"{key}={info[key]}" for key in _VERSION if info.get(key) is not None]
+        version += [f"size={info.get('size')}"] if version else []
+        found.append(Remote(own, place, system, info.get("size"), " ".join(version)))
     return found
 
 
@@ -178,19 +183,17 @@ def reaching(name: str, address: str = "", options: Options = None, *, doing: st
 
 
 def _said(name: str, error: Exception, reason: str, doing: str) -> EnrichStatusError:
-    status = next((one for one in (getattr(error, at, None) for at in ("status", "status_code", "code")) if one), None)
-    if isinstance(error, FileNotFoundError) or status == 404:
+    # fsspec says of any answer of a web server that there is no file, and keeps the answer as the cause
+    status = next((one for one in (getattr(error.__cause__ or error, at, None) for at in _STATUS) if one), None)
+    refused = isinstance(error, PermissionError) or status in _REFUSED
+    if (isinstance(error, FileNotFoundError) and not refused) or status == 404:
         kind = "file" if "/" in name.partition("://")[2] and "bucket" not in reason.lower() else "bucket"
         return ValidationError(
             f"{name!r} cannot be {doing}: there is no such {kind}, or none any more. Check the address."
         )
     if isinstance(error, FileExistsError) or "pre-condition" in reason:
         return ValidationError(f"{name!r} is there already; name another place, or pass overwrite=True to replace it.")
-    if (
-        isinstance(error, PermissionError)
-        or status in _REFUSED
-        or "credential" in f"{type(error).__name__} {reason}".lower()
-    ):
+    if refused or "credential" in f"{type(error).__name__} {reason}".lower():
         return ValidationError(
             f"{name!r} cannot be {doing}: access was refused ({reason or type(error).__name__}). Credentials come from the environment, or "
             "from storage_options= in Python."
@@ -225,7 +228,8 @@ def _values(options: Any, name: str = "") -> Iterator[str]:
         for key, value in options.items():
             yield from _values(value, key)
     elif isinstance(options, str) and name not in _PLACES:
-        yield options
+        # a connection string holds its key among others
+        yield from (options, *(part.partition("=")[2] for part in options.split(";")))
 
 
 class Near:
@@ -236,6 +240,8 @@ class Near:
         self.paths = paths
         #: what the copies are called
         self.names: dict[str, str] = {}
+        #: what has been copied, as its file system calls it
+        self.seen: set[str] = set()
 
     @contextmanager
     def naming(self) -> Iterator[None]:
@@ -262,9 +268,9 @@ def at_hand(given: Any, options: Options = None) -> Iterator[Near]:
 
     An error meanwhile names the files, and not their copies.
     """
-    several = isinstance(given, (list, tuple))
-    paths: Sequence[Any] = given if several else [given]
-    if not any(map(is_remote, paths)):
+    paths: Sequence[Any] = given if isinstance(given, (list, tuple)) else [given]
+    # of a list of records the first one says that it is no list of paths
+    if not (paths and isinstance(paths[0], (str, os.PathLike)) and any(map(is_remote, paths))):
         yield Near(given)
         return
     folder = tempfile.mkdtemp(prefix="enrichstatus-")
@@ -272,7 +278,7 @@ def at_hand(given: Any, options: Options = None) -> Iterator[Near]:
     try:
         for path in paths:
             if is_remote(path):
-                near.paths += _fetched(path, options, folder, near.names)
+                near.paths += _fetched(path, options, folder, near)
             else:
                 near.paths.append(path)
         with near.naming():
@@ -281,15 +287,18 @@ def at_hand(given: Any, options: Options = None) -> Iterator[Near]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fetched(address: str, options: Options, folder: str, names: dict[str, str]) -> list[str]:
+def _fetched(address: str, options: Options, folder: str, near: Near) -> list[str]:
     """Copy what an address names, several files at once, below folders that say as much of the records as theirs do."""
     copies: dict[str, Remote] = {}
     for file in find(address, options):
+        if file.path in near.seen:  # named by two patterns, and still one file
+            continue
+        near.seen.add(file.path)
         *above, last = file.name.split("/")
-        place = Path(folder, str(len(names)), *(part for part in above if "=" in part))
+        place = Path(folder, str(len(near.names)), *(part for part in above if "=" in part))
         place.mkdir(parents=True)
         copies[str(place / last)] = file
-        names[str(place / last)] = file.name
+        near.names[str(place / last)] = file.name
 
     def fetch(copy: str) -> None:
         file = copies[copy]

@@ -1,10 +1,11 @@
 """What came of a run, for programs: values as JSON has them, and the file ``run_results.json``.
 
-`wait`, `plan` and `lookup_to` leave the file where ``results=`` names it, whether the run succeeded or not. It is one object:
+`wait`, `await_completed`, `plan` and `lookup_to` leave the file where ``results=`` names it, whether the run succeeded or not.
+It is one object:
 
 ==============  =====================================================================================================
 ``schema``      ``"enrichstatus/run-results/1"``; a change that a reader would notice has another number
-``command``     ``wait``, ``plan`` or ``lookup_to``
+``command``     ``wait``, ``await_completed``, ``plan`` or ``lookup_to``
 ``status``      ``done``, ``deadline`` (the time was up), ``unmet`` (what was required is not reached), ``interrupted`` or ``failed``
 ``startedAt``   ISO 8601, UTC, like every instant in it
 ``finishedAt``
@@ -17,6 +18,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,12 +28,13 @@ from typing import Any, Protocol
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus.errors import EnrichStatusError, PollDeadline, RequirementError
-from enrichstatus.files.read import PathLike
-from enrichstatus.files.write import writable, write_text
+from enrichstatus.errors import EnrichStatusError, PollDeadline, RequirementError, ValidationError
+from enrichstatus.files.read import PathLike, expand, is_path
+from enrichstatus.files.remote import is_remote
+from enrichstatus.files.write import replaced, writable, write_text
 
 SCHEMA = "enrichstatus/run-results/1"
-_STATUS = ((PollDeadline, "deadline"), (RequirementError, "unmet"), (KeyboardInterrupt, "interrupted"))
+_STATUS = ((PollDeadline, "deadline"), (RequirementError, "unmet"))
 
 
 class Told(Protocol):
@@ -69,14 +72,34 @@ def jsonable(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
+def _named(paths: Any) -> list[PathLike]:
+    """Give paths as they are, and the files that a pattern among them names."""
+    names: list[PathLike] = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    local = [name for name in names if not is_remote(name)]
+    with suppress(EnrichStatusError):  # an output may not be there yet
+        return [*names, *expand(local)]
+    return names
+
+
 @contextmanager
-def recorded(path: PathLike | None, command: str) -> Iterator[Record]:
-    """Leave the record of a run in a file, whatever comes of it; nothing where no file is named."""
+def recorded(
+    path: PathLike | None, command: str, *files: object, interrupt: type[BaseException] = KeyboardInterrupt
+) -> Iterator[Record]:
+    """Leave the record of a run in a file, whatever comes of it; nothing where no file is named.
+
+    Where `files`, what the run reads and writes, are paths, the record may not replace them. `interrupt` is what interrupts the run.
+    """
     run = Record()
     if path is None:
         yield run
         return
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValidationError(f"takes the path of a file (.json), not {type(path).__name__}.", argument="results")
     target = writable(path, [".json"])
+    if other := replaced(target, [name for given in files if is_path(given) for name in _named(given)]):
+        raise ValidationError(
+            f"would replace {other!r}, which is read or written here: name another file.", argument="results"
+        )
     started, clock = datetime.now(UTC), time.monotonic()
 
     def leave(status: str, result: Told | None, error: BaseException | None) -> None:
@@ -95,7 +118,8 @@ def recorded(path: PathLike | None, command: str) -> Iterator[Record]:
     try:
         yield run
     except BaseException as error:
-        status = next((word for kind, word in _STATUS if isinstance(error, kind)), "failed")
+        known = (*_STATUS, (KeyboardInterrupt, "interrupted"), (interrupt, "interrupted"))
+        status = next((word for kind, word in known if isinstance(error, kind)), "failed")
         with suppress(EnrichStatusError):  # that the record cannot be written does not hide why the run failed
             leave(status, getattr(error, "update", None) or run.result, error)
         raise

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Generic
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.files.results import jsonable
+from enrichstatus.files.scratch import scratch
 from enrichstatus.frames import Kind
 from enrichstatus.leads.prices import Numbers
 from enrichstatus.lookup.contract import TRIGGER_SIZE
@@ -45,6 +45,8 @@ class Plan(Generic[Kind]):
         The organization whose records were looked in, where the source names it.
     new_organization : bool
         Whether it was made for an organization that may have no record yet.
+    notes : tuple of str
+        What its headline warns of: an empty store, an unknown status, tasks without a price.
     """
 
     def __init__(
@@ -66,13 +68,13 @@ class Plan(Generic[Kind]):
         self.cost = float(cost.sum())
         self.balance, self.org_id, self.new_organization = balance, org_id, new_organization
         self._keys, self._action, self._costs, self._fields = keys, action, cost, fields
-        self.prices, self._seen, self._priced, self._notes = dict(prices), seen, bool(prices), notes
+        self.prices, self._seen, self._priced, self.notes = dict(prices), seen, bool(prices), tuple(notes)
 
     @lazy
     def _counts(self) -> pd.DataFrame:
         """Tasks and credits by action and field."""
         action = pa.DictionaryArray.from_arrays(self._action, ACTIONS)
-        with duckdb.connect() as con:
+        with scratch() as con:
             con.register("rows", pa.table({"field": self._keys["field"], "action": action, "cost": self._costs}))
             return to_pandas(con.sql(_COUNTS_SQL))
 
@@ -110,7 +112,7 @@ class Plan(Generic[Kind]):
             ``{"personIds": [...], "field": "emails"}``, each entity once, in the order of the list; of companies, for which the
             service documents no trigger, ``{"companyIds": [...], "field": ...}``.
         """
-        with duckdb.connect() as con:
+        with scratch() as con:
             con.register("purchases", self.purchases())
             found = con.execute(_TRIGGER_SQL).fetchall()
         return [{f"{kind}Ids": ids, "field": field} for kind, field, ids in found]
@@ -135,17 +137,17 @@ class Plan(Generic[Kind]):
     def quote(self) -> dict[str, Any]:
         """What is to be bought, at what prices, as a value that can be saved as JSON, signed off and compared.
 
-        It has ``tasks``, ``credits``, the tasks by field in ``fields``, ``prices``, and a ``digest``, which is another one where a task
-        is bought that was not, or what was recorded of one, or its price, has changed.
+        It has the ``organization``, where it is known, ``tasks``, ``credits``, the tasks by field in ``fields``, ``prices``, and a
+        ``digest``, which is another one where a task is bought that was not, or what was recorded of one, or its price, has changed.
         """
         purchases = self.purchases()
-        with duckdb.connect() as con:
+        with scratch() as con:
             con.execute("set TimeZone = 'UTC'")
             con.register("purchases", purchases)
             ((digest,),) = con.execute(_DIGEST_SQL).fetchall()
             fields = dict(con.execute("select field, count(*) from purchases group by field order by field").fetchall())
         counts = {"tasks": purchases.num_rows, "credits": self.cost, "fields": fields}
-        return {**counts, "prices": self.prices, "digest": digest}
+        return {"organization": self.org_id, **counts, "prices": self.prices, "digest": digest}
 
     def __len__(self) -> int:
         return len(self._action)
@@ -162,7 +164,7 @@ class Plan(Generic[Kind]):
             else f", which leaves {number(self.balance - self.cost)} of {number(self.balance)}"
         )
         head = f"Plan of {many(len(self), 'task')}: {bought:,} to trigger{price}{left}{more}"
-        return "; ".join([head, *self._notes])
+        return "; ".join([head, *self.notes])
 
     def _table(self) -> pd.DataFrame:
         table = self.summary()

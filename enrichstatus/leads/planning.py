@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from inspect import iscoroutinefunction
 from typing import Any, Literal
 
 import duckdb
@@ -22,7 +23,15 @@ from enrichstatus.files.results import recorded
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.leads import remarks
 from enrichstatus.leads.plan import ACTIONS, BOUGHT, Codes, Plan
-from enrichstatus.leads.prices import over_budget, parse_budget, parse_costs, prices_of, priorities, unpriced_in
+from enrichstatus.leads.prices import (
+    free_of,
+    over_budget,
+    parse_budget,
+    parse_costs,
+    prices_of,
+    priorities,
+    unpriced_in,
+)
 from enrichstatus.leads.reasons import LEFT, OVER, STALE, WORDS, words_of
 from enrichstatus.lookup.arguments import (
     Instant,
@@ -100,7 +109,7 @@ def plan(
         As for ``lookup``; bad ones are not raised but planned as ``invalid``.
     costs : mapping of str to float, optional
         Credits for one task of a field, ``{"emails": 1, ("phones", "company"): 10}``, with a type of entity or for both; what is
-        not named costs nothing.
+        not named costs nothing, as the plan then says.
     budget : float or "balance", optional
         Credits that may be spent: so many, or what the service says that are left. The tasks are bought by `priority` as far as they
         can be paid; the others are ``over_budget``.
@@ -157,7 +166,7 @@ def plan(
     >>> plan.to_trigger()
     [{'personIds': ['f81d4fae-7dec-11d0-a765-00a0c91e6bf6'], 'field': 'phones'}]
     """
-    with recorded(results, "plan") as run:
+    with recorded(results, "plan", tasks) as run:
         check_source(source)
         moment = parse_instant(now)
         fields: Sequence[str] = getattr(source, "fields", FIELDS)
@@ -233,6 +242,8 @@ def plan(
         whole = frame.assign(pa.table(added, names=names))
         strange = Counter(found["status"].filter(pa.array(action == _UNKNOWN)).to_pylist())
         notes += [of_unknown_status(strange)] if strange else []
+        free = np.flatnonzero(_BUYING[action] & (cost == 0)) if prices else action[:0]
+        notes += free_of(keys.take(free), prices)
         seen = pa.table({"createdAt": found["createdAt"], "updatedAt": found["updatedAt"], "pending": reason == _OPEN})
         whose = getattr(source, "org_id", None)
         known: dict[str, Any] = {"org_id": whose, "notes": notes, "new_organization": new_organization}
@@ -278,6 +289,10 @@ def _balance(client: Any) -> float:
     if not callable(getattr(client, "balance", None)):
         raise ValidationError(
             '"balance" is what the service says: name it with client=EnrichmentClient(…).', argument="budget"
+        )
+    if iscoroutinefunction(client.balance):
+        raise ValidationError(
+            f"is {type(client).__name__}, whose calls are awaited: give its .blocking.", argument="client"
         )
     found: float = client.balance()
     return max(found, 0.0)

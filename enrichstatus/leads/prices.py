@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 from enrichstatus.errors import ValidationError, quoted, suggested
 from enrichstatus.frames import Frame, Rows
 from enrichstatus.lookup.arguments import parse_number
+from enrichstatus.presentation import many
 from enrichstatus.schema import listed
 
 Numbers = npt.NDArray[np.float64]
@@ -48,6 +50,18 @@ def parse_costs(costs: object, fields: Sequence[str], types: Sequence[str] = ())
         )
         for name, price in costs.items()
     }
+
+
+def free_of(keys: pa.Table, prices: Mapping[str, float]) -> list[str]:
+    """Say which of some tasks have no price, in a line or none."""
+    pairs = keys.select(["field", "entityType"]).group_by(["field", "entityType"]).aggregate([([], "count_all")])
+    found: Counter[str] = Counter()
+    for field, kind, count in zip(*(pairs[name].to_pylist() for name in pairs.column_names), strict=True):  # a handful
+        if field not in prices and f"{field}/{kind}" not in prices:
+            found[str(field)] += count
+    return (
+        [f"{many(found.total(), 'task')} without a price ({listed(sorted(found))}), counted as free"] if found else []
+    )
 
 
 def _is_pair(name: object) -> bool:

@@ -9,6 +9,8 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
+from enrichstatus.files.read import PathLike
+from enrichstatus.files.results import recorded
 from enrichstatus.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import Columns, Errors, parse_flags
 from enrichstatus.lookup.awaiting import in_thread
@@ -98,14 +100,29 @@ async def apoll(
 
 @overload
 async def await_completed(
-    source: Source | AsyncEnrichmentClient, tasks: Kind, *, progress: bool | None = None, **options: Any
+    source: Source | AsyncEnrichmentClient,
+    tasks: Kind,
+    *,
+    progress: bool | None = None,
+    results: PathLike | None = None,
+    **options: Any,
 ) -> Kind: ...
 @overload
 async def await_completed(
-    source: Source | AsyncEnrichmentClient, tasks: ListOrPath, *, progress: bool | None = None, **options: Any
+    source: Source | AsyncEnrichmentClient,
+    tasks: ListOrPath,
+    *,
+    progress: bool | None = None,
+    results: PathLike | None = None,
+    **options: Any,
 ) -> Any: ...
 async def await_completed(
-    source: Source | AsyncEnrichmentClient, tasks: Any, *, progress: bool | None = None, **options: Any
+    source: Source | AsyncEnrichmentClient,
+    tasks: Any,
+    *,
+    progress: bool | None = None,
+    results: PathLike | None = None,
+    **options: Any,
 ) -> Any:
     """Poll in an event loop until all tasks have ended; gives them with their status, as `wait` does.
 
@@ -113,6 +130,8 @@ async def await_completed(
     ----------
     progress : bool, optional
         Show a bar; unless given, in a notebook or at a terminal.
+    results : path, optional
+        As for `wait`; of a task that was cancelled the file's ``status`` is ``interrupted``.
     source, tasks, and all others
         As for `apoll`.
 
@@ -137,13 +156,15 @@ async def await_completed(
     """
     from enrichstatus.polling.bar import drawn
 
-    parse_flags(progress=progress)
     last: Update | None = None
-    try:
-        with drawn(progress) as draw:
-            async for last in apoll(source, tasks, **options):
-                draw(last)
-    except asyncio.CancelledError as cancelled:
-        vars(cancelled).setdefault("update", last)
-        raise
+    with recorded(results, "await_completed", tasks, interrupt=asyncio.CancelledError) as record:
+        parse_flags(progress=progress)
+        try:
+            with drawn(progress) as draw:
+                async for last in apoll(source, tasks, **options):
+                    record.result = last
+                    draw(last)
+        except asyncio.CancelledError as cancelled:
+            vars(cancelled).setdefault("update", last)
+            raise
     return ended(last, stacklevel=2)

@@ -95,6 +95,8 @@ def poll(
 
     Notes
     -----
+    An orchestrator that should not keep a worker waiting goes on from an update's ``token``: see `resume`.
+
     Any other error of the source does not end the poll at once: it is the update's ``error``, and the waits grow until it is over. Those
     that do end it have an ``.update`` too.
 
@@ -171,7 +173,7 @@ def wait(
     """
     from enrichstatus.polling.bar import follow
 
-    with recorded(results, "wait") as record:
+    with recorded(results, "wait", tasks) as record:
         parse_flags(progress=progress)
         run = Run(
             source,

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds by which the clocks of two machines may differ.
 _APART = 60.0
-#: Of a schedule that learns, and whose steps take time, so many are passed over at the most.
-_STEPS = 100
+#: So many steps of a schedule are passed over at the most; of one that learns, whose steps take time, fewer.
+_STEPS, _LEARNING = 10_000, 100
 #: What reading a token may raise.
 _UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, OverflowError)
 
@@ -74,7 +74,8 @@ def resume(
 
     Notes
     -----
-    A token of 10,000 tasks has 120 to 240 thousand characters, and without the tasks 2 to 25 thousand.
+    A token of 10,000 tasks has 120 to 260 thousand characters, and without the tasks 2 to 41 thousand. Further
+    `columns` come on top.
 
     Examples
     --------
@@ -118,7 +119,7 @@ def resume(
                 "began with, or begin again with poll(…).",
                 argument="tasks",
             )
-        behind = run.go_on(course, told["state"], requests=told["requests"])
+        behind = run.go_on(course, told["state"], requests=int(told["requests"]))
     except EnrichStatusError:
         raise
     except _UNREADABLE as error:
@@ -130,10 +131,10 @@ def resume(
     outlook = run.tracker.outlook(run.now())
     if course.due is not None and (early := course.due - run.now()) > 0:
         return run.update(outlook, None, early)
-    waits = course.waits
+    waits = min(course.waits, _STEPS)
     if learn := getattr(steps, "learn", None):
         learn(outlook)
-        waits = min(waits, _STEPS)
+        waits = min(waits, _LEARNING)
     run.pace.catch_up(steps, waits)
     with closing(rounds(run, steps, lambda seconds: None)) as updates:
         update = next(updates)

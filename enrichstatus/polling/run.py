@@ -270,14 +270,17 @@ class Run:
 
     def _check_organization(self, answers: pd.DataFrame, places: Places) -> None:
         """Note whose records are answered; a poll that goes on takes no other organization's."""
+        if self.organization is not None and not self._resumed:
+            return
         found: Any = answers["orgId"].dropna().unique() if "orgId" in answers else []
         if self.organization is None and len(found):
             self.organization = str(found[0])
         if self._resumed:
-            # what has shown records before, and shows none of them now, is most likely another organization
-            vanished = self.tracker.shown[places].any() and answers["status"].isna().all()
-            if vanished or any(one != self.organization for one in found):
+            if any(one != self.organization for one in found):
                 raise _others()
+            # a service that shows nothing of another organization shows none of the records that it has shown before
+            if self.tracker.shown[places].any() and answers["status"].isna().all():
+                raise _others(f", as it seems: none of the {len(answers):,} tasks looked up has a record any more")
 
     def _ahead(self, now: float) -> float | None:
         """Give the seconds that the service's clock is ahead of the poll's, if the source knows."""
@@ -312,10 +315,10 @@ class Run:
         return Update(known, news, self._requests, now, next_in, outlook, error, held, self._requested, done, course)
 
 
-def _others() -> ValidationError:
+def _others(why: str = "") -> ValidationError:
     return ValidationError(
-        "is of another organization than the one whose records are answered now. Give the source of the organization that the poll was "
-        "begun with, or begin again with poll(…).",
+        f"is of another organization than the source{why}. Give the source of the organization that the poll was begun with, or begin "
+        "again with poll(…).",
         argument="token",
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from enrichstatus.lookup.arguments import is_text
 from enrichstatus.polling.packed import pack, unpack
 from enrichstatus.polling.tracker import TIMES, UNANSWERED, Tracker
 from enrichstatus.schema import SCHEMA
@@ -69,7 +70,7 @@ def restore(tracker: Tracker, told: dict[str, Any]) -> Tracker:
 def _codes(tracker: Tracker, words: list[str]) -> list[int]:
     """Give the codes of the words of a vocabulary, of which the first are no status of an ended record."""
     fixed = UNANSWERED + 2
-    if words[:fixed] != tracker.vocabulary[:fixed]:
+    if words[:fixed] != tracker.vocabulary[:fixed] or not all(map(is_text, words)):
         raise ValueError("has other words")
     return [*range(fixed), *tracker.codes_of(words[fixed:])]
 
@@ -97,8 +98,9 @@ def _texts(name: str, values: npt.NDArray[np.object_]) -> dict[str, Any]:
 
 
 def _objects(name: str, told: dict[str, Any], count: int) -> npt.NDArray[np.object_]:
-    words = pa.array([*told["words"], None], pa.string()).cast(_type(name)).to_pandas().astype(object)
-    objects: npt.NDArray[np.object_] = words.where(words.notna(), None).to_numpy(dtype=object)
+    words = pa.array([*told["words"], None], pa.string()).cast(_type(name)).to_pylist()
+    objects = np.empty(len(words), dtype=object)
+    objects[:] = words
     taken: npt.NDArray[np.object_] = objects[unpack(told["codes"], "<u4", count)]
     return taken
 

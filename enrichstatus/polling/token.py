@@ -106,7 +106,7 @@ def read(token: object) -> dict[str, Any]:
             f"has the version {quoted(version)}, and this enrichstatus reads {_VERSION!r}. Go on with the enrichstatus that wrote it, or "
             f"{_ANEW}."
         )
-    if not whole or not isinstance(told["tasks"], int) or told["tasks"] > _MOST // 10:
+    if not whole or not isinstance(tasks := told.get("tasks"), int) or not 0 <= tasks <= _MOST // 10:
         raise refused(f"is not as it was written: something in it was changed or cut. Give it as it was, or {_ANEW}.")
     return dict(told)
 

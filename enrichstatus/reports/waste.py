@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus.leads.prices import parse_costs
+from enrichstatus.files.scratch import scratch
+from enrichstatus.leads.prices import parse_costs, prices_of
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import timing_out
 from enrichstatus.lookup.tasks import to_pandas
@@ -19,7 +19,7 @@ from enrichstatus.presentation import number, of_unknown_status, share
 from enrichstatus.reports.groups import By, parse_by
 from enrichstatus.reports.report import Report
 from enrichstatus.reports.timing import STATES_SQL, filled, limits_of, read_history
-from enrichstatus.schema import KEY
+from enrichstatus.schema import ENTITY_TYPES, KEY
 
 if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore
@@ -37,7 +37,7 @@ def waste(
     store: EnrichmentStore,
     by: By = "week",
     *,
-    costs: Mapping[str, float] | None = None,
+    costs: Mapping[Any, float] | None = None,
     org_id: str | None = None,
     now: Instant = None,
 ) -> Report:
@@ -51,8 +51,9 @@ def waste(
         ``day``, ``week`` (its Monday) or ``month`` of ``createdAt`` in UTC, ``createdBy`` (who triggered) or any other columns of a
         record; None for all in one row.
     costs : mapping, optional
-        Credits for one task of a field; a field that is not named costs nothing. Unless given, purchases are
-        counted instead of credits: there is no ``spent`` then, and ``wasted`` is how many were.
+        Credits for one task of a field, ``{"emails": 1, ("phones", "company"): 10}``, with a type of entity or for both, as for `plan`;
+        what is not named costs nothing. Unless given, purchases are counted instead of credits: there is no ``spent`` then, and
+        ``wasted`` is how many were.
     org_id : str, optional
         Whose records; the store's unless given.
     now : datetime or str, optional
@@ -90,14 +91,13 @@ def waste(
     2026-11-16       2     20        0             1        0     0      10        50.0 %
     """
     names, limits = parse_by(by), limits_of(store)
-    prices = dict.fromkeys(limits, 1.0 if costs is None else 0.0) | parse_costs(costs, tuple(limits))
+    prices = dict.fromkeys(limits, 1.0) if costs is None else parse_costs(costs, tuple(limits), types=ENTITY_TYPES)
     needed = (*KEY, "id", "createdAt", "updatedAt", "status", "dataFound", "creditTransactionId")
     table, segments = read_history(store, names, needed, org_id, reserved=_WASTE, bought=True)
     unpaid = table.num_rows > 0 and table["creditTransactionId"].null_count == table.num_rows
-    asker = timing_out(limits, now)
-    with duckdb.connect() as con:
-        con.register("asker", asker.append_column("price", pa.array(prices.values(), pa.float64())))
-        con.register("history", table)
+    with scratch() as con:
+        con.register("asker", timing_out(limits, now))
+        con.register("history", table.append_column("price", pa.array(prices_of(table, prices))))
         con.execute("create temp table states as " + STATES_SQL)
         counts = filled(to_pandas(con.sql(WASTE_SQL, params={"failed": _FAILED})), segments)
         strange = dict(con.execute(_STRANGE_SQL).fetchall())

@@ -1,5 +1,5 @@
 -- What bought records brought, by segment.
---   states (what states.sql gives, with entityId, entityType, id, dataFound and the price of the field)
+--   states (what states.sql gives, with entityId, entityType, id, dataFound and the price)
 --   $failed are the outcomes after which a task is bought again
 with bought as (
     select

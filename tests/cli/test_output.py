@@ -351,6 +351,7 @@ def test_a_store_is_described(capsys: pytest.CaptureFixture[str], folder: Path):
     assert "org_" not in out.replace("organization", "")
     assert out.splitlines()[3].split()[:5] == ["emails", "4", "2", "1", "1"]
     assert "The oldest pending one is of 2026-11-16 08:59:00 UTC, 60 s ago." in out
+    assert run(capsys, "status", "s.duckdb", "--now", "2026-11-16T08:00:00Z")[1].count("08:59:00 UTC.\n") == 1
     found, _ = told(capsys, "status", "s.duckdb", "--org", ORG, "--now", NOW, "--max-processing-time", "30s")
     assert (found["records"], found["organizations"], found["organization"]) == (3, 1, ORG)
     assert (found["counts"]["emails"]["timeout"], "oldestPending" in found) == (1, False)

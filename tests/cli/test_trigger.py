@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import enrichstatus as es
 from enrichstatus.cli import main
 from enrichstatus.simulation import SimulatedStore, create_simulated_app
 from tests.support.factory import ORG, uid
@@ -55,3 +56,48 @@ def test_a_list_is_bought_within_a_limit(
         assert main([*command, "--max-credits", "30", "--budget", "balance"]) == 0
         assert "0 bought for 0 credits" in capsys.readouterr().out
         assert service.ledger()["entityId"].tolist() == [uid(0), uid(1)]
+
+
+def test_only_what_was_signed_off_is_bought(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """`plan --quote` writes what `trigger --quote` buys; other tasks, prices or files than that are refused, and nothing is bought."""
+    monkeypatch.setenv("ENRICHSTATUS_TOKEN", "a-token")
+    monkeypatch.chdir(tmp_path)
+    Path("tasks.csv").write_text(f"entityId,field\n{uid(0)},emails\n{uid(1)},emails\n")
+    Path("more.csv").write_text(f"entityId,field\n{uid(0)},emails\n{uid(2)},emails\n")
+    Path("null.json").write_text("null")
+    es.EnrichmentStore("s.duckdb", org_id=ORG).close()
+    with (
+        SimulatedStore(org_id=ORG, forgetful=True) as service,
+        running(create_simulated_app(service, {"a-token": ORG})) as url,
+    ):
+
+        def trigger(tasks: str, cost: int, quote: str) -> int:
+            where = ["--store", "s.duckdb", "--org", ORG, "--url", url, "--max-credits", "9", "--quote", quote]
+            return main(["trigger", tasks, *where, "--costs", f"emails={cost}"])
+
+        stored = ["--store", "s.duckdb", "--org", ORG]
+        assert main(["plan", "tasks.csv", *stored, "--costs", "emails=1", "--quote", "q.json"]) == 0
+        assert "the quote to q.json" in capsys.readouterr().out
+        for tasks, cost, quote, why in (
+            (
+                "more.csv",
+                1,
+                "q.json",
+                "--quote was 2 tasks for 2 credits; the plan is now 2 tasks for 2 credits, with other tasks",
+            ),
+            ("tasks.csv", 2, "q.json", "the plan is now 2 tasks for 4 credits"),
+            ("tasks.csv", 1, "null.json", "'null.json' holds no quote"),
+            ("tasks.csv", 1, "tasks.csv", "'tasks.csv' cannot be read"),
+            ("tasks.csv", 1, "none.json", "'none.json' cannot be read"),
+        ):
+            assert trigger(tasks, cost, quote) == 2
+            assert why in capsys.readouterr().err
+        assert len(service.ledger()) == 0
+        assert trigger("tasks.csv", 1, "q.json") == 0
+        assert set(service.ledger()["entityId"]) == {uid(0), uid(1)}
+        assert trigger("tasks.csv", 1, "q.json") == 2  # it is bought
+        capsys.readouterr()
+        assert main(["plan", "more.csv", "--url", url, "--requests", "r.ndjson"]) == 0
+        assert "a service does not say: plan with the --store" in capsys.readouterr().out

@@ -94,6 +94,23 @@ def test_a_cancelled_poll_leaves_no_request_and_no_thread():
         assert len(service.requests) == 3
 
 
+def test_a_cancelled_query_and_a_cancelled_balance_leave_nothing_either():
+    """Every call that is awaited is cut off in its request when it is cancelled."""
+    calls: list[Callable[[es.AsyncEnrichmentClient], Any]] = [
+        lambda client: client.query({"tasks": [task(0)]}),
+        lambda client: client.balance(),
+        lambda client: anext(es.apoll(client, TASKS)),
+    ]
+    for call in calls:
+        with served(lambda request: bad.never) as (service, client):
+            asyncio.run(cancelled(_awaited(call(client)), lambda service=service: service.requests))
+            service.settle()
+
+
+async def _awaited(work: Any) -> Any:
+    return await work
+
+
 def test_apoll_gives_what_poll_gives():
     """Update by update: the same frames, requests, waits and errors, on a clock that only sleeps move."""
 
@@ -160,6 +177,8 @@ def test_what_is_wrong_is_raised_in_the_await():
             asyncio.run(client.lookup([{"entityId": "x", "field": "emails"}]))
         with pytest.raises(es.ValidationError, match=r"lookup that is awaited.*apoll"):
             es.poll(client, TASKS)
+        with pytest.raises(es.ValidationError, match=r"^client= .*awaited: give its \.blocking"):
+            es.plan(es.EnrichmentStore(org_id="org_1"), [], budget="balance", client=client)
         assert asyncio.run(client.query({"tasks": [task(0)]}))[0]["status"] == "finished"
         assert TOKEN not in f"{refused.value} {client!r} {vars(client)}"
         with pytest.MonkeyPatch.context() as environment:

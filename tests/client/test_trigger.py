@@ -151,6 +151,8 @@ def test_what_is_not_meant_is_refused_before_anything_is_sent(store: es.Enrichme
                 {"max_credits": 9999, "quote": signed},
                 "was 300 tasks for 1,650 credits; the plan is now 300 tasks for 1,800",
             ),
+            (plan, {"max_credits": 1650, "quote": signed | {"organization": "org_2"}}, "or for another organization"),
+            (plan, {"max_credits": 1649, "quote": signed | {"organization": None}}, "max_credits= is 1,649"),
             (company, {"max_credits": 9}, "documents no trigger"),
             (plan, {"max_credits": 1650, "into": other}, "another organization"),
             (

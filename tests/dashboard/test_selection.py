@@ -32,8 +32,8 @@ from tests.support.waiting import until
 class Telling(Service):
     """One that says of what failed what the matter was."""
 
-    def answer(self, tasks: pd.DataFrame, now: float, columns: Sequence[str]) -> pd.DataFrame:
-        answer = super().answer(tasks, now, columns)
+    def answer(self, tasks: pd.DataFrame, now: float, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        answer = super().answer(tasks, now)
         return answer.assign(error=np.where(answer["status"] == "failed", f"{EVIL} no credits", None))
 
 

@@ -297,3 +297,52 @@ def test_an_address_is_shown_without_its_keys(monkeypatch: pytest.MonkeyPatch):
         lambda: es.tasks_from_leads(signed, entity_id="lead_id"),
     ):
         refused(call, r"'https://127.0.0.1:9/r.parquet' lies elsewhere.*pip install \"enrichstatus\[remote\]\"")
+
+
+def test_a_web_server_is_read_and_its_signatures_are_not_shown(lake: Lake):
+    """Files at http:// are loaded, scanned by range and looked up; what is signed shows in no message, repr or report."""
+    lake.put("orgId=org_1/r.parquet", parquet(record(0), drop=("orgId",)))
+    lake.put("bad.csv", b"entityId,field,status,createdAt\nx,emails,finished,2026-11-16T08:00:00Z\n")
+    lake.put("l.csv", LEADS)
+    twice = es.tasks_from_leads(["s3://lake/l*.csv", "s3://lake/l.csv"], entity_id="lead_id", fields="emails")
+    assert len(twice) == 2
+    signed = f"{lake.url}/lake/{{}}?X-Amz-Signature={SECRET}"
+    with es.EnrichmentStore(org_id=ORG) as store:
+        assert store.load(signed.format("orgId=org_1/r.parquet")).inserted == 1
+        assert len(es.tasks_from_leads(signed.format("l.csv"), entity_id="lead_id", fields="emails")) == 2
+        refused(
+            lambda: store.load(signed.format("bad.csv")),
+            r"row 0 of http://127\.0\.0\.1:\d+/lake/bad\.csv: entityId 'x'",
+        )
+        refused(
+            lambda: store.load(signed.format("none.csv")), r"/lake/none\.csv' cannot be read: there is no such file"
+        )
+        refused(lambda: store.load(signed.format("*.csv")), "a web server does not list its files")
+        with es.EnrichmentStore.scan(signed.format("orgId=org_1/r.parquet"), org_id=ORG) as source:
+            assert statuses(source, task(0)) == ["finished"]
+            assert SECRET not in repr(source)
+            lake.put("orgId=org_1/r.parquet", parquet(record(0, status="failed"), drop=("orgId",)))
+            assert statuses(source, task(0)) == ["failed"]
+            lake.fault = lambda request: 403
+            refused(lambda: source.lookup([task(0)]), "cannot be read: access was refused", es.EnrichStatusError)
+        refused(lambda: store.load(signed.format("l.csv")), "cannot be read: access was refused")
+        lake.fault = lambda request: 0.5 if request.method == "GET" else None
+        refused(lambda: store.load(signed.format("bad.csv")), "bad.csv' cannot be read", es.EnrichStatusError)
+        two = [signed.format("l.csv"), signed.format("l.csv") + "2"]
+        refused(lambda: es.EnrichmentStore.scan(two, org_id=ORG), "differ after their question mark alone")
+
+
+def test_a_file_whose_version_is_not_known_is_not_scanned(lake: Lake, monkeypatch: pytest.MonkeyPatch):
+    """What is kept of a file could be that of another version; it is loaded instead."""
+    from fsspec.implementations.http import HTTPFileSystem
+
+    lake.put("r.parquet", parquet(record(0)))
+    signed = f"{lake.url}/lake/r.parquet?X-Amz-Signature={SECRET}"
+    HTTPFileSystem.clear_instance_cache()  # each has a function of its own
+    monkeypatch.setattr(HTTPFileSystem, "info", lambda self, path: {"name": path, "type": "file", "size": None})
+    with es.EnrichmentStore(org_id=ORG) as store:
+        assert store.load(signed).inserted == 1
+    refused(
+        lambda: es.EnrichmentStore.scan(signed, org_id=ORG),
+        "does not say how long it is.*load it",
+    )

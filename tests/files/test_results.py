@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,28 @@ def test_every_report_is_a_dict_of_jsons_own_values(store: es.EnrichmentStore):
     assert jsonable(odd) == {"1": [None, None, None, None, "2026-11-16T09:00:00.000Z", 90.0, "x"]}
 
 
+async def awaited(tasks: pd.DataFrame, path: Path) -> None:
+    """Cancel a poll in its wait."""
+    clock, waits = Clock(), asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if clock() > clock.start + 10:
+            waits.set()
+            await asyncio.Event().wait()
+
+    service = Service(clock, {0: 1, 1: NEVER})
+    poll = asyncio.create_task(
+        es.await_completed(service, tasks, results=path, clock=clock, sleep=sleep, progress=False)
+    )
+    await waits.wait()
+    poll.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await poll
+
+
 def test_a_run_leaves_its_record_whatever_comes_of_it(tmp_path: Path, store: es.EnrichmentStore):
-    """Of `wait`, `plan` and `lookup_to`: done, failed, too late, not good enough, interrupted; nothing where none is named."""
+    """Of `wait`, `await_completed`, `plan` and `lookup_to`: done, failed, too late, not good enough, interrupted; nothing where none is named."""
     path = tmp_path / "run_results.json"
     store.load([record(0)])
     tasks = numbered(0, 1)
@@ -81,9 +102,25 @@ def test_a_run_leaves_its_record_whatever_comes_of_it(tmp_path: Path, store: es.
     with pytest.raises(KeyboardInterrupt):
         es.wait(Service(clock, {}, troubles=[KeyboardInterrupt()]), tasks, results=path, clock=clock, sleep=clock.sleep)
     assert left()["status"] == "interrupted"
+    asyncio.run(awaited(tasks, path))
+    told = left()
+    assert (told["command"], told["status"], told["result"]["settled"]) == ("await_completed", "interrupted", 1)
     with pytest.raises(es.ValidationError):
         es.wait(store, [{"entityId": "x", "field": "emails"}], results=path)
     assert left()["error"]["message"].startswith("1 bad task")
+    listed, written = tmp_path / "tasks.json", tmp_path / "status.json"
+    listed.write_text(tasks.to_json(orient="records"))
+    for taken, call in (
+        (listed, lambda: es.plan(store, listed, results=listed)),
+        (listed, lambda: es.wait(store, [str(tmp_path / "*.json")], results=listed)),
+        (written, lambda: store.lookup_to(listed, written, results=written)),
+    ):
+        with pytest.raises(es.ValidationError, match=rf"^results= would replace '.*{taken.name}'"):
+            call()
+    assert json.loads(listed.read_text()) == tasks.to_dict("records")
+    listed.unlink()
+    with pytest.raises(es.ValidationError, match=r"^results= takes the path of a file"):
+        es.plan(store, tasks, results=7)  # type: ignore[arg-type]
     for wrong in ("run_results.txt", "nowhere/run.json"):
         with pytest.raises(es.ValidationError, match=r"written|ending"):
             es.plan(store, tasks, results=tmp_path / wrong)

@@ -376,6 +376,19 @@ def test_a_plan_is_summed_up(store: es.EnrichmentStore):
     assert "credits" not in repr(es.plan(store, tasks, now=NOW))
 
 
+def test_what_has_no_price_is_said(store: es.EnrichmentStore):
+    """Tasks that are to be bought and whose price is not in the costs are counted in the headline; a price of 0 is one."""
+    tasks = pd.DataFrame([task(0), task(0, "phones"), task(1, "phones") | {"entityType": "company"}, task(1)])
+    tasks["entityType"] = tasks["entityType"].fillna("person")
+    head = "2 tasks without a price (emails), counted as free"
+    assert repr(es.plan(store, tasks, costs={"phones": 10})).splitlines()[0].endswith(head)
+    head = "1 task without a price (phones), counted as free"
+    assert repr(es.plan(store, tasks, costs={"emails": 0, ("phones", "person"): 1})).splitlines()[0].endswith(head)
+    store.load([record(0), record(1)])
+    for costs in ({"phones": 0}, None):
+        assert "price" not in repr(es.plan(store, tasks, costs=costs))
+
+
 def test_a_field_named_like_a_column_of_the_summary():
     """A store whose fields are `total` and `cost` has a summary all the same."""
     store = es.EnrichmentStore(org_id=ORG, fields=("total", "cost"))

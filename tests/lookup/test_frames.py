@@ -43,6 +43,58 @@ def levels(columns: Columns) -> pd.DataFrame:
     return pd.DataFrame(columns).set_index(pd.MultiIndex.from_tuples([("a", 1), ("a", 1)], names=["x", "entityId"]))
 
 
+def dask(columns: Columns) -> Any:
+    """Two partitions, under an index with duplicates."""
+    library = pytest.importorskip("dask.dataframe", reason='pip install -e ".[test]"')
+    frame = pd.DataFrame(columns, index=[5, 5])
+    return library.from_map(lambda n: frame.iloc[n : n + 1], range(2), meta=frame.iloc[:0])
+
+
+def modin(columns: Columns) -> Any:
+    return pytest.importorskip("modin.pandas", reason="pip install modin").DataFrame(columns)
+
+
+def ibis(columns: Columns) -> Any:
+    return pytest.importorskip("ibis", reason='pip install "ibis-framework[polars]"').memtable(pa.table(columns))
+
+
+def daft(columns: Columns) -> Any:
+    return pytest.importorskip("daft", reason="pip install daft").from_pydict(columns)
+
+
+class Cudf:
+    """What we use of a frame of cuDF, which needs a graphics card."""
+
+    def __init__(self, table: pa.Table):
+        self._table = table
+
+    @property
+    def columns(self) -> list[str]:
+        names: list[str] = self._table.column_names
+        return names
+
+    def to_arrow(self, *, preserve_index: bool) -> pa.Table:
+        assert not preserve_index
+        return self._table
+
+    @classmethod
+    def from_arrow(cls, table: pa.Table) -> Cudf:
+        return cls(table)
+
+
+Cudf.__module__ = "cudf.core.dataframe"
+
+
+class Stream:
+    """Anything else that hands out Arrow: an Arrow table comes back."""
+
+    def __init__(self, columns: Columns):
+        self._table = pa.table(columns)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
 KINDS: dict[str, Callable[[Columns], Any]] = {
     "polars categories": lambda columns: pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.Categorical)),
     "polars enums": enums,
@@ -57,6 +109,12 @@ KINDS: dict[str, Callable[[Columns], Any]] = {
     "a relation of enums": relation,
     "narwhals of pandas": lambda columns: nw.from_native(categories(columns)),
     "narwhals of polars": lambda columns: nw.from_native(enums(columns)),
+    "Dask": dask,
+    "Modin": modin,
+    "Ibis": ibis,
+    "Daft": daft,
+    "what we use of cuDF": lambda columns: Cudf(pa.table(columns)),
+    "an Arrow stream": Stream,
     "stable narwhals": lambda columns: nw1.from_native(pl.DataFrame(columns), eager_only=True),
 }  # fmt: skip
 TASKS: Columns = {
@@ -71,6 +129,13 @@ LEADS: Columns = {"lead_id": [uid(0), uid(1)], "own": ["a", "b"]}
 def table(frame: Any) -> pa.Table:
     """Read what came back."""
     native = nw1.to_native(nw.to_native(frame, pass_through=True), pass_through=True)
+    if not isinstance(native, pa.Table):
+        for way in ("compute", "to_pyarrow", "_to_pandas"):
+            native = getattr(native, way)() if hasattr(native, way) else native
+    if type(native).__module__.startswith(("cudf", "daft")):
+        return (
+            native.to_arrow() if type(native).__module__.startswith("daft") else native.to_arrow(preserve_index=False)
+        )
     native = native.collect() if hasattr(native, "collect") else native
     read = (
         pa.Table.from_pandas(native)
@@ -97,7 +162,7 @@ def test_every_kind_of_frame_is_taken_everywhere(kind: str):
         assert store.load(make(loaded)).inserted == 2
         tasks = make(TASKS)
         status = store.lookup(tasks, now=NOW)
-        assert type(status) is type(tasks) or kind == "an Arrow batch"
+        assert type(status) is type(tasks) or (kind.startswith("an Arrow") and isinstance(status, pa.Table))
         for answer in (status, es.wait(store, tasks), *(update.frame for update in es.poll(store, tasks))):
             assert [one.as_py() for one in table(answer)["status"]] == ["finished", "failed"]
             assert [str(one) for one in table(answer)["own"]] == ["a", "b"]
@@ -140,3 +205,30 @@ def test_what_is_no_frame_is_refused_everywhere(kind: str):
         ):
             with pytest.raises(es.ValidationError, match=words):
                 call()
+
+
+def test_a_dask_frame_keeps_its_partitions_index_and_order():
+    """What comes back has as many partitions, and the rows with their index where they were."""
+    frame = dask(TASKS)
+    with es.EnrichmentStore(org_id=ORG) as store:
+        status = store.lookup(frame, now=NOW, columns="status")
+    assert status.npartitions == 2
+    whole = status.compute()
+    assert whole.index.tolist() == [5, 5]
+    assert whole["own"].tolist() == ["a", "b"]
+
+
+def test_a_frame_of_an_unknown_library_says_how_it_becomes_one_that_is_known():
+    """The message names the method that the frame itself has for it."""
+
+    class Strange:
+        columns = ("entityId", "field")
+
+        def to_pandas(self) -> pd.DataFrame:
+            return pd.DataFrame(TASKS)
+
+    with (
+        es.EnrichmentStore(org_id=ORG) as store,
+        pytest.raises(es.ValidationError, match=r"not Strange\. Pass what its \.to_pandas\(\) gives"),
+    ):
+        store.lookup(Strange())

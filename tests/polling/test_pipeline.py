@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -19,6 +18,7 @@ import enrichstatus as es
 from tests.support.cases import cases
 from tests.support.factory import ORG, record
 from tests.support.notebooks import cell
+from tests.support.processes import processes
 
 #: What the notebook's cell runs after the definition is not of the job.
 JOB = [cell("04-etl.ipynb", id_).rpartition("\n\n\n")[0] for id_ in ("etl-18", "nightly")]
@@ -59,8 +59,6 @@ def test_killed_at_ten_places_it_ships_nothing_twice_and_leaves_nothing_out(tmp_
     """Each night records come and end, then the job is killed, or ends. Together the files have what came; none changes once it is there."""
     path, folder = tmp_path / "store.duckdb", tmp_path / "out"
     folder.mkdir()
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.polling.test_pipeline"])
     seen: dict[str, bytes] = {}
     nights = 0
 
@@ -78,7 +76,7 @@ def test_killed_at_ten_places_it_ships_nothing_twice_and_leaves_nothing_out(tmp_
             if at is None:
                 _nightly(store, folder)
         if at is not None:
-            child = processes.Process(target=_killed, args=(path, folder, at))
+            child = processes().Process(target=_killed, args=(path, folder, at))
             child.start()
             child.join()
             assert child.exitcode in (0, -signal.SIGKILL)

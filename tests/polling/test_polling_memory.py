@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import threading
@@ -24,6 +23,7 @@ from enrichstatus.simulation import SimulatedStore
 from tests.support.cases import cases
 from tests.support.factory import ORG, record, task, uid
 from tests.support.polled import NEVER, Clock, Service, numbered, polled, statuses
+from tests.support.processes import processes
 from tests.support.serving import running
 
 
@@ -384,8 +384,6 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path, path: Path
     es.EnrichmentStore(path, org_id=ORG).close()
     moments, killed = random.Random(4), cases(5, 20)
     at = 0.0  # the service's time stands until the next is to end
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.polling.test_polling_memory"])
     kept: set[str] = set()
     with (
         SimulatedStore(TASKS, seed=4, org_id=ORG, clock=lambda: 1000.0 + at) as service,
@@ -393,7 +391,7 @@ def test_killed_at_any_moment_it_goes_on_where_it_was(tmp_path: Path, path: Path
     ):
         for number in range(killed):
             before = len(_lines(log))
-            child = processes.Process(target=_child, args=(url, path, log), daemon=True)
+            child = processes().Process(target=_child, args=(url, path, log), daemon=True)
             child.start()
             give_up = time.monotonic() + 60
             while len(_lines(log)) == before:  # until it asks

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -30,8 +32,10 @@ def clock() -> Clock:
 
 
 def began(source: Any, tasks: Any, clock: Clock, **options: Any) -> es.Update:
-    """Give the first update of a poll, which then is over."""
-    return next(es.poll(source, tasks, clock=clock, sleep=clock.sleep, **options))
+    """Give the first update of a poll, which then is over; from now on the clock tells the time that it is by the poll's."""
+    update = next(es.poll(source, tasks, clock=clock, sleep=clock.sleep, **options))
+    clock.set(update.course.began + timedelta(seconds=update.elapsed))
+    return update
 
 
 def resumed(token: str, source: Any, clock: Clock, **options: Any) -> es.Update:
@@ -159,17 +163,8 @@ def test_what_a_store_knows_meanwhile_counts(clock: Clock, store: es.EnrichmentS
     """With into=, what the store says to have ended since the token is among the changes and not looked up; answers are kept in it."""
     service = Service(clock, {0: 900, 1: 3})
     first = began(service, numbered(0, 1), clock, into=store)
-    store.load(
-        [
-            record(
-                0,
-                id=None,
-                status="finished",
-                createdAt=service.created.isoformat(),
-                updatedAt=service.created.isoformat(),
-            )
-        ]
-    )
+    newer = (service.created + timedelta(seconds=1)).isoformat()
+    store.load([record(0, createdAt=newer, updatedAt=newer)])
     clock.sleep(5)
     update = resumed(first.token, service, clock, into=store)
     assert update.done
@@ -183,7 +178,7 @@ def test_no_tasks_and_all_done_have_tokens_too(clock: Clock):
     for tasks in (numbered(0), numbered().astype(str)):
         service = Service(clock, {0: 0})
         first = began(service, tasks, clock)
-        again = resumed(first.token, service, clock)
+        again = resumed(pickle.loads(pickle.dumps(first)).token, service, clock)
         assert (again.done, again.next_in, len(again.changed), again.requests) == (True, None, 0, first.requests)
         assert statuses(again.frame) == statuses(first.frame)
 
@@ -328,7 +323,7 @@ def test_a_token_that_is_not_whole_is_refused(clock: Clock):
 
 def test_a_token_that_somebody_made_up_is_refused(clock: Clock):
     """Also where its digest is right: what makes no sense is an error of ours, however it is wrong."""
-    service = Service(clock, {0: 3})
+    service = Service(clock, {0: 3, 1: 900})
     told = json.loads(began(service, numbered(0, 1), clock, columns=["status", "error"]).token)
     del told["check"]
     state, listed = told["state"], told["list"]
@@ -352,6 +347,10 @@ def test_a_token_that_somebody_made_up_is_refused(clock: Clock):
         {"columns": ["nonsense"]},
         {"missingAfter": -1},
         {"waits": "x"},
+        {"requests": {}},
+        {"state": state | {"words": [*state["words"], 7]}},
+        {"state": state | {"words": [*state["words"], "\ud800"]}},
+        {"state": state | {"columns": {"error": {"words": [3], "codes": state["columns"]["error"]["codes"]}}}},
         {"deadline": "never"},
         {"samples": 3},
         {"digest": "0" * 64},
@@ -363,6 +362,10 @@ def test_a_token_that_somebody_made_up_is_refused(clock: Clock):
         with pytest.raises(es.ValidationError):
             resumed(token, service, clock)
     assert len(service.asks) == 1
+    endless = told | {"waits": 2**70}
+    assert resumed(json.dumps(endless | {"check": tokens._check(endless)}), service, clock).next_in == pytest.approx(
+        60, rel=0.11
+    )
 
 
 def test_a_token_of_another_version_is_refused(clock: Clock):

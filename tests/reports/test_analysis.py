@@ -399,6 +399,9 @@ def test_what_was_wasted_is_counted_once(store: es.EnrichmentStore):
     }
     assert report.headline == "3 of 15 credits wasted (20.0 %): 1 of 6 bought again, 3 brought nothing; 1 came late"
     assert report.details["credits"].iloc[0].to_dict() == {"useful": 11, "open": 1, "for nothing": 2, "again": 1}
+    store.load([record(7, entityId=uid(1), entityType="company", createdAt=after(0), updatedAt=after(9), **paid)])
+    report = es.waste(store, by="entityType", costs={"emails": 1, ("emails", "company"): 5}, now=after(0))
+    assert report.frame.set_index("entityType")["spent"].to_dict() == {"person": 5, "company": 5}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -470,6 +473,7 @@ def test_without_transactions_all_records_count(store: es.EnrichmentStore):
     ("options", "said"),
     [
         ({"costs": {"fax": 1}}, "fax"),
+        ({"costs": {("emails", "robot"): 1}}, "emails/robot"),
         ({"costs": {"emails": -1}}, "-1"),
         ({"costs": {"emails": float("nan")}}, "nan"),
         ({"costs": {"emails": "1"}}, "'1'"),

@@ -123,6 +123,11 @@ def test_a_cursor_that_says_nothing_here_is_refused(tmp_path: Path):
         assert (len(store.changes(second)), len(store.changes())) == (0, 2)
         with pytest.raises(es.ValidationError, match="time that was pruned"):
             store.changes(first)
+        for org in ("org_2", "ORG_1"):  # another's, or one that is misspelt, would pass over what is new
+            with pytest.raises(es.ValidationError, match=rf"^since= .*another organization than '{org}'") as caught:
+                store.changes(second, org_id=org)
+            assert ORG not in str(caught.value)
+        assert len(store.changes(second.rpartition(".")[0])) == 0  # as they were before they said whose
     with es.EnrichmentStore(path, org_id=ORG, read_only=True) as reader:
         assert len(reader.changes(second)) == 0
         with pytest.raises(es.StoreError, match="read-only"):
@@ -256,3 +261,10 @@ def test_the_command_moves_the_cursor_only_when_the_output_stands(
     Path("cursor.txt").write_text("yesterday")
     assert main([*command, "new.csv"]) == 2
     assert "--since takes the .cursor of earlier changes, not 'yesterday'" in capsys.readouterr().err
+    Path("cursor.txt").unlink()
+    assert shipped() == load(1, 2, 3)
+    load(4)
+    misspelt = ["org_l" if word == ORG else word for word in command]
+    assert main([*misspelt, "new.parquet"]) == 2
+    assert "--since is of the changes of another organization than 'org_l'" in capsys.readouterr().err
+    assert shipped() == load(4)

@@ -89,10 +89,12 @@ def test_only_the_organization_that_asks_is_seen(loaded: es.EnrichmentStore, tmp
     for store in (loaded, es.EnrichmentStore(path, read_only=True)):
         with store.connect(org_id=ORG) as con:
             things = con.sql(
-                "select table_name from duckdb_tables() union all select view_name from duckdb_views() where not internal"
+                "select schema_name || '.' || table_name from duckdb_tables() "
+                "union all select schema_name || '.' || view_name from duckdb_views() where not internal"
             )
             names = [name for (name,) in things.fetchall()]
-            assert {"enrichments", "enrichment_records"} <= set(names)
+            assert {"main.enrichments", "parts.enrichment_records"} <= set(names)
+            assert con.sql("show tables").fetchall() == [("enrichments",)]
             assert "org_2" not in str([con.sql(f"from {name}").fetchall() for name in names])
             assert con.sql("select count(*), min(orgId), max(orgId) from enrichments").fetchall() == [(6, ORG, ORG)]
         assert [len(store.sql("from enrichments", org_id=org).df()) for org in ("org_2", ORG)] == [2, 6]
@@ -109,9 +111,9 @@ def test_what_writes_attaches_or_reads_files_is_refused(loaded: es.EnrichmentSto
     """DuckDB's own locks refuse it, before and after what tries to open them, and nothing comes to stand in any file."""
     (tmp_path / "data.csv").write_text("a\n1\n")
     statements = [
-        "insert into enrichment_records from enrichment_records",
-        "delete from enrichment_records",
-        "update enrichment_records set status = 'failed'",
+        "insert into parts.enrichment_records from parts.enrichment_records",
+        "delete from parts.enrichment_records",
+        "update parts.enrichment_records set status = 'failed'",
         "drop view enrichments",
         "create table mine as select 1 as x",
         "create or replace macro enrichment_status(x) as table select 1",
@@ -157,7 +159,11 @@ def test_a_query_that_cannot_be_run_says_why(loaded: es.EnrichmentStore):
         ("", "takes a query as text"),
         ("from nowhere", "Table with name nowhere does not exist"),
         ("selec 1", "syntax error"),
-        ("from enrichment_status(lacking)", "field"),
+        ("from enrichment_status(lacking)", 'The table of the tasks does not have a column named "field"'),
+        ("from enrichments; from enrichments", "takes one query that reads .*, not 2 statements"),
+        ("-- nothing", "not 0 statements"),
+        ("create temp table mine as from enrichments", "not a statement of the kind CREATE"),
+        ("set variable mine = 1", "not a statement of the kind SET"),
     ]
     lacking = pd.DataFrame({"entityId": [uid(0)]})
     for query, why in queries:
@@ -166,6 +172,40 @@ def test_a_query_that_cannot_be_run_says_why(loaded: es.EnrichmentStore):
     assert loaded.sql("select * from lacking").fetchall() == [tuple(lacking.iloc[0])]
     with pytest.raises(es.ValidationError, match="now="):
         loaded.connect(now="yesterday")
+    with pytest.raises(duckdb.ConversionException):  # of a value, when it is computed: as the docstring says
+        loaded.sql("select status::int from enrichments").fetchall()
+
+
+def test_frames_have_any_name(loaded: es.EnrichmentStore):
+    """Words of SQL and of Python, and lists of dicts by their name; the records' own name, and one name twice, are refused."""
+    ENRICHMENTS, tasks = TASKS[:1], [task(3), task(9)]  # the view is meant, in any case
+    for name in ("query", "self", "select", "given", "parts", "ORDER"):
+        assert loaded.sql(f'from "{name}"', **{name: TASKS}).shape == TASKS.shape
+    assert loaded.sql("select status from enrichment_status(tasks)", now=NOW).fetchall() == [("failed",), (None,)]
+    assert loaded.sql("select count(*) from ENRICHMENTS").fetchall() == [(6,)] != [(len(ENRICHMENTS),)]
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"Enrichments": TASKS}, "^Enrichments= is what the records are called"),
+        ({"leads": TASKS, "LEADS": tasks}, "^LEADS= is given twice"),
+        ({"leads": 5}, "^leads= is not a frame .*not int"),
+        ({"leads": pd.DataFrame([[1, 2]], columns=["a", "a"])}, "^leads= has columns of the same name"),
+    ]
+    for given, why in wrong:
+        with pytest.raises(es.ValidationError, match=why):
+            loaded.sql("select 1", **given)
+
+
+def test_a_pivot_finds_its_values(loaded: es.EnrichmentStore):
+    """A PIVOT without values is one query, over records and over a frame that is found by its name."""
+    tasks = pd.DataFrame([task(0), task(3)])
+    found = loaded.sql("pivot enrichments on status using count(*) group by entityType order by entityType").df()
+    assert found.to_dict("list") == {
+        "entityType": ["person", "company"],
+        "failed": [1, 0],
+        "finished": [2, 1],
+        "pending": [2, 0],
+    }
+    found = loaded.sql("from (pivot enrichment_status(tasks) on status using count(*) group by field)", now=NOW).df()
+    assert found.to_dict("list") == {"field": ["emails"], "failed": [1], "finished": [len(tasks) - 1]}
 
 
 def test_records_are_those_of_the_moment_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

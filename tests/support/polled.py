@@ -38,6 +38,10 @@ class Clock:
         self.slept.append(seconds)
         self.seconds += seconds
 
+    def set(self, instant: datetime) -> None:
+        """Say what instant it is."""
+        self._origin = instant - timedelta(seconds=self.seconds - self.start)
+
     def instant(self) -> datetime:
         return self._origin + timedelta(seconds=self.seconds - self.start)
 

@@ -117,7 +117,7 @@ def trigger(
 
 def _check(plan: Any, most: float, quote: Any) -> None:
     """Refuse what was not signed off, what has no price, what costs too much, and what the service has no trigger for."""
-    if quote is not None and (not isinstance(quote, Mapping) or quote != plan.quote):
+    if quote is not None and not _is_signed(quote, plan.quote):
         offered = plan.quote
         was = (
             f"{many(quote['tasks'], 'task')} for {credits_of(quote['credits'])}"
@@ -126,7 +126,7 @@ def _check(plan: Any, most: float, quote: Any) -> None:
         )
         raise ValidationError(
             f"was {was}; the plan is now {many(offered['tasks'], 'task')} for {credits_of(offered['credits'])}, with other tasks, prices "
-            "or records. Nothing was bought. Have plan.quote signed off again.",
+            "or records, or for another organization. Nothing was bought. Have plan.quote signed off again.",
             argument="quote",
         )
     types, fields = (set(plan.purchases()[name].unique().to_pylist()) for name in ("entityType", "field"))
@@ -136,12 +136,22 @@ def _check(plan: Any, most: float, quote: Any) -> None:
             "Leave them out of the list."
         )
     if unpriced := sorted(name for name in fields if name not in plan.prices and f"{name}/person" not in plan.prices):
-        raise ValidationError(f"needs the price of {listed(unpriced)}: plan with costs=.", argument="max_credits")
+        raise ValidationError(
+            f"needs the price of {listed(unpriced)}, which the costs of the plan do not have.", argument="max_credits"
+        )
     if plan.cost > most:
         raise ValidationError(
             f"is {number(most)}, and the plan costs {number(plan.cost)}. Nothing was bought. Plan with a budget.",
             argument="max_credits",
         )
+
+
+def _is_signed(quote: Any, offered: Mapping[str, Any]) -> bool:
+    """Whether a quote is what is offered; the plan of a service's client does not know for which organization."""
+    if not isinstance(quote, Mapping):
+        return False
+    whose = quote.get("organization")
+    return {**quote, "organization": offered["organization"] if whose is None else whose} == offered
 
 
 def _is_quote(quote: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ def _read(name: str) -> str:
 
 _CHANGES_SQL, _PAST_SQL = _read("changes.sql"), _read("past.sql")
 _CHANGED = pa.schema([*(SCHEMA.field(name) for name in COLUMNS), pa.field("previousStatus", pa.string())])
-_CURSOR = re.compile(r"\s*([0-9]{1,18})\.([0-9a-f]{12})\s*")
+#: A load, the word that tells it from that of another file, and a digest of the organization (earlier cursors do not have it).
+_CURSOR = re.compile(r"\s*([0-9]{1,18})\.([0-9a-f]{12})(?:\.([0-9a-f]{8}))?\s*")
 #: Before all loads.
 _BEGINNING = -1
 
@@ -73,7 +75,8 @@ class Tracked(Queryable):
 
         A record that was updated several times since stands there once, as it is now. Every load is before a cursor or after it, and
         never both: whoever goes on from each cursor to the next misses nothing and gets nothing twice, also when a load failed or a
-        program was killed meanwhile. A cursor holds for this file and for its copies, as long as these have not been loaded apart.
+        program was killed meanwhile. A cursor holds for one organization, and for this file and its copies, as long as these have not been
+        loaded apart.
 
         Parameters
         ----------
@@ -90,7 +93,8 @@ class Tracked(Queryable):
         Raises
         ------
         ValidationError
-            No organization; or the cursor is none, or of another file, of loads that this one has not had, or of a time that was pruned.
+            No organization; or the cursor is none, or of another organization, of another file, of loads that this one has not had, or of
+            a time that was pruned.
         StoreError
             The store is closed, or its file cannot be read.
 
@@ -115,17 +119,17 @@ class Tracked(Queryable):
         with self._cursor() as con:
             con.begin()  # the cursor and the records are of one moment
             try:
-                load = _load_of(con, since)
+                load = _load_of(con, since, whose)
                 number, word = con.execute(_LAST_SQL).fetchall()[0]
                 found = con.sql(_CHANGES_SQL, params={"since": load, "org_id": whose}).to_arrow_table()
             finally:
                 con.rollback()
-        return Changes(found.cast(_CHANGED), f"{number}.{word}")
+        return Changes(found.cast(_CHANGED), f"{number}.{word}.{_digest(whose)}")
 
     def _past(self, as_of: Instant) -> Register | None:
         if as_of is None:
             return None
-        moment = parse_instant(as_of)
+        moment = parse_instant(as_of, "as_of")
 
         def register(con: duckdb.DuckDBPyConnection, org_id: str, names: Sequence[str]) -> None:
             values = {"load": _load_at(con, moment), "org_id": org_id}
@@ -157,8 +161,8 @@ class Tracked(Queryable):
         with self._writing() as con:
             con.begin()
             try:
-                forgotten = con.execute(_PRUNE_SQL, {"before": parse_instant(before)}).fetchall()[0][0]
-                con.execute(_PRUNE_LOG_SQL, {"before": parse_instant(before)})
+                forgotten = con.execute(_PRUNE_SQL, {"before": parse_instant(before, "before")}).fetchall()[0][0]
+                con.execute(_PRUNE_LOG_SQL, {"before": parse_instant(before, "before")})
                 con.commit()
             except BaseException:
                 con.rollback()
@@ -166,14 +170,24 @@ class Tracked(Queryable):
         return int(forgotten)
 
 
-def _load_of(con: duckdb.DuckDBPyConnection, cursor: object) -> int:
-    """Give the load that a cursor stands after, if it is one of this file."""
+def _digest(org_id: str) -> str:
+    """Tell the cursors of one organization from those of another, without its name."""
+    return hashlib.blake2s(org_id.encode(), digest_size=4).hexdigest()
+
+
+def _load_of(con: duckdb.DuckDBPyConnection, cursor: object, org_id: str) -> int:
+    """Give the load that a cursor of an organization stands after, if it is one of this file."""
     if cursor is None:
         return _BEGINNING
     found = _CURSOR.fullmatch(cursor) if isinstance(cursor, str) else None
     if found is None:
         raise ValidationError(f"takes the .cursor of earlier changes, not {quoted(cursor)}.", argument="since")
     load, word = int(found[1]), found[2]
+    if found[3] not in (None, _digest(org_id)):
+        raise ValidationError(
+            f"is of the changes of another organization than {org_id!r}. Check how it is spelled; each has a cursor of its own.",
+            argument="since",
+        )
     known = dict(con.execute("select load, word from enrichment_log").fetchall())
     if known.get(load) == word:
         return load

@@ -132,8 +132,8 @@ class Embedded(Owned):
         StoreError
             The store is closed, or its file cannot be read.
         """
-        question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
         past = self._past(as_of)
+        question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
         options: dict[str, Any] = {"columns": columns, "how": how, "errors": errors, "prefix": prefix}
         whose, moment = question["orgId"][0].as_py(), question["now"][0].as_py()
         answered = 0
@@ -246,13 +246,13 @@ class Embedded(Owned):
         ...                           now="2026-11-16T09:00:00Z"))
         2,000 tasks read, 2,000 rows written to ...status.parquet: 20 failed, 1,090 finished, 843 no record, 10 pending, 37 timeout
         """
-        with recorded(results, "lookup_to") as run:
+        with recorded(results, "lookup_to", tasks, output) as run:
             names = parse_options(columns, how, errors, prefix)
             parse_flags(overwrite=overwrite, bom=bom, progress=progress)
             if require is not None:
                 check_required(require)
-            question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
             past = self._past(as_of)
+            question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
             wanted = parse_fields(self.fields if fields is None else fields)
             reading: dict[str, Any] = {"encoding": encoding, "skip": skip, "multiline": multiline, "sheet": sheet}
             reading["fields_given"] = fields is not None

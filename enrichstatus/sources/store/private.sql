@@ -1,10 +1,11 @@
--- What a copy of one organization's records holds beside the table `enrichment_records` (a record's columns, `superseded`) and the table
--- `enrichment_limits` (orgId, field, maximum: for how many seconds a record may be pending). The ENUM types stand before this runs.
+-- What a copy of one organization's records holds beside the table `parts.enrichment_records` (a record's columns, `superseded`) and the table
+-- `parts.enrichment_limits` (orgId, field, maximum: for how many seconds a record may be pending). They and the ENUM types stand before this
+-- runs. What lies in the schema `parts` is not listed where tables are shown.
 --   $columns, $keys, $query  the columns of a record; the texts of lookup/keys.sql and of lookup/lookup.sql over decided records
-create view enrichments as select $columns from enrichment_records;
+create view enrichments as select $columns from parts.enrichment_records;
 
 -- Evaluated at the connection's variable `enrichment_now`, or at the clock's instant.
-create view enrichment_asker as
+create view parts.enrichment_asker as
 with moment as (select coalesce(getvariable('enrichment_now')::timestamptz, now()) as instant)
 
 select
@@ -13,7 +14,7 @@ select
     moment.instant - to_microseconds((enrichment_limits.maximum * 1e6)::bigint) as pendingSince,
     moment.instant as now,
     enrichment_limits.maximum
-from enrichment_limits, moment;
+from parts.enrichment_limits as enrichment_limits, moment;
 
 -- The rows stay in the order of what is given. `asked` is the name of a frame, a table, a view or a CTE with the columns entityId, field and, unless all are persons, entityType.
 create macro enrichment_status(asked) as table
@@ -40,9 +41,9 @@ tasks as materialized (
     where keyed.castEntityId is not null and keyed.castEntityType is not null and keyed.castField is not null
 ),
 
-records as (select enrichment_records.* from enrichment_records where not enrichment_records.superseded),
+records as (select found.* from parts.enrichment_records as found where not found.superseded),
 
-asker as (from enrichment_asker),
+asker as (from parts.enrichment_asker),
 
 answers as ($query)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,11 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import OrganizationWarning, StoreError, ValidationError, quoted
 from enrichstatus.files.read import is_path
+from enrichstatus.files.scratch import never_freed
 from enrichstatus.files.write import first_line
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import DECIDED_SQL, asker
-from enrichstatus.lookup.tasks import KEYS_SQL, create_vocabularies, never_freed
+from enrichstatus.lookup.tasks import KEYS_SQL, create_vocabularies
 from enrichstatus.schema import COLUMNS
 from enrichstatus.sources.store.duckdb_source import Embedded
 
@@ -32,6 +35,9 @@ _PRIVATE_SQL = (
     .replace("($keys)", f"({KEYS_SQL})")
     .replace("($query)", f"({DECIDED_SQL})")
 )
+#: What the view of the records is called.
+_RECORDS = "enrichments"
+_QUERIES = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)
 
 
 class Queryable(Embedded):
@@ -48,8 +54,9 @@ class Queryable(Embedded):
         ``entityId``, ``field`` and, unless all are persons, ``entityType``. It gives the rows with ``status``, ``dataFound``, ``reason``
         (that of `lookup`; bad keys are ``invalid``) and ``enrichmentId``, the record's id, which joins them to ``enrichments``.
 
-        DuckDB itself refuses everything else: to write, to attach, to read or write files, to install extensions, to change settings. What
-        is registered is seen by this connection alone, and not by the cursors that JupySQL and others make of it: `sql` takes frames.
+        DuckDB itself refuses everything else: to write, to attach, to read or write files, to install extensions, to change settings.
+        Temporary tables and views can be made, and change no record; they, and what is registered, are seen by this connection alone, and
+        not by the cursors that JupySQL and others make of it: `sql` takes frames. Errors of the connection are DuckDB's own.
 
         Parameters
         ----------
@@ -87,28 +94,31 @@ class Queryable(Embedded):
         return con
 
     def sql(
-        self, query: str, *, org_id: str | None = None, now: Instant = None, **given: Any
+        self, query: str, /, *, org_id: str | None = None, now: Instant = None, **given: Any
     ) -> duckdb.DuckDBPyRelation:
         """Query an organization's records in SQL: what `connect` has, and frames by their name.
 
         Parameters
         ----------
         query : str
-            A query of DuckDB, over ``enrichments``, ``enrichment_status(tasks)`` and the frames that it names.
+            One query of DuckDB, over ``enrichments``, ``enrichment_status(tasks)`` and the frames that it names.
         org_id, now
             As for `connect`.
         **given : DataFrame, Arrow table, DuckDB relation, list of dicts or path
-            Frames by name, ``tasks=frame``. Of a name that is not given, the caller's variable is taken if it is a frame.
+            Frames by any name but ``enrichments``, ``org_id`` and ``now``: ``tasks=frame``. Of a name that is not given, the caller's
+            variable is taken if it is a frame or a list of dicts.
 
         Returns
         -------
         duckdb.DuckDBPyRelation
-            ``.df()``, ``.pl()``, ``.to_arrow_table()``, ``.fetchall()`` or further steps; the records are those of this moment.
+            ``.df()``, ``.pl()``, ``.to_arrow_table()``, ``.fetchall()`` or further steps; the records are those of this moment. It is
+            computed then, and so what goes wrong with a value, a cast say, is raised by these methods, as a ``duckdb.Error``.
 
         Raises
         ------
         ValidationError
-            No organization, or the query cannot be run: it is wrong, names what is not there, or does anything but read.
+            No organization, what is given by name is not a frame, or the query cannot be run: it is wrong, names what is not there, or does
+            anything but read.
         StoreError
             As for `connect`.
 
@@ -133,19 +143,16 @@ class Queryable(Embedded):
         con = self._copy[1].cursor()
         _evaluate_at(con, question, now)
         try:
-            named = dict(given)
-            caller = sys._getframe(1)
-            for name in con.get_table_names(query) - named.keys() - _names(con):
-                value = caller.f_locals.get(name, caller.f_globals.get(name))
-                if not is_path(value) and (hasattr(value, "columns") or hasattr(value, "__arrow_c_stream__")):
-                    named[name] = value
-            for name, value in named.items():
-                frame = frames.read(value)
-                con.register(name, frame.arrow(frame.columns))
+            names, caller = _tables_of(query, con), sys._getframe(1)
+            variables = {name: caller.f_locals.get(name, caller.f_globals.get(name)) for name in names}
+            for name, table in _tables({name: value for name, value in variables.items() if _is_frame(value)}, given):
+                con.register(name, table)
             relation = con.sql(query)
         except duckdb.Error as error:
+            why = first_line(error).rstrip(".!").replace('Values list "numbered"', "The table of the tasks")
             raise ValidationError(
-                f"cannot be run: {first_line(error)} It can read enrichments, enrichment_status(tasks) and frames, and nothing else.",
+                f"cannot be run: {why}. It can read enrichments, enrichment_status(tasks) and frames, given by name (tasks=frame) "
+                "or are variables where it is called, and nothing else.",
                 argument="query",
             ) from error
         return relation
@@ -194,9 +201,10 @@ def _copy(con: duckdb.DuckDBPyConnection, path: str, question: pa.Table) -> int:
     try:
         own = duckdb.ColumnExpression("orgId") == duckdb.ConstantExpression(question["orgId"][0].as_py())
         records = con.table("enrichments").filter(own).select(*COLUMNS, "superseded")
-        records.create(f"{name}.enrichment_records")
-        con.from_arrow(limits).create(f"{name}.enrichment_limits")
-        return int(con.table(f"{name}.enrichment_records").count("*").fetchall()[0][0])
+        con.execute(f"create schema {name}.parts")
+        records.create(f"{name}.parts.enrichment_records")
+        con.from_arrow(limits).create(f"{name}.parts.enrichment_limits")
+        return int(con.table(f"{name}.parts.enrichment_records").count("*").fetchall()[0][0])
     finally:
         con.execute(f"detach {name}")
 
@@ -220,10 +228,41 @@ def _evaluate_at(con: duckdb.DuckDBPyConnection, question: pa.Table, now: Instan
         con.execute("set variable enrichment_now = $now::timestamptz", {"now": str(question["now"][0].as_py())})
 
 
-def _names(con: duckdb.DuckDBPyConnection) -> set[str]:
-    return {
-        name
-        for (name,) in con.execute(
-            "select view_name from duckdb_views() union all select table_name from duckdb_tables()"
-        ).fetchall()
-    }
+def _tables_of(query: str, con: duckdb.DuckDBPyConnection) -> set[str]:
+    """Give the names of the tables of a query, or more of them; refuse what is not one query."""
+    kinds = [statement.type for statement in con.extract_statements(query)]
+    if len(kinds) != 1 or kinds[0] not in _QUERIES:
+        what = f"{len(kinds)} statements" if len(kinds) != 1 else f"a statement of the kind {kinds[0].name}"
+        raise ValidationError(
+            f"takes one query that reads (select, from, pivot, describe, explain), not {what}.", argument="query"
+        )
+    if kinds[0] == duckdb.StatementType.MULTI:  # DuckDB finds out the values of a PIVOT first, and names no table of it
+        return set(re.findall(r"[^\W\d]\w*", query)) - {_RECORDS}
+    return {name for name in con.get_table_names(query) if name.lower() != _RECORDS}
+
+
+def _is_frame(value: object) -> bool:
+    if isinstance(value, list):
+        return bool(value) and isinstance(value[0], dict)
+    return not is_path(value) and (hasattr(value, "columns") or hasattr(value, "__arrow_c_stream__"))
+
+
+def _tables(found: Mapping[str, object], given: Mapping[str, object]) -> Iterator[tuple[str, pa.Table]]:
+    """Read the frames that were found by their name, and those that are given, which come first; DuckDB knows no capitals in names."""
+    known: set[str] = set()
+    for name in given:
+        if name.lower() == _RECORDS:
+            raise ValidationError("is what the records are called here: give the frame another name.", argument=name)
+        if name.lower() in known:
+            raise ValidationError(
+                "is given twice, as capitals do not count in SQL: give one another name.", argument=name
+            )
+        known.add(name.lower())
+    for name, value in {**{name: value for name, value in found.items() if name.lower() not in known}, **given}.items():
+        try:
+            frame = frames.read(value)
+        except ValidationError as error:
+            raise ValidationError(f"is not a frame that can be read: {error}", argument=name) from error
+        if len(set(frame.columns)) < len(frame.columns):
+            raise ValidationError("has columns of the same name: give each a name of its own.", argument=name)
+        yield name, frame.arrow(frame.columns)
