@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
@@ -179,10 +179,20 @@ class Table:
 
     @lazy
     def _own(self) -> list[Column]:
-        """The caller's columns that are shown; the type of an entity is mostly the same, and of two with one name neither is."""
+        """The caller's columns that are shown.
+
+        The type of an entity is mostly the same. Of two columns with one name neither is shown, and an id is shown once: where
+        tasks were made of leads, it stands in the leads' own column too.
+        """
         once = [name for name, count in Counter(self._frame.columns).items() if count == 1]
         names = [name for name in once if name not in KEY][:_MOST]
-        return [Column(name) for name in [*names, *(name for name in once if name in ("entityId", "field"))]]
+        own = [name for name in once if name == "field" or (name == "entityId" and not self._repeats_the_id(names))]
+        return [Column(name) for name in [*names, *own]]
+
+    def _repeats_the_id(self, names: Sequence[Any]) -> bool:
+        ids = self._frame.arrow(["entityId"]).column(0)
+        others = (self._frame.arrow([name]).column(0) for name in names)
+        return any(other.type == ids.type and other.equals(ids) for other in others)
 
     @lazy
     def _texts(self) -> pa.Array:

@@ -117,6 +117,19 @@ def test_rows_are_sorted_by_any_column_and_what_has_none_comes_last(board: es.Da
     assert len(board.selection) == 13
 
 
+def test_an_id_is_shown_once_and_a_name_as_it_is_written(make: Make):
+    """Tasks that were made of leads have it twice. What joins an emoji's parts, or Persian letters, stays; what a text obeys does not."""
+    leads = pd.DataFrame({"lead_id": [uid(0), uid(1)], "name": ["👩\u200d💻 Ada", "دل\u200cپذیر\u202e"]})
+    board = make(service({0: 0, 1: 0}), es.tasks_from_leads(leads, entity_id="lead_id", fields=["emails"]))
+    board.wait()
+    view = board.widget
+    press(view, "select")
+    heads = re.findall(r"<bdi>([^<]*)</bdi>[^<]*</button></th>", view.rows)
+    assert heads == ["lead_id", "name", "field", "outcome"]
+    assert "<bdi>👩\u200d💻 Ada</bdi>" in view.rows
+    assert "<bdi>دل\u200cپذیر</bdi>" in view.rows
+
+
 def test_what_is_chosen_follows_the_poll(make: Make):
     """A selection while the poll goes on is that of the last update, and a page that is no longer there is the last one."""
     source = Service(Clock(), {n: 0 if n < 5 else 5 for n in range(60)})

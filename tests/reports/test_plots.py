@@ -308,6 +308,21 @@ def test_long_names_are_wrapped_and_what_no_font_shows_is_named():
     assert fonts._name("\U0001f680") == "[rocket]"
 
 
+def test_groups_by_two_columns_differ_where_one_name_is_long():
+    """Of a name of two parts the long one is cut: the field stays, also where a long one has no font, and is spelt out."""
+    long = "A campaign whose name nobody could read in one line, or in two, and that goes on for longer than three"
+    rows = [
+        {"source": name, "field": field, "status": "finished", "dataFound": True}
+        for name in (long, "\U00013000" * 30, "short")
+        for field in ("emails", "phones")
+    ]
+    names = groups(es.coverage(rows, by=["source", "field"]).plot())
+    assert len(set(names)) == 6
+    assert {name.replace("\n", " ").split(" · ")[-1] for name in names} == {"emails", "phones"}
+    assert max(name.count("\n") for name in names) == 2
+    assert "short · emails" in names
+
+
 def test_a_font_of_the_machine_stands_in_for_one_that_lacks_a_character():
     """With a style whose font has no Cyrillic, another that is here is taken for it."""
     with mpl.rc_context({"font.family": ["cmr10"], "axes.formatter.use_mathtext": True}):

@@ -39,6 +39,8 @@ DARK: dict[Any, Any] = {
 _LEGEND: dict[str, Any] = {"frameon": False, "fontsize": "small", "handlelength": 1.4, "columnspacing": 1.2}
 #: Characters of a line of a name, lines of it, and characters of it all: longer ones leave no room for the bars.
 _LINE, _LINES, _WIDEST = 28, 3, 80
+#: Stands between the names of a group by several columns.
+_BETWEEN = " · "
 #: Columns whose names say less to a person than to a program.
 _CALLED = {"createdBy": "who triggered them", "entityType": "type", "orgId": "organization"}
 
@@ -103,7 +105,7 @@ def axes_for(ax: Axes | None, lines: float, title: str, left: int, *, legend: in
 
 def name_groups(ax: Axes, rows: pd.DataFrame, by: Sequence[str]) -> None:
     """Name the horizontal bars, the first on top."""
-    ax.set_yticks(np.arange(len(rows)), [unformatted(name, lines=_LINES) for name in names_of(rows, by)])
+    ax.set_yticks(np.arange(len(rows)), _labels(rows, by))
     ax.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     if rows.empty:
@@ -119,9 +121,28 @@ def names_of(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[str]:
     return (
         rows[list(by)]
         .map(lambda value: label(value, _WIDEST))
-        .agg(" · ".join, axis=1)
+        .agg(_BETWEEN.join, axis=1)
         .map(lambda name: short(name, _WIDEST))
     )
+
+
+def _labels(rows: pd.DataFrame, by: Sequence[str]) -> list[str]:
+    """Write the names of groups in a few lines, so that groups by several columns differ also where one of their names is long."""
+    if len(by) < 2 or rows.empty:
+        return [unformatted(name, lines=_LINES) for name in names_of(rows, by)]
+    parts = rows[list(by)].map(lambda value: fonts.named(label(value, _WIDEST)))
+    return [unformatted(_fitted(row), lines=_LINES) for row in parts.to_numpy().tolist()]
+
+
+def _fitted(parts: list[str]) -> str:
+    """Join the parts of a name; where they take too many lines, the longest is cut."""
+    longest = max(range(len(parts)), key=lambda place: len(parts[place]))
+    whole, joined = parts[longest], _BETWEEN.join(parts)
+    for room in range(len(whole), 8, -1):
+        joined = _BETWEEN.join([*parts[:longest], short(whole, room), *parts[longest + 1 :]])
+        if len(wrap(joined, _LINE)) <= _LINES:
+            break
+    return joined
 
 
 def lines_of(rows: pd.DataFrame, by: Sequence[str]) -> float:
