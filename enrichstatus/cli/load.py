@@ -38,7 +38,8 @@ def add(commands: Any) -> None:
         "records",
         nargs="+",
         metavar="RECORDS",
-        help="files or globs: .csv .tsv .json .ndjson .parquet, compressed where .gz or .zst follows, .xlsx .xls",
+        help="files or globs, here or at an address (s3://…): .csv .tsv .json .ndjson .parquet, compressed where .gz or .zst follows, "
+        ".xlsx .xls, or the folder of a Delta table",
     )
     command.add_argument("--store", required=True, metavar="FILE", help="the store's file; made where there is none")
     command.add_argument("--org", dest="org_id", metavar="ORG", help="the organization of records that carry none")

@@ -113,7 +113,9 @@ def add_source(command: Any) -> None:
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--store", metavar="FILE", help="the store to look in; it is only read")
     add_options(source, "--url")
-    source.add_argument("--records", nargs="+", metavar="PATH", help="record files to look in, without a store")
+    source.add_argument(
+        "--records", nargs="+", metavar="PATH", help="record files to look in, without a store; s3://… too"
+    )
     command.add_argument(
         "--org",
         dest="org_id",

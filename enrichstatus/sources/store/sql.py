@@ -19,10 +19,11 @@ import pyarrow as pa
 from enrichstatus import frames
 from enrichstatus.errors import OrganizationWarning, StoreError, ValidationError, quoted
 from enrichstatus.files.read import is_path
+from enrichstatus.files.scratch import never_freed
 from enrichstatus.files.write import first_line
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import DECIDED_SQL, asker
-from enrichstatus.lookup.tasks import KEYS_SQL, create_vocabularies, never_freed
+from enrichstatus.lookup.tasks import KEYS_SQL, create_vocabularies
 from enrichstatus.schema import COLUMNS
 from enrichstatus.sources.store.duckdb_source import Embedded
 
