@@ -23,6 +23,7 @@ from enrichstatus.errors import ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.files.plain import as_text
 from enrichstatus.files.remote import at_hand
+from enrichstatus.files.scratch import scratch
 from enrichstatus.files.text import check_options
 from enrichstatus.other_frames import LOST, as_relation, other, remedy
 from enrichstatus.schema import KEY, PANDAS_TYPES, listed
@@ -101,7 +102,7 @@ def read(data: Any, **reading: Any) -> Frame:
     if module.partition(".")[0] == "polars" and hasattr(data, "lazy"):
         return _Polars(data)
     if files.is_path(data):
-        with at_hand(data) as near, duckdb.connect() as con:
+        with at_hand(data) as near, scratch() as con:
             given = files.Files(near.paths, **reading, con=con)
             return of_files(given, to_pandas, con=con)
     if any(reading.values()):
@@ -146,7 +147,7 @@ def of_files(
 ) -> Frame:
     """Read files whole; what comes back is an Arrow table, unless `restore` makes another frame of it."""
     given.warn_renamed()
-    with duckdb.connect() if con is None else con.cursor() as cursor, files.reading():
+    with scratch() if con is None else con.cursor() as cursor, files.reading():
         return piece(given, given.stream(cursor).read_all(), restore)
 
 

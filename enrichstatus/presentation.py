@@ -73,9 +73,13 @@ def short(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+#: They join the parts of an emoji, and the letters of Persian and Hindi words.
+_JOINERS = "\u200c\u200d"
+
+
 def plain(text: str) -> str:
     """Make one line of a text that came from elsewhere, without the characters that a terminal obeys."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    return " ".join("".join(sign if sign.isprintable() or sign in _JOINERS else " " for sign in text).split())
 
 
 def of_unknown_status(counts: Mapping[str, int]) -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from enrichstatus.files.scratch import scratch
 
 #: Kaplan and Meier's estimate, over the relation ``evidence``.
 SURVIVAL_SQL = Path(__file__).with_name("survival.sql").read_text(encoding="utf-8")
@@ -74,7 +75,7 @@ def learn(evidence: pa.Table) -> dict[str, Curve]:
     seconds = evidence["seconds"].to_numpy()
     grain = float(seconds.max()) * _GRAIN or 1.0
     rounded = np.ceil(seconds / grain) * grain
-    with duckdb.connect() as con:
+    with scratch() as con:
         con.register("evidence", evidence.set_column(1, "seconds", pa.array(rounded)))
         table = con.sql(SURVIVAL_SQL).to_arrow_table()
         longest = dict(con.sql("select field, max(seconds) from evidence group by field").fetchall())

@@ -26,8 +26,7 @@ def add(commands: Any) -> None:
         "move the cursor when the output stands: what a command that failed or was killed did not write, the next one writes. What is "
         "written is not written again: give each run an output of its own, or take it away before the next run.",
         examples={
-            "a nightly job": "enrichstatus changes --store leads.duckdb --org org_acme --since cursor.txt "
-            '-o "new-$(date +%FT%H%M%S).parquet"',
+            "a nightly job": "enrichstatus changes --store leads.duckdb --org org_acme --since cursor.txt -o new-$EPOCHSECONDS.parquet",
         },
     )
     command.add_argument("--store", required=True, metavar="FILE", help="the store's file; it is only read")

@@ -140,7 +140,8 @@ def line(progress: Progress, *, live: bool, now: datetime | None = None) -> str:
         parts += _ahead(progress, now) if live else [_end(update, now)]
     elif live:
         parts.append("Start goes on" if update.requests else "Start begins")
-    parts.append(cost(update))
+    if update.requests or progress.phase != "failed":  # one that was refused at once is not counted
+        parts.append(cost(update))
     return f'<div>{" · ".join(filter(None, parts))}</div><div class="soft">{" · ".join(_times(progress, now, live=live))}</div>'
 
 
@@ -214,9 +215,10 @@ def strange(update: Update) -> str:
 def bar(update: Update, *, chosen: Choice | None = None, live: bool = False) -> str:
     """Draw what has become of the tasks as a bar of all of them, with a legend, in which live each outcome is a button."""
     parts = _parts(update)
-    whole = max(update.total, 1)
+    if not update.total:
+        return ""
     spans = "".join(
-        f'<span class="{_name(name)}" style="width:{100 * count / whole:.3f}%;height:20px;background:{LABELS[name].light}"'
+        f'<span class="{_name(name)}" style="width:{100 * count / update.total:.3f}%;height:20px;background:{LABELS[name].light}"'
         f' title="{escape(name)}: {count:,}"></span>'
         for name, count in parts.items()
         if count
@@ -263,7 +265,7 @@ def table(
     cells = numbers.map("{:,}".format)
     cells["with data, of ended"] = with_data.map(share)
     shares = with_data.fillna(0).to_frame("with data, of ended")
-    if spent:
+    if spent and any(spent.values()):
         sums = {"tasks": sum(spent.values()), **spent}
         cells.loc["credits"] = [number(sums[name]) if sums.get(name) else "" for name in map(str, cells)]
         shares.loc["credits"] = 0.0
@@ -279,7 +281,7 @@ def table(
 
     caption = "tasks by field, and what became of them"
     drawn = html_table(cells, shares=shares, caption=caption, around=pressable if live else unchanged)
-    return f'<div style="overflow-x:auto">{drawn}</div>'
+    return f'<div class="fields" style="overflow-x:auto">{drawn}</div>'
 
 
 def changes(progress: Progress) -> str:

@@ -3,6 +3,8 @@
 
 const PARTS = ["head", "buttons", "main", "tools", "rows"];
 const BUSY = 1500; // milliseconds without an answer, after which the kernel is taken to be busy
+const ENDED = "The kernel of this view has ended, and its poll with it: run the cell again.";
+const SCROLLS = ".fields, .wide"; // what may be scrolled sideways, and stays so when it is drawn anew
 const PAUSE = 300; // milliseconds between two pieces of a file: a Jupyter server drops more than a megabyte a second
 
 function render({ model, el }) {
@@ -14,12 +16,30 @@ function render({ model, el }) {
 
     const key = one => JSON.stringify({ ...one.dataset });
     const draw = name => {
+        if (held) return void late.add(name);
         const part = parts[name];
         const focused = part.contains(document.activeElement) ? key(document.activeElement) : null;
+        const scrolled = [...part.querySelectorAll(SCROLLS)].map(one => one.scrollLeft);
         part.innerHTML = model.get(name);
+        part.querySelectorAll(SCROLLS).forEach((one, place) => { one.scrollLeft = scrolled[place] ?? 0; });
         if (focused) [...part.querySelectorAll("[data-do]")].find(one => key(one) === focused)?.focus();
         if (name === "tools") part.querySelector("input")?.addEventListener("input", search);
+        if (name === "tools") fill();
     };
+
+    // While a button is held down nothing is drawn: the press would be lost with the button.
+    let held = false;
+    const late = new Set();
+    const hold = event => { held = event.button === 0; };
+    const release = () => setTimeout(() => { // after the click
+        held = false;
+        const names = [...late];
+        late.clear();
+        names.forEach(draw);
+    });
+    el.addEventListener("pointerdown", hold);
+    window.addEventListener("pointerup", release);
+    window.addEventListener("pointercancel", release);
 
     // what was pressed, until Python has heard of it
     const waiting = new Map();
@@ -27,7 +47,12 @@ function render({ model, el }) {
     const say = content => {
         const id = `${model.get("name")}-${Date.now()}-${++count}`;
         waiting.set(id, setTimeout(() => { note.textContent = "The kernel is busy; this is heard when its cell has ended."; }, BUSY));
-        model.send({ ...content, id });
+        try {
+            model.send({ ...content, id });
+        } catch {
+            heard(id);
+            note.textContent = ENDED;
+        }
         return id;
     };
     const heard = id => {
@@ -40,9 +65,15 @@ function render({ model, el }) {
         clearTimeout(typed);
         typed = setTimeout(() => say({ do: "search", text: event.target.value }), 150);
     };
+    // the text that is searched for, which another view of the same dashboard may have set
+    const fill = () => {
+        const input = parts.tools.querySelector("input");
+        if (input && input !== document.activeElement) input.value = model.get("search");
+    };
     const press = event => {
         const button = event.target.closest("button[data-do]");
         if (button && !button.disabled) {
+            PARTS.map(name => parts[name]).find(part => part.contains(button)).after(note);
             const id = say({ ...button.dataset });
             if (button.dataset.do === "file") files.set(id, []);
         }
@@ -54,7 +85,14 @@ function render({ model, el }) {
     const receive = (content, buffers) => {
         heard(content.id);
         const pieces = files.get(content.id);
-        if (!pieces || !content.of) return;
+        if (!pieces) return;
+        if (content.failed) {
+            files.delete(content.id);
+            note.textContent = content.failed;
+        } else if (!content.of) {
+            note.textContent = "Preparing the file …";
+        }
+        if (!content.of) return;
         pieces.push(buffers[0]);
         if (pieces.length < content.of) {
             note.textContent = `Downloading: ${Math.floor(100 * pieces.length / content.of)} %`;
@@ -79,11 +117,14 @@ function render({ model, el }) {
     };
 
     const changes = PARTS.map(name => [`change:${name}`, () => draw(name)]);
+    changes.push(["change:search", fill]);
     for (const [name, then] of changes) model.on(name, then);
     PARTS.forEach(draw);
     return () => {
         for (const [name, then] of changes) model.off(name, then);
         model.off("msg:custom", receive);
+        window.removeEventListener("pointerup", release);
+        window.removeEventListener("pointercancel", release);
         for (const timer of waiting.values()) clearTimeout(timer);
     };
 }

@@ -17,12 +17,15 @@ from enrichstatus.dashboard.selection import Choice
 from enrichstatus.errors import EnrichStatusError
 from enrichstatus.files.write import ENDINGS
 from enrichstatus.polling.background import OVER, Progress
+from enrichstatus.polling.update import reason
 
 if TYPE_CHECKING:
     from enrichstatus.dashboard.dashboard import Dashboard
 
 #: Bytes of a piece of a file: a Jupyter server takes no more than a megabyte a second.
 _PIECE = 250_000
+#: How many files are sent at once.
+_FILES = 4
 _KINDS = {
     ".csv": ("CSV", "text/csv;charset=utf-8"),
     ".xlsx": ("Excel", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
@@ -43,11 +46,13 @@ class Live(anywidget.AnyWidget):
     main = traitlets.Unicode().tag(sync=True)
     tools = traitlets.Unicode().tag(sync=True)
     rows = traitlets.Unicode().tag(sync=True)
+    search = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, dashboard: Dashboard):
         self._dashboard = dashboard
         self._drawn: tuple[object, ...] = ()
-        self._files: dict[str, list[bytes]] = {}
+        #: the pieces of the files that a page is being sent, with their names
+        self._files: dict[str, tuple[list[bytes], dict[str, str]]] = {}
         super().__init__(name=f"es-{uuid.uuid4().hex[:12]}")
         self.on_msg(self._hear)
 
@@ -63,6 +68,7 @@ class Live(anywidget.AnyWidget):
         with self.hold_sync():
             self.head = drawing.heading(board.title) + drawing.phase(progress) + drawing.line(progress, live=True)
             self.buttons = _buttons(progress)
+            self.search = "" if chosen is None else chosen.search
             drawn = (progress.update, drawing.state(progress), chosen)
             if drawn != self._drawn:
                 self.main = drawing.body(progress, live=True, spent=board.credits(progress.update), chosen=chosen)
@@ -84,10 +90,10 @@ class Live(anywidget.AnyWidget):
         if what == "piece":
             self._send_piece(str(content.get("of", "")), content.get("at"))
             return
+        self.send({"id": said})
         if what == "file":
             self._send_file(said, str(content.get("ending")))
             return
-        self.send({"id": said})
         if what in ("start", "pause", "ask_now", "stop"):
             getattr(board, what)()
         elif (chosen := _chosen(content, board.chosen)) is not _NOTHING:
@@ -100,19 +106,25 @@ class Live(anywidget.AnyWidget):
         if ending not in _OFFERED:
             return
         board = self._dashboard
-        data = gzip.compress(board.file(ending), 5)
-        self._files = {said: [data[at : at + _PIECE] for at in range(0, len(data), _PIECE)]}
+        try:
+            data = gzip.compress(board.file(ending), 5)
+        except (EnrichStatusError, OSError) as error:
+            self.send({"id": said, "failed": f"There is no file: {reason(error)}"})
+            return
         chosen = board.chosen or Choice()
         words = re.sub(r"[^\w.-]+", "-", " ".join(filter(None, [board.title, chosen.field, chosen.label])), flags=re.A)
-        self._named = {"file": f"{words.strip('-.') or 'tasks'}{ending}", "kind": _KINDS[ending][1]}
+        named = {"file": f"{words.strip('-.') or 'tasks'}{ending}", "kind": _KINDS[ending][1]}
+        self._files[said] = [data[at : at + _PIECE] for at in range(0, len(data), _PIECE)], named
+        for left in list(self._files)[:-_FILES]:  # of a page that was closed, mostly
+            del self._files[left]
         self._send_piece(said, 0)
 
     def _send_piece(self, said: str, at: object) -> None:
-        pieces = self._files.get(said, [])
+        pieces, named = self._files.get(said, ([], {}))
         if isinstance(at, int) and 0 <= at < len(pieces):
-            self.send({"id": said, "of": len(pieces), **self._named}, [pieces[at]])
+            self.send({"id": said, "of": len(pieces), **named}, [pieces[at]])
             if at + 1 == len(pieces):
-                self._files = {}
+                del self._files[said]
 
 
 _NOTHING = object()

@@ -6,6 +6,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from enrichstatus.files.scratch import scratch
 from enrichstatus.files.text import first_line
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
@@ -43,7 +44,7 @@ def _json(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Make JSON of nested values."""
     if isinstance(column.type, pa.JsonType):
         return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
-    with duckdb.connect() as con:
+    with scratch() as con:
         return _select(con, pa.table([column], names=["0"]), duckdb.FunctionExpression("to_json", _COLUMN)).column(0)
 
 

@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from enrichstatus.errors import ValidationError
+from enrichstatus.files.scratch import scratch
 from enrichstatus.files.text import BLOCK, COMPRESSIONS, FILE, blocks, encoding_of, is_utf8, opened, shown, unreadable
 from enrichstatus.schema import listed
 
@@ -52,7 +53,7 @@ def members(
     """Find the members of JSON files; gives the objects of those that Python has to read, too."""
     values_of: dict[str, pa.Table | None] = dict.fromkeys(paths)
     headers = []
-    with duckdb.connect() if con is None else con.cursor() as cursor:
+    with scratch() if con is None else con.cursor() as cursor:
         for path in paths:
             found: list[tuple[str | None, bool]] = []
             odd = not is_utf8(path, encoding) or not _array_ends(path)

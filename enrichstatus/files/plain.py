@@ -8,12 +8,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from enrichstatus.files.scratch import scratch
+
 
 def as_text(table: pa.Table) -> pa.Table:
     """Turn columns of JSON into text: text as it is, everything else as JSON writes it."""
     for place, field in enumerate(table.schema):
         if isinstance(field.type, pa.JsonType):
-            with duckdb.connect() as con:
+            with scratch() as con:
                 cells = con.from_arrow(pa.table({"json": table.column(place)}))
                 json, whole = duckdb.ColumnExpression("json"), duckdb.ConstantExpression("$")
                 text = cells.select(duckdb.FunctionExpression("json_extract_string", json, whole)).to_arrow_table()
@@ -36,7 +38,7 @@ def plain(table: pa.Table, *, bom: bool = False, csv: bool = False) -> pa.Table:
         elif pa.types.is_duration(kind):
             column = hours(column.cast(kind))
         elif isinstance(column.type, pa.UuidType):
-            with duckdb.connect() as con:
+            with scratch() as con:
                 uuids = con.from_arrow(pa.table({"uuid": column}))
                 column = uuids.select(duckdb.ColumnExpression("uuid").cast("VARCHAR")).to_arrow_table().column(0)
         elif pa.types.is_string_view(column.type) or pa.types.is_dictionary(column.type):

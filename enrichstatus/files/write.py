@@ -24,6 +24,7 @@ from enrichstatus.files.json_out import objects, refuse_not_finite
 from enrichstatus.files.plain import as_text, plain
 from enrichstatus.files.read import PathLike
 from enrichstatus.files.remote import is_remote, refuse_web, sending, shown
+from enrichstatus.files.scratch import scratch
 from enrichstatus.files.text import first_line as first_line
 from enrichstatus.schema import PANDAS_TYPES, listed
 
@@ -243,7 +244,7 @@ def pieces(file: Any, ending: str, schema: pa.Schema, *, bom: bool = False) -> I
             yield put
     else:
         begin, between, end = ("[", ",", "]") if ending == ".json" else ("", "", "")
-        with duckdb.connect() as con:
+        with scratch() as con:
 
             def write_objects(table: pa.Table) -> None:
                 nonlocal begin

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Generic
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.files.results import jsonable
+from enrichstatus.files.scratch import scratch
 from enrichstatus.frames import Kind
 from enrichstatus.leads.prices import Numbers
 from enrichstatus.lookup.contract import TRIGGER_SIZE
@@ -74,7 +74,7 @@ class Plan(Generic[Kind]):
     def _counts(self) -> pd.DataFrame:
         """Tasks and credits by action and field."""
         action = pa.DictionaryArray.from_arrays(self._action, ACTIONS)
-        with duckdb.connect() as con:
+        with scratch() as con:
             con.register("rows", pa.table({"field": self._keys["field"], "action": action, "cost": self._costs}))
             return to_pandas(con.sql(_COUNTS_SQL))
 
@@ -112,7 +112,7 @@ class Plan(Generic[Kind]):
             ``{"personIds": [...], "field": "emails"}``, each entity once, in the order of the list; of companies, for which the
             service documents no trigger, ``{"companyIds": [...], "field": ...}``.
         """
-        with duckdb.connect() as con:
+        with scratch() as con:
             con.register("purchases", self.purchases())
             found = con.execute(_TRIGGER_SQL).fetchall()
         return [{f"{kind}Ids": ids, "field": field} for kind, field, ids in found]
@@ -141,7 +141,7 @@ class Plan(Generic[Kind]):
         ``digest``, which is another one where a task is bought that was not, or what was recorded of one, or its price, has changed.
         """
         purchases = self.purchases()
-        with duckdb.connect() as con:
+        with scratch() as con:
             con.execute("set TimeZone = 'UTC'")
             con.register("purchases", purchases)
             ((digest,),) = con.execute(_DIGEST_SQL).fetchall()

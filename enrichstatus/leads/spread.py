@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
+from enrichstatus.files.scratch import scratch
 from enrichstatus.frames import Frame, Kind, ListOrPath, Rows
 from enrichstatus.lookup.arguments import parse_prefix
 from enrichstatus.lookup.tasks import KEYS_SQL, clashing, task_tables
@@ -142,7 +142,7 @@ def _codes(frame: Frame, name: str) -> tuple[Rows, pa.Array]:
     column = frame.arrow([name]).column(0).combine_chunks()
     column = column.storage if isinstance(column, pa.ExtensionArray) else column
     if pa.types.is_nested(column.type):  # which Arrow cannot compare
-        with duckdb.connect() as con:
+        with scratch() as con:
             texts = con.from_arrow(pa.table({"value": column})).select("value::varchar")
             column = texts.to_arrow_table().column(0).combine_chunks()
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import binascii
-import ctypes
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 
 import duckdb
@@ -18,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError, suggested
+from enrichstatus.files.scratch import scratch
 from enrichstatus.frames import Frame, Named
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, columns_listed, find, listed
 
@@ -76,27 +75,13 @@ def create_vocabularies(con: duckdb.DuckDBPyConnection, fields: Sequence[str], k
     con.unregister("vocabulary")
 
 
-#: A database for the calls of this context: to make one takes longer than to look up a few tasks.
-lent: ContextVar[duckdb.DuckDBPyConnection | None] = ContextVar("lent", default=None)
-
-
 @contextmanager
 def task_tables(fields: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Lend one call a database of its own, in memory, where its tasks can be checked.
-
-    It ends with the call: DuckDB's threads do not live on in a forked process, where the database could not even be closed. Calls that
-    were `lent` a database share it, and have their tables to themselves all the same.
-    """
-    database = lent.get()
-    with duckdb.connect() if database is None else database.cursor() as con:
+    """Lend one call a cursor where its tasks can be checked; its tables are its own, and end with it."""
+    with scratch() as con:
         con.execute("set TimeZone = 'UTC'")
         create_vocabularies(con, fields, "temp type")
         yield con
-
-
-def never_freed(con: duckdb.DuckDBPyConnection) -> None:
-    """Keep in a forked child what belongs to the parent: closing it would write to its file, or wait for its threads."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(con))
 
 
 def check(con: duckdb.DuckDBPyConnection, frame: Frame, *, errors: str = "raise") -> pa.Table:

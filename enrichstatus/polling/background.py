@@ -170,6 +170,9 @@ class Watch:
             if not self.progress.update.requests:
                 self._began = self._clock()
             self._go(wanted="run")
+            under_way = self.progress.phase == "asking"
+        if under_way:  # until its answer comes nothing else would show that the pause was taken back
+            self._changed()
         with _LOCK:
             self.turn = next(_TURNS)
             others = [one for one in _WATCHES if one.turn < self.turn and one._source == self._source]
@@ -301,16 +304,16 @@ class Watch:
         return due  # and not the phase, which another thread may have changed
 
     def _take(self, update: Update) -> None:
-        now = self._clock()
+        now, today = self._clock(), datetime.now().astimezone()
         with self._news:
             progress = self.progress
             progress.update, progress.elapsed = update, update.elapsed
             if update.requests and (update.error is None or isinstance(update.error, PartialLookupError)):
-                progress.answered = datetime.now().astimezone()
+                progress.answered = today
             progress.points.append((update.elapsed, update.settled))
             if len(progress.points) > _POINTS:  # every other one is enough for a picture
                 del progress.points[1:-1:2]
-            progress.changes.extendleft((datetime.now().astimezone(), row, label) for row, label in _latest(update))
+            progress.changes.extendleft((today, row, label) for row, label in _latest(update))
             self._due = now + (update.next_in or 0.0)
             self._earliest = now + update.held
             self._news.notify_all()

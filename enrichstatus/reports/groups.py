@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.errors import ValidationError, quoted
+from enrichstatus.files.scratch import scratch
 from enrichstatus.lookup.arguments import names_of
 from enrichstatus.schema import PANDAS_TYPES, listed, snake
 
@@ -149,7 +150,7 @@ def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if _NANOSECONDS.search(str(column.type)):
         raise ValidationError(f"A column holds {column.type}, of which the nanoseconds would be lost; make text of it.")
     try:
-        with duckdb.connect() as con:
+        with scratch() as con:
             con.register("given", pa.table({"value": column}))
             text = con.sql("select value::varchar as value from given").to_arrow_table()
     except duckdb.Error as error:

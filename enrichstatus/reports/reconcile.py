@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from enrichstatus import frames
 from enrichstatus.errors import ValidationError
+from enrichstatus.files.scratch import scratch
 from enrichstatus.lookup.arguments import Instant, choice, parse_period
 from enrichstatus.lookup.query import asker
 from enrichstatus.lookup.tasks import to_pandas
@@ -133,7 +134,7 @@ def reconcile(
     history = store.records(needed, org_id=org_id)
     if not len(history) and (message := no_records_of(store, whose)):
         raise ValidationError(message)
-    with duckdb.connect() as con:
+    with scratch() as con:
         con.execute("set TimeZone = 'UTC'")
         con.execute(_BY_VALUE_SQL)
         _read_bill(con, lines, decimal, whose, tuple(limits))

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus.errors import OrganizationWarning, ValidationError
+from enrichstatus.files.scratch import scratch
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import timing_out, with_outcome
 from enrichstatus.lookup.tasks import to_pandas
@@ -83,7 +83,7 @@ def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = Non
     table, segments = read_history(
         store, names, ("field", "createdAt", "updatedAt", "status", "dataFound"), org_id, reserved=_TIMING
     )
-    with duckdb.connect() as con:
+    with scratch() as con:
         con.register("asker", timing_out(limits, now))
         con.register("history", table)
         con.execute("create temp table states as " + STATES_SQL)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pandas as pd
 import pyarrow as pa
 
+from enrichstatus.files.scratch import scratch
 from enrichstatus.leads.prices import parse_costs, prices_of
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import timing_out
@@ -95,7 +95,7 @@ def waste(
     needed = (*KEY, "id", "createdAt", "updatedAt", "status", "dataFound", "creditTransactionId")
     table, segments = read_history(store, names, needed, org_id, reserved=_WASTE, bought=True)
     unpaid = table.num_rows > 0 and table["creditTransactionId"].null_count == table.num_rows
-    with duckdb.connect() as con:
+    with scratch() as con:
         con.register("asker", timing_out(limits, now))
         con.register("history", table.append_column("price", pa.array(prices_of(table, prices))))
         con.execute("create temp table states as " + STATES_SQL)

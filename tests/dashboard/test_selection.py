@@ -6,6 +6,7 @@ import gzip
 import io
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from tests.support.waiting import until
 class Telling(Service):
     """One that says of what failed what the matter was."""
 
-    def answer(self, tasks: pd.DataFrame, now: float) -> pd.DataFrame:
+    def answer(self, tasks: pd.DataFrame, now: float, columns: Sequence[str] | None = None) -> pd.DataFrame:
         answer = super().answer(tasks, now)
         return answer.assign(error=np.where(answer["status"] == "failed", f"{EVIL} no credits", None))
 
@@ -154,6 +155,7 @@ def downloaded(
     monkeypatch.setattr(view, "send", lambda content, buffers=(): pieces.append((content, b"".join(buffers))))
     monkeypatch.setattr(live, "_PIECE", 100)
     view._hear(view, {"do": "file", "ending": ending, "id": "7"}, [])
+    assert pieces.pop(0)[0] == {"id": "7"}  # at once, so that the page says what it waits for
     while len(pieces) < pieces[0][0]["of"]:
         view._hear(view, {"do": "piece", "of": "7", "at": len(pieces), "id": "7"}, [])
     assert view._files == {}
@@ -184,6 +186,42 @@ def test_a_download_is_the_selection(board: es.Dashboard, monkeypatch: pytest.Mo
     assert rows["error"].tolist() == [f"{EVIL} no credits"] * 2
     view._hear(view, {"do": "file", "ending": ".exe", "id": "7"}, [])
     assert view._files == {}
+
+
+def test_two_downloads_at_once_are_two_files(board: es.Dashboard, monkeypatch: pytest.MonkeyPatch):
+    """Their pieces may be requested in turn; what cannot be written is an answer in words, and whatever is over is not kept."""
+    view = board.widget
+    files: dict[str, bytes] = {"1": b"", "2": b""}
+
+    def receive(content: dict[str, Any], buffers: Any = ()) -> None:
+        files[content["id"]] += b"".join(buffers)
+
+    monkeypatch.setattr(view, "send", receive)
+    monkeypatch.setattr(live, "_PIECE", 100)
+    for name, ending in (("1", ".csv"), ("2", ".xlsx")):
+        press(view, "file", id=name, ending=ending)
+    for at in range(1, 100):
+        for name in files:
+            press(view, "piece", of=name, id=name, at=at)
+    assert gzip.decompress(files["1"]) == board.file(".csv")
+    assert gzip.decompress(files["2"]).startswith(b"PK")
+    assert view._files == {}
+
+    said: list[Any] = []
+    monkeypatch.setattr(view, "send", lambda content, buffers=(): said.append(content))
+    monkeypatch.setattr(board, "file", lambda ending: (_ for _ in ()).throw(OSError("No space left on device")))
+    press(view, "file", ending=".csv")
+    assert said == [{"id": "1"}, {"id": "1", "failed": "There is no file: No space left on device"}]
+
+
+def test_each_view_shows_what_is_searched_for(board: es.Dashboard):
+    """Also one that is opened later, or after the page was loaded again: the rows are those of the text in its box."""
+    view = board.widget
+    press(view, "select", label="failed")
+    press(view, "search", text="lead 1")
+    assert view.search == board.widget.search == "lead 1"
+    press(view, "select", label="failed")
+    assert view.search == ""
 
 
 def test_costs_are_summed_by_outcome_and_count_a_task_once(board: es.Dashboard, make: Make):
@@ -265,7 +303,7 @@ def test_a_front_end_without_widgets_shows_it_as_it_is(make: Make):
     source = service({0: 0, 1: 5})
     board = make(source, numbered(0, 1), title="Leads", schedule=[1000])
     assert "<button" not in board._repr_html_()
-    until(lambda: board.update.settled == 1)
+    until(lambda: board.update.settled == 1 and board.phase == "waiting")
     said = text(board._repr_html_())
     assert said.startswith("Leads Polling 50 % · 1 of 2 settled")
     assert re.search(r"as of \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", said)

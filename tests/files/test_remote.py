@@ -338,6 +338,7 @@ def test_a_file_whose_version_is_not_known_is_not_scanned(lake: Lake, monkeypatc
 
     lake.put("r.parquet", parquet(record(0)))
     signed = f"{lake.url}/lake/r.parquet?X-Amz-Signature={SECRET}"
+    HTTPFileSystem.clear_instance_cache()  # each has a function of its own
     monkeypatch.setattr(HTTPFileSystem, "info", lambda self, path: {"name": path, "type": "file", "size": None})
     with es.EnrichmentStore(org_id=ORG) as store:
         assert store.load(signed).inserted == 1

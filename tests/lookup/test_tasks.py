@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import enrichstatus as es
+from enrichstatus.files import scratch
 from tests.support.factory import NOW, ORG, record, uid
 
 LEADS = [{"lead_id": uid(n), "name": f"n{n}", "score": n} for n in range(3)]
@@ -160,3 +161,12 @@ def test_narwhals_frames_come_back_as_narwhals_frames(native: Any, promise: str)
         True,
     ]
     assert found["score"].to_list() == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_database_that_duckdb_has_given_up_is_replaced():
+    """What passes through DuckDB goes on after an error that ends its database."""
+    with scratch.scratch() as con:
+        assert con.execute("select 42").fetchall() == [(42,)]
+    scratch._database.close()  # type: ignore[union-attr]
+    with scratch.scratch() as con:
+        assert con.execute("select 43").fetchall() == [(43,)]

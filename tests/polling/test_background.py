@@ -386,6 +386,27 @@ def test_arguments_and_tasks_are_checked_before_anything_starts(clock: Clock):
     assert threads() == []
 
 
+def test_a_pause_that_is_taken_back_is_told_at_once(clock: Clock):
+    """Also while a request is under way, which may take long: what shows it must not say until then that it pauses."""
+    sent, answer = threading.Event(), threading.Event()
+
+    class Slow(Service):
+        def lookup(self, *given: Any, **options: Any) -> Any:
+            sent.set()
+            answer.wait(30)
+            return super().lookup(*given, **options)
+
+    told: list[str] = []
+    watch = Watch(Slow(clock, {0: 0}), numbered(0), clock=clock, changed=lambda: told.append(watch.progress.wanted))
+    watch.start()
+    assert sent.wait(30)
+    watch.pause()
+    watch.start()
+    assert told[-2:] == ["pause", "run"]
+    answer.set()
+    idle(watch, "done")
+
+
 def test_what_is_shown_is_told_whenever_it_changes(clock: Clock):
     """Each phase and each update is reported, in their order."""
     told: list[tuple[str, int]] = []

@@ -29,7 +29,7 @@ def named(text: str) -> str:
     shown = _shown_by(tuple(mpl.rcParams["font.family"]))
     if shown.issuperset(text):
         return text
-    return "".join(sign if sign in shown or not sign.isprintable() else _name(sign) for sign in text)
+    return "".join(sign if sign in shown or sign.isspace() else _name(sign) for sign in text)
 
 
 def _name(sign: str) -> str:

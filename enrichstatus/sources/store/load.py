@@ -32,7 +32,8 @@ from enrichstatus.schema import (
 )
 from enrichstatus.sources.store.picked import Folder, folders, of_table, pick, with_instants
 
-_SPACE = r"[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]+"
+#: Outer white space.
+SPACE = r"[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]+"
 CAST_RECORD_SQL = Path(__file__).with_name("cast_record.sql").read_text(encoding="utf-8")
 NEWEST_VERSION_SQL = Path(__file__).with_name("newest_version.sql").read_text(encoding="utf-8")
 MERGE_SQL = (
@@ -132,7 +133,7 @@ def load(
 def reading_values(owner: str | None, statuses: Mapping[str, str]) -> dict[str, Any]:
     """Give the values that ``cast_record.sql`` needs."""
     meant = {"key": list(statuses), "value": list(statuses.values())}  # so DuckDB is given a map
-    return {"owner": owner or None, "statuses": meant, "outer": f"^{_SPACE}|{_SPACE}$"}
+    return {"owner": owner or None, "statuses": meant, "outer": f"^{SPACE}|{SPACE}$"}
 
 
 _UNKNOWN_SQL = """

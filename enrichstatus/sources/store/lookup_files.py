@@ -18,6 +18,7 @@ from enrichstatus.errors import RequirementError, ValidationError
 from enrichstatus.files import read as files
 from enrichstatus.files.remote_out import RemoteOutput
 from enrichstatus.files.results import jsonable
+from enrichstatus.files.scratch import scratch
 from enrichstatus.files.write import Output
 from enrichstatus.frames import Frame, Rows
 from enrichstatus.lookup.arguments import How
@@ -145,7 +146,7 @@ class TaskFiles:
         given = files.Files(tasks, **reading)
         given.warn_renamed()
         if entity_id is None:
-            with duckdb.connect() as con, files.reading():
+            with scratch() as con, files.reading():
                 reader = given.stream(con)
                 first = next(iter(reader), None)
                 head = reader.schema.empty_table() if first is None else pa.Table.from_batches([first])

@@ -19,8 +19,8 @@ from pathlib import Path
 import duckdb
 
 from enrichstatus.errors import StoreError, StoreLockedError
+from enrichstatus.files.scratch import never_freed
 from enrichstatus.files.write import first_line
-from enrichstatus.lookup.tasks import never_freed
 
 MEMORY = ":memory:"
 #: Seconds between attempts to write what is in the WAL into the file.

@@ -26,7 +26,7 @@ from enrichstatus.lookup.arguments import Instant, choice, parse_instant
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL
 from enrichstatus.schema import COLUMNS, Epoch, check_renames, listed, record_names
 from enrichstatus.sources.store.duckdb_source import Embedded
-from enrichstatus.sources.store.load import CAST_RECORD_SQL, NEWEST_VERSION_SQL, reading_values
+from enrichstatus.sources.store.load import CAST_RECORD_SQL, NEWEST_VERSION_SQL, SPACE, reading_values
 from enrichstatus.sources.store.open_files import identity
 from enrichstatus.sources.store.picked import pick, with_instants
 from enrichstatus.sources.store.scan_files import Checked, File, check
@@ -180,7 +180,11 @@ class Scan(Embedded):
 
     def _versions(self, con: duckdb.DuckDBPyConnection, org_id: str) -> None:
         """Make the relation ``records`` of all versions of an organization's records."""
-        con.register("arrived", self._arrived(con, org_id))
+        # first by what takes no time to see: who is meant is read of these alone
+        own, whole = duckdb.ColumnExpression("orgId"), f"({SPACE})?"
+        named = duckdb.FunctionExpression("contains", own, duckdb.ConstantExpression(org_id))
+        blank = duckdb.FunctionExpression("regexp_full_match", own, duckdb.ConstantExpression(whole))
+        con.register("arrived", self._arrived(con, org_id).filter(own.isnull() | named | blank))
         self._cast(con, org_id, "arrived")
 
     def _cast(self, con: duckdb.DuckDBPyConnection, org_id: str, arrived: str) -> None:
