@@ -28,7 +28,7 @@ from enrichstatus.files import objects, text
 from enrichstatus.files.csv_file import CsvFile
 from enrichstatus.files.parquet_file import duckdb_fault, schema_of, stream
 from enrichstatus.files.remote import Options, find, is_remote
-from enrichstatus.files.tables import Table, is_delta, table_of
+from enrichstatus.files.tables import Table, is_delta, refuse_parts, table_of
 from enrichstatus.files.text import COMPRESSIONS
 from enrichstatus.files.text import FILE as FILE
 from enrichstatus.files.workbook import below, read_workbook
@@ -114,6 +114,7 @@ def expand(paths: PathLike | Sequence[PathLike], storage_options: Options = None
             files += [file.name for file in find(str(given), storage_options)]
             continue
         path = Path(os.fspath(given)).expanduser()
+        refuse_parts(str(path))
         try:
             matches = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
         except (OSError, ValueError) as error:
@@ -204,8 +205,7 @@ class Files:
                     if len(self.paths) > 1:
                         raise ValidationError(f"Tasks are read from one Delta table, not of {len(self.paths)} at once.")
                     table = cast("Table", table_of(self.paths[0]))
-                    # whole, since every stream has to have the rows in one order
-                    self._rows = table.stream(table.names).read_all()
+                    self._rows = table.stream(table.names).read_all()  # whole: every stream has the rows in one order
                     headers = [table.names]
                 case "excel":
                     sheets = [read_workbook(path, sheet, skip) for path in self.paths]

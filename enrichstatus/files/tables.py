@@ -6,6 +6,7 @@ An object of either library is read at the version that it stands at; a folder w
 from __future__ import annotations
 
 import os
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -114,6 +115,16 @@ class _Iceberg(Table):
 def is_delta(path: Any) -> bool:
     """Whether a path is a folder that holds a Delta table."""
     return not is_remote(path) and os.path.isdir(Path(path).expanduser() / "_delta_log")
+
+
+def refuse_parts(pattern: str) -> None:
+    """Refuse a pattern of files within a Delta table: those that were removed from the table still lie there."""
+    start = re.split(r"[*?\[]", pattern)[0]
+    folder = Path(os.path.abspath(start if start.endswith(("/", os.sep)) else os.path.dirname(start)))
+    if start != pattern and (found := next(filter(is_delta, (folder, *folder.parents)), None)):
+        raise ValidationError(
+            f"{pattern!r} names files of a Delta table, which may hold what was removed from it; give the table: {str(found)!r}."
+        )
 
 
 def table_of(data: Any) -> Table | None:

@@ -34,7 +34,10 @@ def parse_costs(costs: object, fields: Sequence[str], types: Sequence[str] = ())
         raise ValidationError(
             f'takes credits by field, such as {{"emails": 1}}, not {type(costs).__name__}.', argument="costs"
         )
-    costs = {"/".join(name) if _is_pair(name) else name: price for name, price in costs.items()}
+    named = ["/".join(name) if _is_pair(name) else name for name in costs]
+    if twice := [name for name, count in Counter(named).items() if count > 1]:
+        raise ValidationError(f"has two prices for {listed(twice)}; give it one.", argument="costs")
+    costs = dict(zip(named, costs.values(), strict=True))
     known = {*fields, *(f"{field}/{kind}" for field in fields for kind in types)}
     if unknown := [name for name in costs if name not in known]:
         raise ValidationError(

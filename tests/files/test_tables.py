@@ -136,6 +136,8 @@ def test_a_folder_that_holds_a_delta_table_is_one(tmp_path: Path, monkeypatch: p
         assert newest.lookup_to(tasks, tmp_path / "o.csv", now=NOW).rows == 2
         with pytest.raises(es.ValidationError, match=r"records' is not replaced"):
             newest.lookup_to(tasks, tmp_path / "records", now=NOW, overwrite=True)
+        with pytest.raises(es.ValidationError, match=r"names files of a Delta table.*give the table: '.*records'"):
+            store.load(tmp_path / "records" / "orgId=org_1" / "**" / "*.parquet")
         with pytest.raises(es.ValidationError, match="need the columns createdAt, status; found entityId, field"):
             es.EnrichmentStore.scan(tasks, org_id=ORG)
     where = ["--records", str(tmp_path / "records"), "--org", ORG, "--now", NOW]

@@ -474,6 +474,7 @@ def test_without_transactions_all_records_count(store: es.EnrichmentStore):
     [
         ({"costs": {"fax": 1}}, "fax"),
         ({"costs": {("emails", "robot"): 1}}, "emails/robot"),
+        ({"costs": {("emails", "person"): 1, "emails/person": 2}}, "two prices for emails/person"),
         ({"costs": {"emails": -1}}, "-1"),
         ({"costs": {"emails": float("nan")}}, "nan"),
         ({"costs": {"emails": "1"}}, "'1'"),

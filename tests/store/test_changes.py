@@ -118,6 +118,8 @@ def test_a_cursor_that_says_nothing_here_is_refused(tmp_path: Path):
                 store.changes(cursor)
         second = store.changes().cursor
         assert store.prune(before="2020-01-01") == 0
+        with pytest.raises(es.ValidationError, match=r"^before= is 2099-01-01 .* in the future"):
+            store.prune(before="2099-01-01")
         assert len(store.changes(first)) == 2
         assert store.prune(before=pd.Timestamp.now("UTC")) == 1
         assert (len(store.changes(second)), len(store.changes())) == (0, 2)

@@ -166,6 +166,13 @@ def test_a_query_that_cannot_be_run_says_why(loaded: es.EnrichmentStore):
         ("set variable mine = 1", "not a statement of the kind SET"),
     ]
     lacking = pd.DataFrame({"entityId": [uid(0)]})
+    # as of an earlier lookup: it would be taken for the new one
+    for name in ("status", "dataFound", "reason", "enrichmentId", "STATUS"):
+        with pytest.raises(es.ValidationError, match=rf"(?i)^query= adds the column {name} to tasks that have one"):
+            loaded.sql(
+                "with mine as (from given) from enrichment_status(mine) where status = 'failed'",
+                given=[task(0) | {name: "theirs"}],
+            )
     for query, why in queries:
         with pytest.raises(es.ValidationError, match=rf"^query= .*{why}"):
             loaded.sql(query)

@@ -19,7 +19,7 @@ class AsyncEnrichmentClient:
 
     A call that is under way has a thread, at most 32 of an event loop at once; the loop itself never waits. A call that is cancelled
     (``task.cancel()``, ``asyncio.timeout``) is cut off: when its `asyncio.CancelledError` is raised, neither a request nor a thread of it
-    is left, and the error has ``.result`` and ``.failed`` as `LookupInterrupted` has them.
+    is left, and the error has ``.result`` and ``.failed`` as `LookupInterrupted` has them, unless it still waited for its thread.
 
     Parameters
     ----------

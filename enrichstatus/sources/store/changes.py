@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -150,7 +150,7 @@ class Tracked(Queryable):
         Raises
         ------
         ValidationError
-            `before` is not an instant.
+            `before` is not an instant, or in the future.
         StoreError
             The store is read-only or closed, or the file cannot be written.
         """
@@ -158,11 +158,14 @@ class Tracked(Queryable):
             raise ValidationError("takes an instant: what records were before it is forgotten.", argument="before")
         if self.read_only:
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to prune.")
+        moment = parse_instant(before, "before")
+        if moment > datetime.now(UTC):
+            raise ValidationError(f"is {moment:%Y-%m-%d %H:%M:%S} UTC, which is in the future.", argument="before")
         with self._writing() as con:
             con.begin()
             try:
-                forgotten = con.execute(_PRUNE_SQL, {"before": parse_instant(before, "before")}).fetchall()[0][0]
-                con.execute(_PRUNE_LOG_SQL, {"before": parse_instant(before, "before")})
+                forgotten = con.execute(_PRUNE_SQL, {"before": moment}).fetchall()[0][0]
+                con.execute(_PRUNE_LOG_SQL, {"before": moment})
                 con.commit()
             except BaseException:
                 con.rollback()

@@ -45,15 +45,18 @@ records as (select found.* from parts.enrichment_records as found where not foun
 
 asker as (from parts.enrichment_asker),
 
-answers as ($query)
+answers as ($query),
 
+found as (select answers.position as place, answers.status, answers.dataFound, answers.reason, answers.id as enrichmentId from answers)
+
+-- the names stand alone: where what is given has a column of one of them too, DuckDB refuses to choose
 select
     numbered.* exclude (enrichment_position),
-    answers.status,
-    answers.dataFound,
-    coalesce(answers.reason, case when tasks.position is null then 'invalid' else 'no_record' end) as reason,
-    answers.id as enrichmentId
+    status,
+    dataFound,
+    coalesce(reason, case when tasks.position is null then 'invalid' else 'no_record' end) as reason,
+    enrichmentId
 from numbered
 left join tasks on tasks.position = numbered.enrichment_position
-left join answers on answers.position = numbered.enrichment_position
+left join found on found.place = numbered.enrichment_position
 order by numbered.enrichment_position;

@@ -35,6 +35,8 @@ _PRIVATE_SQL = (
     .replace("($keys)", f"({KEYS_SQL})")
     .replace("($query)", f"({DECIDED_SQL})")
 )
+#: What DuckDB says of tasks with a column that `enrichment_status` adds.
+_ADDED_TWICE = re.compile(r"Ambiguous reference to column name \"(\w+)\" \(use: ['\"]numbered\.")
 #: What the view of the records is called.
 _RECORDS = "enrichments"
 _QUERIES = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN, duckdb.StatementType.MULTI)
@@ -52,7 +54,8 @@ class Queryable(Embedded):
         It has the view ``enrichments``, the records of this organization alone, and the table macro ``enrichment_status(tasks)``, the
         lookup: it takes the name of a table, a CTE or what was registered (``connection.register("tasks", frame)``), with the columns
         ``entityId``, ``field`` and, unless all are persons, ``entityType``. It gives the rows with ``status``, ``dataFound``, ``reason``
-        (that of `lookup`; bad keys are ``invalid``) and ``enrichmentId``, the record's id, which joins them to ``enrichments``.
+        (that of `lookup`; bad keys are ``invalid``) and ``enrichmentId``, the record's id, which joins them to ``enrichments``; tasks that
+        have a column of one of these names are refused.
 
         DuckDB itself refuses everything else: to write, to attach, to read or write files, to install extensions, to change settings.
         Temporary tables and views can be made, and change no record; they, and what is registered, are seen by this connection alone, and
@@ -149,6 +152,11 @@ class Queryable(Embedded):
                 con.register(name, table)
             relation = con.sql(query)
         except duckdb.Error as error:
+            if added := _ADDED_TWICE.search(str(error)):
+                raise ValidationError(
+                    f"adds the column {added[1]} to tasks that have one: leave it out of them, or give it another name.",
+                    argument="query",
+                ) from error
             why = first_line(error).rstrip(".!").replace('Values list "numbered"', "The table of the tasks")
             raise ValidationError(
                 f"cannot be run: {why}. It can read enrichments, enrichment_status(tasks) and frames, given by name (tasks=frame) "
@@ -244,7 +252,7 @@ def _tables_of(query: str, con: duckdb.DuckDBPyConnection) -> set[str]:
 def _is_frame(value: object) -> bool:
     if isinstance(value, list):
         return bool(value) and isinstance(value[0], dict)
-    return not is_path(value) and (hasattr(value, "columns") or hasattr(value, "__arrow_c_stream__"))
+    return not is_path(value) and (hasattr(type(value), "columns") or hasattr(value, "__arrow_c_stream__"))
 
 
 def _tables(found: Mapping[str, object], given: Mapping[str, object]) -> Iterator[tuple[str, pa.Table]]:
