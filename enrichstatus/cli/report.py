@@ -222,7 +222,9 @@ def _of_list(options: argparse.Namespace, status: pd.DataFrame) -> list[_Section
     drawn = ({"kind": "status"}, {"kind": "share"})
     columns = names(options.by) if options.by else ()
     others = [
-        _Section(f"By {name}", text, coverage(status, [name, "field"], found=options.found), drawn) for name in columns
+        _Section(f"By {name}", text, coverage(status, [name, "field"], found=options.found), drawn)
+        for name in columns
+        if name != "field"  # it has a table of its own, and stands in each
     ]
     return [_Section("By field", text, coverage(status, "field", found=options.found), drawn), *others]
 

@@ -104,7 +104,7 @@ def test_a_service_is_asked_what_to_buy(capsys: pytest.CaptureFixture[str], monk
 def test_a_report_is_one_page(capsys: pytest.CaptureFixture[str]):
     """The page has tables and pictures of the list and of the whole history, says whose and when, and loads nothing."""
     code, out, err = run(
-        capsys, "report", *LEADS, *STORE, *NOW, "--by", "source", "--title", "A & B", "-o", "report.html"
+        capsys, "report", *LEADS, *STORE, *NOW, "--by", "source,field", "--title", "A & B", "-o", "report.html"
     )
     assert (code, err) == (0, "")
     assert "1 of 3 ended tasks has data (33.3 %)" in out

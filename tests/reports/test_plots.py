@@ -323,6 +323,15 @@ def test_groups_by_two_columns_differ_where_one_name_is_long():
     assert "short · emails" in names
 
 
+def test_a_long_title_stays_in_the_figure():
+    """It begins where the bars do, and is written in several lines."""
+    title = "Share with data of the tasks that have ended, by source and field, of the third quarter of this year"
+    ax = by_source("A campaign whose name nobody could read in one line").plot(kind="status", title=title)
+    ax.figure.canvas.draw()
+    assert ax.get_title(loc="left").replace("\n", " ") == title
+    assert ax._left_title.get_window_extent().x1 <= ax.figure.bbox.x1
+
+
 def test_a_font_of_the_machine_stands_in_for_one_that_lacks_a_character():
     """With a style whose font has no Cyrillic, another that is here is taken for it."""
     with mpl.rc_context({"font.family": ["cmr10"], "axes.formatter.use_mathtext": True}):

@@ -39,6 +39,8 @@ DARK: dict[Any, Any] = {
 _LEGEND: dict[str, Any] = {"frameon": False, "fontsize": "small", "handlelength": 1.4, "columnspacing": 1.2}
 #: Characters of a line of a name, lines of it, and characters of it all: longer ones leave no room for the bars.
 _LINE, _LINES, _WIDEST = 28, 3, 80
+#: Characters of a line of a title: it begins where the bars begin, and must not leave the figure.
+_TITLE = 60
 #: Stands between the names of a group by several columns.
 _BETWEEN = " · "
 #: Columns whose names say less to a person than to a program.
@@ -90,8 +92,9 @@ def axes_for(ax: Axes | None, lines: float, title: str, left: int, *, legend: in
 
     Over them there is room for a legend of so many lines.
     """
+    text = unformatted(title, lines=_LINES, width=_TITLE)
     if ax is None:
-        height = 1.5 + 0.34 * max(lines, 1) + 0.3 * legend
+        height = 1.5 + 0.34 * max(lines, 1) + 0.3 * legend + 0.2 * text.count("\n")
         width = mpl.rcParams["figure.figsize"][0]
         width = _WIDTH if width == mpl.rcParamsDefault["figure.figsize"][0] else width
         figure, ax = pyplot.subplots(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
@@ -99,7 +102,7 @@ def axes_for(ax: Axes | None, lines: float, title: str, left: int, *, legend: in
             # see-through, the text would be read on a page whose colour nobody here knows
             figure.set_facecolor("black" if is_dark() else "white")
     aside = f"\n(the {which} only; {left:,} more left out)" if left else ""
-    ax.set_title(unformatted(title) + aside, loc="left", fontsize="large", pad=8 + 17 * legend)
+    ax.set_title(text + aside, loc="left", fontsize="large", pad=8 + 17 * legend)
     return ax
 
 
@@ -156,11 +159,11 @@ def titled_by(by: Sequence[str]) -> str:
     return f", by {' and '.join(_CALLED.get(name, name) for name in by)}" if by else ""
 
 
-def unformatted(value: str, *, lines: int = 0) -> str:
+def unformatted(value: str, *, lines: int = 0, width: int = _LINE) -> str:
     """Give text that matplotlib does not read as a formula, in so many lines, with names for what no font can show."""
     text = fonts.named(plain(str(value)))
     if lines:
-        text = "\n".join(wrap(text, _LINE, max_lines=lines, placeholder="…"))
+        text = "\n".join(wrap(text, width, max_lines=lines, placeholder="…"))
     return text.replace("$", r"\$")
 
 
