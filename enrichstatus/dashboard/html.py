@@ -295,7 +295,8 @@ def changes(progress: Progress) -> str:
     )
     if not rows:
         return ""
-    return f'<div><div class="title">latest settled</div><table class="latest"><tbody>{rows}</tbody></table></div>'
+    table = f'<div class="fields" style="overflow-x:auto"><table class="latest"><tbody>{rows}</tbody></table></div>'
+    return f'<div style="min-width:0;max-width:100%"><div class="title">latest settled</div>{table}</div>'
 
 
 def body(
