@@ -122,6 +122,15 @@ def press(opened: Opened, button: str) -> None:
     opened.page.locator(f"button:text-is('{button}')").click()
 
 
+def hold(notebook: LabNotebook, button: str) -> None:
+    """Press a button slowly, while answers come that draw the buttons anew."""
+    page, before = notebook.page, int(notebook.execute("len(asked)"))
+    page.locator(f"button:text-is('{button}'):visible").hover()
+    page.mouse.down()
+    until(lambda: int(notebook.execute("len(asked)")) > before + 2)
+    page.mouse.up()
+
+
 def quiet(notebook: LabNotebook) -> int:
     """Wait until there is nobody left who could send a request; gives how often the service gets a request."""
     until(lambda: notebook.execute("threads()") == "0")
@@ -459,6 +468,9 @@ def test_a_cell_that_is_run_again_polls_once_and_a_dead_service_is_told(lab: Lab
         notebook.expect(BAR).to_have_count(1)
         notebook.expect(STATUS).to_have_text("Polling")
         until(lambda: notebook.execute("threads(), len(es.dashboards())") == "(1, 1)")
+        hold(notebook, "Pause")
+        notebook.expect(STATUS).to_have_text("Paused")
+        press(notebook, "Start")
         notebook.run_cell(2, wait=False)
         notebook.expect("text=a cell waits for this").to_be_visible()
         shot(notebook, "waiting")
