@@ -113,9 +113,7 @@ def add_source(command: Any) -> None:
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument("--store", metavar="FILE", help="the store to look in; it is only read")
     add_options(source, "--url")
-    source.add_argument(
-        "--records", nargs="+", metavar="PATH", help="record files to look in, without a store; s3://… too"
-    )
+    source.add_argument("--records", nargs="+", metavar="PATH", help="record files, also on s3://…, without a store")
     command.add_argument(
         "--org",
         dest="org_id",

@@ -38,10 +38,7 @@ _SUMS = ("credits", "refunded", "in question")
 _BILL = ("creditTransactionId", "credits", "createdAt", "field", "entityId", "orgId")
 _GROUPS = (*PERIODS, "field", "entityType", "createdBy", "status")
 #: The columns of a purchase in the details.
-_PURCHASE = [
-    *("creditTransactionId", "entityId", "entityType", "field", "createdBy", "createdAt", "status", "finding"),
-    *_SUMS,
-]
+_PURCHASE = ["creditTransactionId", *KEY, "createdBy", "createdAt", "status", "finding", *_SUMS]
 #: What decides stands first: a page or a terminal may be narrow.
 _COLUMNS = ("purchases", "credits", "in question", *FINDINGS, "credits refunded")
 
