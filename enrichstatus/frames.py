@@ -88,6 +88,12 @@ def read(data: Any, **reading: Any) -> Frame:
     if isinstance(data, (_Pandas, _Polars, _Arrow, _Wrapped)):
         return data
     check_options(**reading)
+    if files.is_path(data):
+        with at_hand(data) as near, scratch() as con:
+            given = files.Files(near.paths, **reading, con=con)
+            return of_files(given, to_pandas, con=con)
+    if any(reading.values()):
+        raise ValidationError("encoding=, skip=, multiline= and sheet= say how files are read; this is not a file.")
     module = type(data).__module__
     if module.partition(".")[0] == "narwhals" and hasattr(data, "columns"):
         # of whichever of its promises, e.g. narwhals.stable.v1
@@ -101,12 +107,6 @@ def read(data: Any, **reading: Any) -> Frame:
         return _Pandas(data)
     if module.partition(".")[0] == "polars" and hasattr(data, "lazy"):
         return _Polars(data)
-    if files.is_path(data):
-        with at_hand(data) as near, scratch() as con:
-            given = files.Files(near.paths, **reading, con=con)
-            return of_files(given, to_pandas, con=con)
-    if any(reading.values()):
-        raise ValidationError("encoding=, skip=, multiline= and sheet= say how files are read; this is not a file.")
     if isinstance(data, (list, tuple)):
         if strangers := set(map(type, data)) - {dict}:
             raise ValidationError(

@@ -190,8 +190,8 @@ class Table:
         return [Column(name) for name in [*names, *own]]
 
     def _repeats_the_id(self, names: Sequence[Any]) -> bool:
-        ids = self._frame.arrow(["entityId"]).column(0)
-        others = (self._frame.arrow([name]).column(0) for name in names)
+        columns = (self._frame.arrow([name]).column(0) for name in ["entityId", *names])
+        ids, *others = (column.cast(pa.large_string()) if _is_text(column.type) else column for column in columns)
         return any(other.type == ids.type and other.equals(ids) for other in others)
 
     @lazy

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import duckdb
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 import enrichstatus as es
@@ -261,8 +263,10 @@ def test_options_of_reading_are_checked(tmp_path: Path, given: dict[str, object]
     (tmp_path / "l.csv").write_text("lead_id\n")
     with pytest.raises(es.ValidationError, match=f"{next(iter(given))}= is"):
         es.tasks_from_leads(tmp_path / "l.csv", entity_id="lead_id", **given)
-    with pytest.raises(es.ValidationError, match="encoding=, skip=, multiline= and sheet= say how files are read"):
-        es.tasks_from_leads([{"lead_id": uid(0)}], entity_id="lead_id", skip=1)
+    leads = [{"lead_id": uid(0)}]
+    for what in (leads, pd.DataFrame(leads), pl.DataFrame(leads), pa.Table.from_pylist(leads)):
+        with pytest.raises(es.ValidationError, match="encoding=, skip=, multiline= and sheet= say how files are read"):
+            es.tasks_from_leads(what, entity_id="lead_id", skip=1)
 
 
 ABOVE = {
