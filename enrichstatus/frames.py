@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus.errors import ValidationError
+from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.files import read as files
 from enrichstatus.files.plain import as_text
 from enrichstatus.files.remote import at_hand
@@ -244,8 +244,21 @@ def _arrow(column: pd.Series[Any]) -> pa.Array | pa.ChunkedArray:
     try:
         # UUID objects and mixtures: as text, the checks can evaluate and quote them
         return pa.array(column.astype(PANDAS_TYPES[pa.string()]), from_pandas=True)
+    except (pa.ArrowException, ValueError):
+        pass
+    try:
+        texts = column.map(_written, na_action="ignore")
+        return pa.array(texts.astype(PANDAS_TYPES[pa.string()]), from_pandas=True)
     except (pa.ArrowException, ValueError) as error:
         raise ValidationError(f"The column {column.name!r} cannot be read as text: {error}") from error
+
+
+def _written(value: object) -> str:
+    """Write a value as Python does, or what it is: Python writes no number of more than 4,300 digits."""
+    try:
+        return str(value)
+    except ValueError:
+        return quoted(value)
 
 
 class _Polars:

@@ -142,7 +142,7 @@ def keys_of(frame: Frame, first: int = 0) -> pa.Table:
     """Give the keys as they came, with their ``position``, counted from `first`."""
     names = task_names(frame.columns)
     arrived = frame.arrow(list(names.values())).columns
-    columns = {ours: _comparable(column, ours) for ours, column in zip(names, arrived, strict=True)}
+    columns = {ours: _comparable(column) for ours, column in zip(names, arrived, strict=True)}
     person = pa.scalar(ENTITY_TYPES[0], pa.string())
     if "entityType" not in names:
         columns["entityType"] = pa.repeat(person, len(frame))
@@ -203,15 +203,15 @@ def keep_problems(con: duckdb.DuckDBPyConnection) -> npt.NDArray[np.int64]:
     return np.asarray(rows, np.int64)
 
 
-def _comparable(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+def _comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Turn what is neither text, categories nor UUIDs into text, so that it can be checked and quoted."""
     kind = column.type
     if pa.types.is_dictionary(kind) or pa.types.is_large_string(kind) or str(kind) in _COMPARABLE:
         return column
     try:
         return column.cast(pa.string())
-    except (pa.ArrowException, ValueError) as error:
-        raise ValidationError(f"The column {name!r} holds {kind}, which is not text: {error}") from error
+    except (pa.ArrowException, ValueError):  # no key, whatever is in it: the kind is quoted
+        return pc.if_else(column.is_valid(), pa.scalar(str(kind), pa.string()), pa.scalar(None, pa.string()))
 
 
 def with_uuids(given: pa.Table) -> pa.Table:
