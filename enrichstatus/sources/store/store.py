@@ -242,7 +242,7 @@ class EnrichmentStore(Tracked):
         """Look up records where they lie, in Parquet or a table of a lake: a source to be read only, of which nothing is copied.
 
         Files in folders by organization (``orgId=org_1/``) are read for that organization alone. Records are read as they lie: of
-        several versions of one the newest wins, as in a store, unless its ``createdAt`` or its key has changed.
+        several versions of one the newest wins, as in a store, also where its ``createdAt`` or its key has changed.
 
         Parameters
         ----------
