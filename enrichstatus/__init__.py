@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from enrichstatus.registration import register
+from enrichstatus.accessor.registration import register
 
 #: Where each public name lives, as the stub beside this file says.
 _HOMES = {

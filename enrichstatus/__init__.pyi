@@ -1,6 +1,6 @@
 """The public names, each from the module it lives in: type checkers read this, and so does ``__init__.py``."""
 
-from enrichstatus.accessor import Enrichment as Enrichment
+from enrichstatus.accessor.accessor import Enrichment as Enrichment
 from enrichstatus.dashboard.dashboard import Dashboard as Dashboard
 from enrichstatus.dashboard.dashboard import dashboards as dashboards
 from enrichstatus.dashboard.dashboard import stop_all as stop_all
@@ -36,7 +36,7 @@ from enrichstatus.polling.completed import Completed as Completed
 from enrichstatus.polling.completed import as_completed as as_completed
 from enrichstatus.polling.poll import poll as poll
 from enrichstatus.polling.poll import wait as wait
-from enrichstatus.polling.resume import resume as resume
+from enrichstatus.polling.resuming.resume import resume as resume
 from enrichstatus.polling.schedules import Adaptive as Adaptive
 from enrichstatus.polling.schedules import Ask as Ask
 from enrichstatus.polling.schedules import Backoff as Backoff
@@ -51,9 +51,9 @@ from enrichstatus.sources.client.awaited import AsyncEnrichmentClient as AsyncEn
 from enrichstatus.sources.client.client import EnrichmentClient as EnrichmentClient
 from enrichstatus.sources.client.trigger_report import TriggerReport as TriggerReport
 from enrichstatus.sources.spark.store import SparkEnrichmentStore as SparkEnrichmentStore
+from enrichstatus.sources.store.answering.lookup_files import LookupReport as LookupReport
 from enrichstatus.sources.store.changes import Changes as Changes
-from enrichstatus.sources.store.load import LoadReport as LoadReport
-from enrichstatus.sources.store.lookup_files import LookupReport as LookupReport
+from enrichstatus.sources.store.loading.load import LoadReport as LoadReport
 from enrichstatus.sources.store.store import EnrichmentStore as EnrichmentStore
 
 __all__: list[str]

@@ -15,10 +15,10 @@ from typing import IO
 import pyarrow as pa
 
 from enrichstatus.errors import EnrichStatusError, ValidationError
-from enrichstatus.files import write as writing
-from enrichstatus.files.remote import is_remote
-from enrichstatus.files.remote_out import output as remote_output
-from enrichstatus.files.whole import refused
+from enrichstatus.files.remote.remote import is_remote
+from enrichstatus.files.writing import write as writing
+from enrichstatus.files.writing.remote_out import output as remote_output
+from enrichstatus.files.writing.whole import refused
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
 
-from enrichstatus.cli import changes, completion, load, lookup, plan, poll, report, serve, status
+from enrichstatus.cli.commands import changes, completion, load, lookup, plan, poll, report, serve, status
 from enrichstatus.cli.options import refuse_empty, spelling
 from enrichstatus.cli.output import Output, put
 from enrichstatus.cli.parser import Parser, UsageError

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from enrichstatus.cli.output import Output
     from enrichstatus.sources.client.client import EnrichmentClient
-    from enrichstatus.sources.store.scan import Scan
+    from enrichstatus.sources.store.scanning.scan import Scan
     from enrichstatus.sources.store.store import EnrichmentStore
 
 
@@ -254,10 +254,10 @@ def read_tasks(options: argparse.Namespace, known: Sequence[str], say: Output, *
     """
     import pyarrow as pa
 
-    from enrichstatus import frames
-    from enrichstatus.files.read import Files
-    from enrichstatus.files.remote import at_hand
-    from enrichstatus.files.write import check_cells, ending_of
+    from enrichstatus.files.reading.read import Files
+    from enrichstatus.files.remote.remote import at_hand
+    from enrichstatus.files.writing.write import check_cells, ending_of
+    from enrichstatus.frames import frames
     from enrichstatus.lookup.leads import leads_column, naming_leads, of_leads, tasks_from_leads
     from enrichstatus.lookup.tasks import bad_rows
 
@@ -298,7 +298,7 @@ def took(entity_id: str | None, options: argparse.Namespace, say: Output) -> Non
 
 def open_source(options: argparse.Namespace) -> EnrichmentStore | Scan | EnrichmentClient:
     """Open the store that is looked in, make one of record files, or make a client of the service."""
-    from enrichstatus.files import read as files
+    from enrichstatus.files.reading import read as files
     from enrichstatus.sources.store.store import EnrichmentStore
 
     maximum = limits(options)
@@ -367,9 +367,9 @@ def check_outputs(options: argparse.Namespace, **outputs: Sequence[str]) -> None
 
     `outputs` are options that name files to write, with the endings that such a file may have.
     """
-    from enrichstatus.files import read as files
-    from enrichstatus.files import remote_out
-    from enrichstatus.files import write as writing
+    from enrichstatus.files.reading import read as files
+    from enrichstatus.files.writing import remote_out
+    from enrichstatus.files.writing import write as writing
 
     spelled = spelling(options)
     if getattr(options, "output", None) is None and "bom" in spelled:
@@ -395,6 +395,6 @@ def check_outputs(options: argparse.Namespace, **outputs: Sequence[str]) -> None
 
 def write(table: pa.Table, path: str, options: argparse.Namespace) -> None:
     """Write rows to a file, in the format that its ending names."""
-    from enrichstatus.files import write as writing
+    from enrichstatus.files.writing import write as writing
 
     writing.write(table, path, bom=bool(options.bom))

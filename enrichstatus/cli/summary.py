@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.files.plain import as_text
-from enrichstatus.frames import to_pandas
+from enrichstatus.frames.frames import to_pandas
 from enrichstatus.outcomes import COUNTED, LABELS, OUTCOMES, outcome
 from enrichstatus.presentation import bar, label, many, share
 from enrichstatus.schema import KEY, PANDAS_TYPES

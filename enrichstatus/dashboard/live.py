@@ -15,7 +15,7 @@ import traitlets
 from enrichstatus.dashboard import html as drawing
 from enrichstatus.dashboard.selection import Choice
 from enrichstatus.errors import EnrichStatusError
-from enrichstatus.files.write import ENDINGS
+from enrichstatus.files.writing.write import ENDINGS
 from enrichstatus.polling.background import OVER, Progress
 from enrichstatus.polling.update import reason
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from enrichstatus.dashboard.html import mark
 from enrichstatus.errors import ValidationError, quoted
-from enrichstatus.files import write as writing
+from enrichstatus.files.writing import write as writing
 from enrichstatus.lookup.arguments import choice, is_text
 from enrichstatus.lookup.lazy import lazy
 from enrichstatus.outcomes import LABELS

@@ -29,9 +29,9 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.errors import EnrichStatusError, PollDeadline, RequirementError, ValidationError
-from enrichstatus.files.read import PathLike, expand, is_path
-from enrichstatus.files.remote import is_remote
-from enrichstatus.files.write import replaced, writable, write_text
+from enrichstatus.files.reading.read import PathLike, expand, is_path
+from enrichstatus.files.remote.remote import is_remote
+from enrichstatus.files.writing.write import replaced, writable, write_text
 
 SCHEMA = "enrichstatus/run-results/1"
 _STATUS = ((PollDeadline, "deadline"), (RequirementError, "unmet"))

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus import frames
 from enrichstatus.files.results import jsonable
 from enrichstatus.files.scratch import scratch
-from enrichstatus.frames import Kind
+from enrichstatus.frames import frames
+from enrichstatus.frames.frames import Kind
 from enrichstatus.leads.prices import Numbers
 from enrichstatus.lookup.contract import TRIGGER_SIZE
 from enrichstatus.lookup.lazy import lazy

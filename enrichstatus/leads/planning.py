@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus import frames
 from enrichstatus.errors import EntityWarning, ValidationError, suggested
-from enrichstatus.files.read import PathLike
+from enrichstatus.files.reading.read import PathLike
 from enrichstatus.files.results import recorded
-from enrichstatus.frames import Kind, ListOrPath
+from enrichstatus.frames import frames
+from enrichstatus.frames.frames import Kind, ListOrPath
 from enrichstatus.leads import remarks
 from enrichstatus.leads.plan import ACTIONS, BOUGHT, Codes, Plan
 from enrichstatus.leads.prices import (
@@ -46,7 +46,7 @@ from enrichstatus.lookup.tasks import check_keys, keys_of, task_tables, with_uui
 from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.presentation import of_unknown_status
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, NO_LEASES, SCHEMA, listed
-from enrichstatus.sources.store.duckdb_source import Embedded
+from enrichstatus.sources.store.answering.duckdb_source import Embedded
 
 _HAVE, _NO_DATA, _IN_FLIGHT, _UNKNOWN, _RETRY, _TRIGGER, _OVER_BUDGET, _DUPLICATE, _INVALID = range(len(ACTIONS))
 _LEFT_ALONE = {

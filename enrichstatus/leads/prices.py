@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError, quoted, suggested
-from enrichstatus.frames import Frame, Rows
+from enrichstatus.frames.frames import Frame, Rows
 from enrichstatus.lookup.arguments import parse_number
 from enrichstatus.presentation import many
 from enrichstatus.schema import listed

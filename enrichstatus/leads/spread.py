@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.files.scratch import scratch
-from enrichstatus.frames import Frame, Kind, ListOrPath, Rows
+from enrichstatus.frames import frames
+from enrichstatus.frames.frames import Frame, Kind, ListOrPath, Rows
 from enrichstatus.lookup.arguments import parse_prefix
 from enrichstatus.lookup.tasks import KEYS_SQL, clashing, task_tables
 from enrichstatus.outcomes import outcome

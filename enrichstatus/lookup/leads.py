@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus import frames
 from enrichstatus.errors import ValidationError, quoted, suggested
 from enrichstatus.files.plain import plain
-from enrichstatus.frames import Frame, Kind, ListOrPath
+from enrichstatus.frames import frames
+from enrichstatus.frames.frames import Frame, Kind, ListOrPath
 from enrichstatus.lookup.arguments import choice, column_named, parse_fields
 from enrichstatus.lookup.tasks import KEYS_SQL, clashing, task_names, task_tables
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, find, listed

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus import frames
 from enrichstatus.errors import ValidationError
-from enrichstatus.frames import Kind, ListOrPath, Named, Rows
+from enrichstatus.frames import frames
+from enrichstatus.frames.frames import Kind, ListOrPath, Named, Rows
 from enrichstatus.lookup.arguments import Columns, Errors, How, Instant, parse_instant, parse_options, parse_org
 from enrichstatus.lookup.tasks import check, clashing, keys_of
 from enrichstatus.schema import EXPLANATION, SCHEMA, columns_listed

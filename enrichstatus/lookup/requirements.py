@@ -10,8 +10,8 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus import frames
 from enrichstatus.errors import RequirementError, StatusWarning, ValidationError, quoted, suggested
+from enrichstatus.frames import frames
 from enrichstatus.lookup.arguments import parse_number, parse_prefix
 from enrichstatus.outcomes import outcome
 from enrichstatus.presentation import of_unknown_status

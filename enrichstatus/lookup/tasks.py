@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError, suggested
 from enrichstatus.files.scratch import scratch
-from enrichstatus.frames import Frame, Named
+from enrichstatus.frames.frames import Frame, Named
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, columns_listed, find, listed
 
 KEYS_SQL = Path(__file__).with_name("keys.sql").read_text(encoding="utf-8")

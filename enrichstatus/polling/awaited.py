@@ -9,11 +9,11 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
-from enrichstatus.files.read import PathLike
+from enrichstatus.files.reading.read import PathLike
 from enrichstatus.files.results import recorded
-from enrichstatus.frames import Kind, ListOrPath
+from enrichstatus.frames.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import Columns, Errors, parse_flags
-from enrichstatus.lookup.awaiting import in_thread
+from enrichstatus.lookup.calls.awaiting import in_thread
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.poll import ended, updates
 from enrichstatus.polling.run import Duration, Run

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from enrichstatus.errors import EnrichStatusError, PartialLookupError, PollDeadline, PollInterrupted
+from enrichstatus.lookup.calls.sharing import identity
 from enrichstatus.lookup.lazy import lazy
 from enrichstatus.lookup.query import Source
-from enrichstatus.lookup.sharing import identity
 from enrichstatus.outcomes import LABELS
 from enrichstatus.polling.poll import updates
 from enrichstatus.polling.run import Duration, Run

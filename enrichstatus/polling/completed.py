@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError
-from enrichstatus.frames import Kind, ListOrPath
+from enrichstatus.frames.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import Columns, Errors
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.poll import updates

@@ -18,9 +18,9 @@ from enrichstatus.errors import (
     ValidationError,
     quoted,
 )
-from enrichstatus.files.read import PathLike
+from enrichstatus.files.reading.read import PathLike
 from enrichstatus.files.results import recorded
-from enrichstatus.frames import Kind, ListOrPath
+from enrichstatus.frames.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import Columns, Errors, parse_duration, parse_flags
 from enrichstatus.lookup.query import Source
 from enrichstatus.polling.run import Duration, Run

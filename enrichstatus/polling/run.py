@@ -33,12 +33,12 @@ from enrichstatus.lookup.arguments import (
     parse_limits,
     parse_number,
 )
+from enrichstatus.lookup.calls.sharing import Member, Places, Round
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.lookup.query import Source, patience
-from enrichstatus.lookup.sharing import Member, Places, Round
+from enrichstatus.polling.resuming.state import restore
+from enrichstatus.polling.resuming.token import Course
 from enrichstatus.polling.schedules import Ask, Backoff
-from enrichstatus.polling.state import restore
-from enrichstatus.polling.token import Course
 from enrichstatus.polling.tracker import ANSWER, Tracker
 from enrichstatus.polling.update import Update, requests_for
 from enrichstatus.progress import progress_is_shown
@@ -46,7 +46,7 @@ from enrichstatus.schema import COLUMNS, FIELDS
 from enrichstatus.survival import Outlook
 
 if TYPE_CHECKING:
-    from enrichstatus.polling.memory import Memory
+    from enrichstatus.polling.resuming.memory import Memory
     from enrichstatus.sources.store.store import EnrichmentStore
 
 #: With a memory, so many tasks are looked up at once: what is lost when the process is killed meanwhile is no more.
@@ -135,7 +135,7 @@ class Run:
         self._sent = np.full(len(self.tracker.tasks), np.nan)
         self._came = -math.inf
         if into is not None:
-            from enrichstatus.polling.memory import Memory
+            from enrichstatus.polling.resuming.memory import Memory
 
             self.memory = Memory(into)
             self.tracker.recall(

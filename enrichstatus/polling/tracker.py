@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus import frames
 from enrichstatus.errors import EnrichStatusError
+from enrichstatus.frames import frames
 from enrichstatus.lookup.arguments import parse_prefix
-from enrichstatus.lookup.clocks import ahead_of_ours
+from enrichstatus.lookup.calls.clocks import ahead_of_ours
 from enrichstatus.lookup.query import refuse_clash
 from enrichstatus.lookup.tasks import DISTINCT_SQL, check, task_tables, to_pandas
-from enrichstatus.polling.packed import TaskList
+from enrichstatus.polling.resuming.packed import TaskList
 from enrichstatus.schema import KEY, SCHEMA, STATUSES, listed
 from enrichstatus.survival import Numbers, Outlook, Prospect, learn
 

@@ -16,7 +16,7 @@ from enrichstatus.files.results import jsonable
 from enrichstatus.lookup.contract import BATCH_SIZE
 from enrichstatus.lookup.lazy import lazy
 from enrichstatus.outcomes import LABELS, OUTCOMES, outcome
-from enrichstatus.polling.token import Course, write
+from enrichstatus.polling.resuming.token import Course, write
 from enrichstatus.polling.tracker import NO_RECORD, Tracker
 from enrichstatus.presentation import duration, many, of_unknown_status, plain
 from enrichstatus.survival import Outlook

@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus import frames
 from enrichstatus.errors import ValidationError, quoted
-from enrichstatus.frames import Frame
+from enrichstatus.frames import frames
+from enrichstatus.frames.frames import Frame
 from enrichstatus.lookup.arguments import is_text, parse_number
 from enrichstatus.lookup.tasks import unusable
 from enrichstatus.outcomes import COUNTED, LABELS, OUTCOMES, places

@@ -10,9 +10,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from enrichstatus import frames
 from enrichstatus.errors import ValidationError, quoted
-from enrichstatus.frames import Frame
+from enrichstatus.frames import frames
+from enrichstatus.frames.frames import Frame
 from enrichstatus.lookup.tasks import DISTINCT_SQL, check, task_tables, to_pandas
 from enrichstatus.presentation import many
 from enrichstatus.reports.coverage import answers

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus import frames
 from enrichstatus.errors import ValidationError
 from enrichstatus.files.scratch import scratch
+from enrichstatus.frames import frames
 from enrichstatus.lookup.arguments import Instant, choice, parse_period
 from enrichstatus.lookup.query import asker
 from enrichstatus.lookup.tasks import to_pandas

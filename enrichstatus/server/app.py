@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from enrichstatus.errors import EnrichStatusError, ServiceError, UnauthorizedError, ValidationError
 from enrichstatus.lookup.contract import PATH, TRIGGER_PATH
 from enrichstatus.server.tokens import digests, organization, read_tokens
-from enrichstatus.sources.store.open_files import identity
+from enrichstatus.sources.store.database.open_files import identity
 from enrichstatus.sources.store.store import EnrichmentStore
 
 try:

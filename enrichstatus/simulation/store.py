@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus import frames
 from enrichstatus.errors import ServiceError, ValidationError, quoted
-from enrichstatus.frames import Kind, ListOrPath
+from enrichstatus.frames import frames
+from enrichstatus.frames.frames import Kind, ListOrPath
 from enrichstatus.leads.prices import parse_costs
 from enrichstatus.lookup import contract as wire
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Instant, parse_number
@@ -23,7 +23,7 @@ from enrichstatus.lookup.contract import PREFIX
 from enrichstatus.lookup.query import asker
 from enrichstatus.lookup.tasks import DISTINCT_SQL, check
 from enrichstatus.schema import COLUMNS, FIELDS, KEY
-from enrichstatus.sources.store.lookup_files import LookupReport
+from enrichstatus.sources.store.answering.lookup_files import LookupReport
 from enrichstatus.sources.store.store import EnrichmentStore
 
 #: By field: the median time to completion in seconds, and the share that is found; any other field is like the last.

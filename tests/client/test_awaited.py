@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import enrichstatus as es
-from enrichstatus.lookup.awaiting import AT_ONCE, in_thread
+from enrichstatus.lookup.calls.awaiting import AT_ONCE, in_thread
 from enrichstatus.lookup.query import Interruption, interruption
 from tests.support import misbehaving as bad
 from tests.support.factory import task

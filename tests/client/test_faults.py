@@ -1694,7 +1694,7 @@ def test_a_client_that_is_dropped_leaves_nothing_open(serve: Serve, tmp_path: Pa
 def test_a_lane_is_collected_without_its_client(serve: Serve):
     """What urllib3 keeps of a connection holds neither the session nor the pool, so that both can be collected."""
     from enrichstatus.sources.client.config import Bearer, parse_settings
-    from enrichstatus.sources.client.lane import Lane
+    from enrichstatus.sources.client.transport.lane import Lane
 
     server = serve()
     settings = parse_settings(

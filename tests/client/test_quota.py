@@ -18,7 +18,7 @@ import pytest
 import enrichstatus as es
 from enrichstatus.cli import main
 from enrichstatus.sources.client.config import Rate, parse_rate
-from enrichstatus.sources.client.retry import read_retry_after
+from enrichstatus.sources.client.transport.retry import read_retry_after
 from tests.support import misbehaving as bad
 from tests.support.factory import NOW, task
 from tests.support.misbehaving import Answer, Misbehaving, Request

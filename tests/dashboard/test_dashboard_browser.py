@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from enrichstatus import frames
+from enrichstatus.frames import frames
 from tests.support.browser import Lab, LabNotebook, Opened, Voila, empty_page, http
 from tests.support.waiting import until
 

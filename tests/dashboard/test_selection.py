@@ -17,11 +17,11 @@ import pyarrow as pa
 import pytest
 
 import enrichstatus as es
-from enrichstatus import frames
 from enrichstatus.dashboard import html as drawing
 from enrichstatus.dashboard import live
 from enrichstatus.dashboard.selection import PAGE, Choice
 from enrichstatus.errors import ValidationError
+from enrichstatus.frames import frames
 from enrichstatus.polling import background as watching
 from tests.support.boards import EVIL, Make, press, service, settled, text
 from tests.support.factory import uid

@@ -19,10 +19,11 @@ import xlwt
 
 import enrichstatus as es
 from enrichstatus.cli import main
-from enrichstatus.files import workbook, workbook_out
-from enrichstatus.files.read import Files
-from enrichstatus.files.write import write
-from enrichstatus.frames import of_files, to_pandas
+from enrichstatus.files.reading import workbook
+from enrichstatus.files.reading.read import Files
+from enrichstatus.files.writing import workbook_out
+from enrichstatus.files.writing.write import write
+from enrichstatus.frames.frames import of_files, to_pandas
 from tests.support.factory import NOW, ORG, record, uid
 
 HEAD = ["lead_id", "name"]

@@ -19,7 +19,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.cli import main
-from enrichstatus.files.read import Files
+from enrichstatus.files.reading.read import Files
 from tests.support.cases import cases, crossed
 from tests.support.factory import ORG, record, uid
 

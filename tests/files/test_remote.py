@@ -20,9 +20,9 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.cli import main
-from enrichstatus.files import read as files
-from enrichstatus.files import write as writing
-from enrichstatus.files.remote import is_remote, shown
+from enrichstatus.files.reading import read as files
+from enrichstatus.files.remote.remote import is_remote, shown
+from enrichstatus.files.writing import write as writing
 from tests.support.factory import NOW, ORG, record, task, uid
 from tests.support.lake import KEY, SECRET, Lake, Request, running
 

@@ -22,11 +22,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 import enrichstatus as es
-from enrichstatus.lookup.clocks import ServiceClock
+from enrichstatus.lookup.calls.clocks import ServiceClock
 from enrichstatus.lookup.contract import BALANCE_PATH, TRIGGER_PATH
 from enrichstatus.simulation import SimulatedStore, create_simulated_app
 from enrichstatus.sources.client.config import Request
-from enrichstatus.sources.client.transport import QUERY, Outcome
+from enrichstatus.sources.client.transport.transport import QUERY, Outcome
 from enrichstatus.sources.store.leases import Leases
 from tests.support.cases import cases
 from tests.support.factory import ORG, uid

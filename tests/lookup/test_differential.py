@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS, FIELDS, STATUSES
-from enrichstatus.sources.store import point_lookup as answering
+from enrichstatus.sources.store.answering import point_lookup as answering
 from tests.support.cases import cases
 
 NOW = datetime(2026, 11, 16, 9, tzinfo=UTC)

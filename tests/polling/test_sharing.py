@@ -11,7 +11,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.errors import LookupInterrupted, PollInterrupted, ServiceError
-from enrichstatus.lookup import sharing
+from enrichstatus.lookup.calls import sharing
 from tests.support.factory import ORG
 from tests.support.polled import NEVER, Clock, Service, numbered, statuses
 

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 import enrichstatus as es
-from enrichstatus.polling import token as tokens
+from enrichstatus.polling.resuming import token as tokens
 from enrichstatus.server import create_app
 from enrichstatus.simulation import SimulatedStore
 from tests.support.cases import cases, crossed

@@ -17,7 +17,7 @@ import pytest
 import enrichstatus as es
 from enrichstatus.cli import main
 from enrichstatus.cli.delivery import holding
-from enrichstatus.files import write as writing
+from enrichstatus.files.writing import write as writing
 from enrichstatus.schema import COLUMNS
 from tests.support.cases import cases
 from tests.support.drawn import records, tasks
@@ -208,7 +208,7 @@ def test_a_killed_load_is_wholly_before_a_cursor_or_after_it(tmp_path: Path):
     script = """
 import os, signal, sys
 import enrichstatus as es
-from enrichstatus.sources.store import load
+from enrichstatus.sources.store.loading import load
 from tests.support.factory import record
 if sys.argv[2] == "before":
     load._COUNTS_SQL += "; select die()"

@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import enrichstatus as es
-from enrichstatus import frames
-from enrichstatus.files import write as writing
+from enrichstatus.files.writing import write as writing
+from enrichstatus.frames import frames
 from enrichstatus.schema import PANDAS_TYPES
-from enrichstatus.sources.store import lookup_files as streaming
+from enrichstatus.sources.store.answering import lookup_files as streaming
 from tests.support.cases import cases, crossed
 from tests.support.factory import NOW, ORG, record, task, uid
 

@@ -25,7 +25,7 @@ import pytest
 import enrichstatus as es
 from enrichstatus.lookup.lazy import lazy
 from enrichstatus.simulation import SimulatedStore
-from enrichstatus.sources.store import load as loading
+from enrichstatus.sources.store.loading import load as loading
 from tests.support.cases import cases
 from tests.support.factory import NOW, ORG, record, task
 

@@ -17,7 +17,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS
-from enrichstatus.sources.store import scan as scanning
+from enrichstatus.sources.store.scanning import scan as scanning
 from tests.support.cases import crossed
 from tests.support.factory import NOW, ORG, record, task, uid
 

@@ -182,7 +182,7 @@ def test_a_read_only_folder_says_so():
 
 def test_a_failed_load_leaves_the_store_as_it_was(store: es.EnrichmentStore, monkeypatch: pytest.MonkeyPatch):
     """When DuckDB fails in the middle of the transaction, nothing of the load is there, and the next one works."""
-    from enrichstatus.sources.store import load as loading
+    from enrichstatus.sources.store.loading import load as loading
 
     store.load([record(0)])
     with monkeypatch.context() as patch:

@@ -14,7 +14,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS
-from enrichstatus.sources.store.connection import VERSION
+from enrichstatus.sources.store.database.connection import VERSION
 from tests.support.cases import cases
 from tests.support.drawn import records, tasks
 from tests.support.earlier import file_of_version_1, file_of_version_2
@@ -130,7 +130,7 @@ def test_a_killed_upgrade_leaves_a_whole_file(tmp_path: Path, moment: str):
         import os, signal, sys
         from contextlib import suppress
         import enrichstatus as es
-        from enrichstatus.sources.store import connection
+        from enrichstatus.sources.store.database import connection
         path, moment = sys.argv[1:]
         in_one, die = connection._in_one, lambda: os.kill(os.getpid(), signal.SIGKILL)
         if moment == "before it is written into the file":
@@ -158,7 +158,7 @@ def test_a_killed_upgrade_leaves_a_whole_file(tmp_path: Path, moment: str):
 
 def test_an_upgrade_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The error says which file, and the next opening upgrades it."""
-    from enrichstatus.sources.store import connection
+    from enrichstatus.sources.store.database import connection
 
     loaded = records(random.Random(5), 100)
     path = file_of_version_1(tmp_path / "s.duckdb", loaded)

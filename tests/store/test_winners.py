@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 import enrichstatus as es
-from enrichstatus.frames import read
+from enrichstatus.frames.frames import read
 from enrichstatus.lookup.query import LOOKUP_SQL, asker, newest_sql
 from enrichstatus.lookup.tasks import check
 from enrichstatus.schema import COLUMNS
-from enrichstatus.sources.store import point_lookup
+from enrichstatus.sources.store.answering import point_lookup
 from tests.support.cases import cases
 from tests.support.drawn import LIMITS, records, tasks
 from tests.support.factory import NOW, ORG, record, task, uid

@@ -8,7 +8,7 @@ from multiprocessing.context import ForkServerContext
 #: One server forks the processes of all tests of a worker, and what it has imported is decided when it starts.
 _IMPORTED = [
     *("pandas", "polars", "pyarrow.parquet", "pytest", "enrichstatus.polling.completed", "enrichstatus.server"),
-    *("enrichstatus.simulation", "enrichstatus.sources.client.transport", "enrichstatus.sources.store.store"),
+    *("enrichstatus.simulation", "enrichstatus.sources.client.transport.transport", "enrichstatus.sources.store.store"),
 ]
 
 

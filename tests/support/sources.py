@@ -17,7 +17,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.schema import COLUMNS
-from enrichstatus.sources.store import point_lookup
+from enrichstatus.sources.store.answering import point_lookup
 from tests.support.factory import ORG
 from tests.support.serving import running
 

@@ -7,9 +7,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from enrichstatus.frames import Kind, ListOrPath
+from enrichstatus.frames.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import Columns, Errors, How, Instant
-from enrichstatus.lookup.awaiting import in_thread
+from enrichstatus.lookup.calls.awaiting import in_thread
 from enrichstatus.sources.client.client import EnrichmentClient
 from enrichstatus.sources.client.config import Bearer
 

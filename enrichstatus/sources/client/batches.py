@@ -18,7 +18,7 @@ from enrichstatus.progress import Progress
 from enrichstatus.schema import SCHEMA
 
 if TYPE_CHECKING:
-    from enrichstatus.sources.client.transport import Outcome
+    from enrichstatus.sources.client.transport.transport import Outcome
 
 #: With fewer batches nobody needs a progress bar.
 _MANY = 20

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import duckdb
 import pyarrow as pa
 
-from enrichstatus import frames
 from enrichstatus.errors import EnrichStatusError, ServiceError
-from enrichstatus.frames import Kind, ListOrPath
+from enrichstatus.frames import frames
+from enrichstatus.frames.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
     Columns,
@@ -34,7 +34,7 @@ from enrichstatus.sources.client import responses as replies
 from enrichstatus.sources.client.config import Bearer, Request, parse_settings
 
 if TYPE_CHECKING:
-    from enrichstatus.sources.client.transport import Outcome, Transport
+    from enrichstatus.sources.client.transport.transport import Outcome, Transport
     from enrichstatus.sources.client.trigger_report import TriggerReport
 
 
@@ -326,7 +326,7 @@ class EnrichmentClient:
 
     def _transport(self) -> Transport:
         """Give this process's connections."""
-        from enrichstatus.sources.client.transport import Transport  # HTTP, which a store never needs
+        from enrichstatus.sources.client.transport.transport import Transport  # HTTP, which a store never needs
 
         if self._closed:
             raise EnrichStatusError("The client is closed; make it again with EnrichmentClient(…).")

@@ -25,8 +25,8 @@ from enrichstatus.errors import (
     ValidationError,
 )
 from enrichstatus.lookup.arguments import Instant, parse_duration, parse_flags, parse_instant, parse_number
+from enrichstatus.lookup.calls.sharing import renew
 from enrichstatus.lookup.contract import BALANCE_PATH, TRIGGER_PATH
-from enrichstatus.lookup.sharing import renew
 from enrichstatus.presentation import credits_of, many, number
 from enrichstatus.progress import Progress
 from enrichstatus.schema import COLUMNS, KEY, listed

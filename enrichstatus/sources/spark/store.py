@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pyarrow as pa
 
-from enrichstatus import frames
 from enrichstatus.errors import OrganizationWarning, ValidationError
-from enrichstatus.frames import Kind, ListOrPath
+from enrichstatus.frames import frames
+from enrichstatus.frames.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import (
     MAX_PROCESSING_TIME,
     Columns,

@@ -15,11 +15,11 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.errors import StoreError, ValidationError, quoted
-from enrichstatus.frames import to_pandas
+from enrichstatus.frames.frames import to_pandas
 from enrichstatus.lookup.arguments import Instant, parse_instant
 from enrichstatus.lookup.query import asker
 from enrichstatus.schema import COLUMNS, SCHEMA
-from enrichstatus.sources.store.duckdb_source import Register
+from enrichstatus.sources.store.answering.duckdb_source import Register
 from enrichstatus.sources.store.sql import Queryable
 
 

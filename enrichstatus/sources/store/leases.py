@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.schema import KEY, NO_LEASES, SCHEMA
-from enrichstatus.sources.store.load import load
+from enrichstatus.sources.store.loading.load import load
 
 if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore

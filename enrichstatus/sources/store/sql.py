@@ -16,16 +16,16 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from enrichstatus import frames
 from enrichstatus.errors import OrganizationWarning, StoreError, ValidationError, quoted
-from enrichstatus.files.read import is_path
+from enrichstatus.files.reading.read import is_path
 from enrichstatus.files.scratch import never_freed
-from enrichstatus.files.write import first_line
+from enrichstatus.files.writing.write import first_line
+from enrichstatus.frames import frames
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import DECIDED_SQL, asker
 from enrichstatus.lookup.tasks import KEYS_SQL, create_vocabularies
 from enrichstatus.schema import COLUMNS
-from enrichstatus.sources.store.duckdb_source import Embedded
+from enrichstatus.sources.store.answering.duckdb_source import Embedded
 
 _PRIVATE_SQL = (
     Path(__file__)

@@ -15,21 +15,21 @@ import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.errors import OrganizationWarning, StoreError
-from enrichstatus.files.read import PathLike, expand, is_path
-from enrichstatus.files.remote import at_hand, check_options
-from enrichstatus.files.tables import table_of
+from enrichstatus.files.reading.lake_tables import table_of
+from enrichstatus.files.reading.read import PathLike, expand, is_path
+from enrichstatus.files.remote.remote import at_hand, check_options
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_flags, parse_org
 from enrichstatus.lookup.query import DECIDED_SQL, timing_out
 from enrichstatus.lookup.tasks import to_pandas
 from enrichstatus.presentation import html_table, many
 from enrichstatus.schema import STATUSES, Epoch, listed, parse_statuses
+from enrichstatus.sources.store.answering.point_lookup import answer, answer_at_once, winners
 from enrichstatus.sources.store.changes import Tracked
 from enrichstatus.sources.store.describe import StoreDescription, describe
 from enrichstatus.sources.store.leases import Leases, leases
-from enrichstatus.sources.store.load import LoadReport, load
-from enrichstatus.sources.store.point_lookup import answer, answer_at_once, winners
-from enrichstatus.sources.store.scan import Scan
-from enrichstatus.sources.store.scan_table import TableScan
+from enrichstatus.sources.store.loading.load import LoadReport, load
+from enrichstatus.sources.store.scanning.scan import Scan
+from enrichstatus.sources.store.scanning.scan_table import TableScan
 from enrichstatus.sources.store.snapshot.rules import Question
 
 

@@ -1,0 +1,1 @@
+"""leads.enrichment: a pandas frame that looks up its own list."""

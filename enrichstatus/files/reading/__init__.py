@@ -1,0 +1,1 @@
+"""Files in, one module a format."""

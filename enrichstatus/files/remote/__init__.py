@@ -1,0 +1,1 @@
+"""Files elsewhere: on S3, Google Cloud Storage, Azure and web servers."""

@@ -1,0 +1,1 @@
+"""Any frame in, the same kind out."""

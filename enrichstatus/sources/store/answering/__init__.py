@@ -1,0 +1,1 @@
+"""Lookups by DuckDB: of frames, of files, and of few tasks."""

@@ -1,0 +1,1 @@
+"""The DuckDB file of a store: opened, made and upgraded."""

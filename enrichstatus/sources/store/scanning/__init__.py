@@ -1,0 +1,1 @@
+"""Records read where they lie: Parquet files, Delta and Iceberg tables."""
