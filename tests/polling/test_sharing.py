@@ -248,3 +248,23 @@ def test_nothing_is_kept_when_all_are_over():
     service = Service(clock, {0: 0})
     assert statuses(es.wait(service, numbered(0), clock=clock, sleep=clock.sleep)) == ["finished"]
     assert [key for key in sharing._BOARDS if key[0] == sharing.identity(service)] == []
+
+
+def test_polls_that_come_and_go_leave_nothing_with_one_that_stays(monkeypatch: pytest.MonkeyPatch):
+    """However many lists were polled meanwhile, what a long poll keeps of them is bounded, and it still shares its answers."""
+    monkeypatch.setattr(sharing, "_MOST", 5)
+    clock = Clock()
+    service = Service(clock, {n: 0 for n in range(1, 40)} | {0: NEVER})
+    long = begun(service, clock, numbered(0))
+    next(long)
+    for n in range(1, 39, 2):
+        other = begun(service, clock, numbered(n + 1, n))
+        assert next(other).settled == 2
+        other.close()
+    (board,) = (board for key, board in sharing._BOARDS.items() if key[0] == sharing.identity(service))
+    assert len(board._numbers) <= 12
+    clock.seconds += 10
+    next(long)
+    asked = len(service.asks)
+    assert next(begun(service, clock, numbered(39, 0))).settled == 1
+    assert service.counts()[asked:] == [1]

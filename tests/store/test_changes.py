@@ -16,6 +16,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.cli import main
+from enrichstatus.cli.delivery import holding
 from enrichstatus.files.writing import write as writing
 from enrichstatus.schema import COLUMNS
 from tests.support.cases import cases
@@ -167,6 +168,8 @@ def test_a_past_that_is_not_known_is_refused(tmp_path: Path, capsys: pytest.Capt
     with es.EnrichmentStore(path, org_id=ORG) as store:
         with pytest.raises(es.ValidationError, match=r"as_of= is .* and there is no load"):
             store.lookup([task(1)], as_of=NOW)
+        with pytest.raises(es.ValidationError, match=r"^as_of= is 2099-01-01 .* in the future; name one that has been"):
+            store.lookup([task(1)], as_of="2099-01-01")
         before = datetime.now(UTC)
         store.load([record(1, **PENDING)])
         first = datetime.now(UTC)
@@ -233,9 +236,14 @@ def test_the_command_moves_the_cursor_only_when_the_output_stands(
     monkeypatch.chdir(tmp_path)
     command = ["changes", "--store", "s.duckdb", "--org", ORG, "--since", "cursor.txt", "-o"]
 
+    def taken() -> list[str]:
+        found = sorted(pd.read_parquet("new.parquet")["entityId"])
+        Path("new.parquet").unlink()
+        return found
+
     def shipped(code: int = 0) -> list[str]:
         assert main([*command, "new.parquet"]) == code
-        return sorted(pd.read_parquet("new.parquet")["entityId"])
+        return taken()
 
     def load(*numbers: int) -> list[str]:
         with es.EnrichmentStore("s.duckdb", org_id=ORG) as store:
@@ -249,14 +257,20 @@ def test_the_command_moves_the_cursor_only_when_the_output_stands(
     assert main([*command, "nowhere/new.parquet"]) == 2
     with monkeypatch.context() as patched:
         patched.setattr(writing, "write_text", lambda text, path: (_ for _ in ()).throw(es.EnrichStatusError("killed")))
-        assert shipped(code=1) == load(3)
-    assert shipped() == load(3)
+        assert main([*command, "new.parquet"]) == 1
+    load(5)
+    assert main([*command, "new.parquet"]) == 0
+    assert "was left by a command that was killed" in capsys.readouterr().out
+    assert taken() == load(3)
+    assert shipped() == load(5)
     assert shipped() == []
     capsys.readouterr()
     for arguments, why in (
         (["-"], "-o names a file"),
         (["s.duckdb"], "ending"),
         (["--since", "c.csv", "-o", "c.csv"], "one file"),
+        (["--since", "s3://bucket/c.txt", "-o", "c.csv"], "a file of this machine"),
+        (["--since", "nowhere/c.txt", "-o", "c.csv"], "'nowhere/c.txt' cannot be written"),
     ):
         assert main([*command, *arguments] if len(arguments) == 1 else [*command[:-3], *arguments]) == 2
         assert why in capsys.readouterr().err
@@ -264,9 +278,82 @@ def test_the_command_moves_the_cursor_only_when_the_output_stands(
     assert main([*command, "new.csv"]) == 2
     assert "--since takes the .cursor of earlier changes, not 'yesterday'" in capsys.readouterr().err
     Path("cursor.txt").unlink()
-    assert shipped() == load(1, 2, 3)
+    assert shipped() == load(1, 2, 3, 5)
     load(4)
     misspelt = ["org_l" if word == ORG else word for word in command]
     assert main([*misspelt, "new.parquet"]) == 2
     assert "--since is of the changes of another organization than 'org_l'" in capsys.readouterr().err
     assert shipped() == load(4)
+    assert sorted(path.name for path in Path().iterdir()) == ["cursor.txt", "s.duckdb"]
+
+
+def test_an_output_that_nobody_has_taken_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Its changes would be lost, as the cursor has passed them; it is replaced where the command is told that it was taken."""
+    store, cursor, output = (tmp_path / name for name in ("s.duckdb", "cursor.txt", "new.csv"))
+    command = ["changes", "--store", str(store), "--org", ORG, "--since", str(cursor), "-o", str(output)]
+    for n in (1, 2):
+        with es.EnrichmentStore(store, org_id=ORG) as opened:
+            opened.load([record(n)])
+        if n == 1:
+            assert main(command) == 0
+    before = cursor.read_text(), output.read_text()
+    assert main(command) == 2
+    assert (
+        "may not have been taken yet. Take it away, or name another file, or pass --overwrite"
+        in capsys.readouterr().err
+    )
+    assert (cursor.read_text(), output.read_text()) == before
+    assert main([*command, "--overwrite"]) == 0
+    assert pd.read_csv(output)["entityId"].tolist() == [task(2)["entityId"]]
+
+
+def test_two_commands_do_not_move_one_cursor_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The second is told that another one is at work, by whatever name it has the cursor, and delivers nothing; then it goes on."""
+    store, cursor, link = (str(tmp_path / name) for name in ("s.duckdb", "cursor.txt", "link.txt"))
+    with es.EnrichmentStore(store, org_id=ORG) as opened:
+        opened.load([record(1)])
+    Path(cursor).write_text("")
+    Path(link).symlink_to(cursor)
+    Path(cursor).unlink()
+    command = ["changes", "--store", store, "--org", ORG, "-o", str(tmp_path / "new.csv"), "--since"]
+    with holding(cursor):
+        for name in (cursor, link):
+            assert main([*command, name]) == 1
+            assert "Another `enrichstatus changes` works with the cursor" in capsys.readouterr().err
+    assert not (tmp_path / "new.csv").exists()
+    assert main([*command, link]) == 0
+    assert Path(link).is_symlink()
+
+
+def test_a_command_that_is_killed_anywhere_delivers_each_change_once(tmp_path: Path):
+    """``kill -9`` at every write and every change of a name, and run again: the outputs together have each change once."""
+    with es.EnrichmentStore(tmp_path / "s.duckdb", org_id=ORG) as store:
+        store.load([record(1), record(2)])
+    script = """
+import os, signal, sys
+from enrichstatus.cli import main
+def die(event, arguments, left=[int(sys.argv[1])]):
+    if event in ("open", "os.rename", "os.remove") and "tmpfolder" in str(arguments[0]) and "s.duckdb" not in str(arguments[0]):
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(die)
+sys.exit(main(["changes", "--store", "s.duckdb", "--org", "org_1", "--since", "tmpfolder/cursor.txt", "-o", "tmpfolder/new.csv"]))
+"""
+    ended = []
+    for moment in range(1, 10) if cases(0, 1) else (5,):
+        folder = tmp_path / "tmpfolder"
+        folder.mkdir()
+
+        def run(when: int) -> int:
+            return subprocess.run([sys.executable, "-c", script, str(when)], check=False, cwd=tmp_path).returncode
+
+        ended.append(run(moment))
+        moved = (folder / "cursor.txt").exists()
+        # where all was done, the output has not been taken
+        assert run(0) in (0, 2 if moved else 0)
+        assert len(pd.read_csv(folder / "new.csv")) == 2
+        assert sorted(path.name for path in folder.iterdir() if path.suffix != ".part") == ["cursor.txt", "new.csv"]
+        shutil.rmtree(folder)
+    assert set(ended) <= {-9, 0}
+    assert -9 in ended

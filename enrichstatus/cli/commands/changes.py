@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enrichstatus.cli.options import add_options, check_outputs, opened, store_file, write
+from enrichstatus.cli.options import add_options, check_outputs, opened, store_file
 from enrichstatus.cli.parser import add_command
 from enrichstatus.errors import OrganizationWarning, ValidationError
 
@@ -23,8 +24,10 @@ def add(commands: Any) -> None:
         changes,
         help="write the records that came or changed since the last time",
         description="Write the records of an organization that came or changed since the cursor, each with what its status was then, and "
-        "move the cursor when the output stands: what a command that failed or was killed did not write, the next one writes. What is "
-        "written is not written again: give each run an output of its own, or take it away before the next run.",
+        "move the cursor when the output stands. What a command that failed did not write, the next one writes; what one that was killed "
+        "had ready, the next one puts in its place, and then goes on from there. What is written is not written again: give each run an "
+        "output of its own, or take it away before the next run. On s3:// and the like a command that is killed between the two writes "
+        "the same changes again.",
         examples={
             "a nightly job": "enrichstatus changes --store leads.duckdb --org org_acme --since cursor.txt -o new-$EPOCHSECONDS.parquet",
         },
@@ -37,12 +40,18 @@ def add(commands: Any) -> None:
         metavar="FILE",
         help="the file that keeps the cursor of this organization; where there is none, it is made, and everything is new",
     )
-    command.add_argument("-o", "--output", required=True, metavar="FILE", help="where to write them; replaces a file")
+    command.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help="where to write them; a file that is not there"
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace the file of -o: what is in it has been taken"
+    )
     add_options(command, "--excel-csv")
 
 
 def changes(options: argparse.Namespace, say: Output) -> None:
     """Write what has changed, and then move the cursor; `say` gets how much it was."""
+    from enrichstatus.cli.delivery import check_taken, holding
     from enrichstatus.files.writing import write as writing
     from enrichstatus.presentation import many
 
@@ -51,16 +60,21 @@ def changes(options: argparse.Namespace, say: Output) -> None:
     check_outputs(options, output=writing.ENDINGS)
     if writing.replaced(options.output, [options.since]):
         raise ValidationError("-o and --since name one file.")
-    with opened(store_file(options.store), read_only=True) as store:
-        found = store.changes(_read(options.since), org_id=options.org_id)
-        if message := store.lacks(options.org_id):
-            warnings.warn(message, OrganizationWarning, stacklevel=2)
-    write(found.table, options.output, options)
-    writing.write_text(found.cursor + "\n", options.since)
-    new = found.table["previousStatus"].null_count
-    say(f"{many(len(found), 'record')} written to {options.output}: {new:,} inserted, {len(found) - new:,} updated")
+    with holding(options.since) as deliveries:
+        done = deliveries.finish()
+        if done is not None:
+            say(f"{done.output} was left by a command that was killed; it stands now, and the cursor with it.")
+        if done is None or not writing.replaced(options.output, filter(os.path.exists, [done.output])):
+            check_taken(options.output, overwrite=options.overwrite)
+            with opened(store_file(options.store), read_only=True) as store:
+                found = store.changes(_read(options.since), org_id=options.org_id)
+                if message := store.lacks(options.org_id):
+                    warnings.warn(message, OrganizationWarning, stacklevel=2)
+            done = deliveries.deliver(found.table, options.output, found.cursor, bom=bool(options.bom))
+    count = done.inserted + done.updated
+    say(f"{many(count, 'record')} written to {options.output}: {done.inserted:,} inserted, {done.updated:,} updated")
     say.wrote(options.output)
-    say.tell(counts={"inserted": new, "updated": len(found) - new}, cursor=found.cursor, store=options.store)
+    say.tell(counts={"inserted": done.inserted, "updated": done.updated}, cursor=done.cursor, store=options.store)
 
 
 def _read(path: str) -> str | None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import codecs
-import errno
 import hashlib
 import io
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -18,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from enrichstatus.errors import EnrichStatusError, ValidationError, quoted
+from enrichstatus.errors import ValidationError, quoted
 from enrichstatus.files.plain import as_text, plain
 from enrichstatus.files.reading.read import PathLike
 from enrichstatus.files.remote.remote import is_remote, refuse_web, sending, shown
@@ -26,6 +24,7 @@ from enrichstatus.files.scratch import scratch
 from enrichstatus.files.text import first_line as first_line
 from enrichstatus.files.writing import workbook_out
 from enrichstatus.files.writing.json_out import objects, refuse_not_finite
+from enrichstatus.files.writing.whole import not_written, replacing
 from enrichstatus.schema import PANDAS_TYPES, listed
 
 #: Takes the next piece of what is written; all pieces are of one schema.
@@ -83,60 +82,6 @@ def _same(one: Path, other: Path) -> bool:
         return False
 
 
-@contextmanager
-def replacing(target: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """Give a name beside the target for a file or a folder to be made, which becomes the target as a whole or not at all."""
-    # of its own, whoever else writes the same target
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        yield part
-        _put(part, target, overwrite=overwrite)
-    except OSError as error:
-        text = f"{str(target)!r} cannot be written: {error.strerror or str(error).strip('.')}."
-        if error.errno in _FULL:
-            raise EnrichStatusError(f"{text} Nothing is left of it; make room, or name another place.") from error
-        raise ValidationError(text) from error
-    except (pa.ArrowException, UnicodeError) as error:
-        raise _not_written(target, error) from error
-    finally:
-        with suppress(OSError):  # where nothing can be written there is nothing to remove
-            _remove(part)
-
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-
-
-def _put(part: Path, target: Path, *, overwrite: bool) -> None:
-    """Let what was made take its name."""
-    if part.is_dir() and target.is_dir() and overwrite:
-        old = part.with_suffix(".old")  # a folder takes the place of an empty one only
-        target.replace(old)
-        try:
-            part.replace(target)
-        except OSError:
-            old.replace(target)
-            raise
-        _remove(old)
-    elif part.is_dir() or overwrite:
-        part.replace(target)
-    else:
-        try:
-            os.link(part, target)  # unlike a new name it does not replace what somebody else has put there meanwhile
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without links
-            part.replace(target)
-
-
-def _remove(part: Path) -> None:
-    """Remove what was begun: a file, or a folder of files."""
-    if part.is_dir():
-        for file in part.iterdir():
-            file.unlink()
-        part.rmdir()
-    part.unlink(missing_ok=True)
-
-
 def write_text(text: str, path: PathLike) -> None:
     """Write a text; the file appears whole or not at all."""
     if is_remote(path):
@@ -170,13 +115,7 @@ def check_cells(table: pa.Table, path: PathLike, *, bom: bool = False) -> None:
         try:
             refuse_not_finite(table, "a workbook" if ending_of(path) == _EXCEL else "JSON")
         except pa.ArrowInvalid as error:
-            raise _not_written(path, error) from error
-
-
-def _not_written(path: PathLike, error: Exception) -> ValidationError:
-    return ValidationError(
-        f"{str(path)!r} cannot be written: {first_line(error)}. Leave such a column out, or name another format."
-    )
+            raise not_written(path, error) from error
 
 
 def check_writable(schema: pa.Schema, path: PathLike, *, bom: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
@@ -64,13 +65,12 @@ class Member:
 
     def __init__(self, source: object, clock: Callable[[], float], tasks: pd.DataFrame, names: frozenset[str]):
         # both are kept, or another object might get their number
-        self._source, self._clock, self._tasks = source, clock, tasks
+        self._source, self._clock, self.tasks = source, clock, tasks
         #: the columns that it needs
         self.names = names
         self._board: _Board | None = None
-        self._index: pd.Index[str] | None = None
-        #: of another member's places, which of this one's they are
-        self._mine: weakref.WeakKeyDictionary[Member, Places] = weakref.WeakKeyDictionary()
+        #: its tasks as the polls number them, once there is another poll
+        self.numbered: _Numbered | None = None
 
     def join(self) -> None:
         """Take part from now on."""
@@ -79,14 +79,15 @@ class Member:
             self._board = _BOARDS.get(key)
             if self._board is None:
                 self._board = _BOARDS[key] = _Board()
-            self._board.members.add(self)
+            with self._board.lock:
+                self._board.add(self)
 
     def leave(self) -> None:
         """Take no part any longer."""
         board, self._board = self._board, None
         if board is not None:
             with board.lock:
-                board.members.discard(self)
+                board.remove(self)
 
     def claim(
         self, places: Places, sent: npt.NDArray[np.float64], fresh: float
@@ -102,21 +103,24 @@ class Member:
             return taken, Round(self, places, self.names, now)
         with board.lock:
             board.forget(now - _KEPT)
-            for other in reversed(board.rounds):
+            latest = board.latest(self, places)
+            left = np.ones(len(places), dtype=bool)
+            for which in np.unique(latest).tolist():  # a few rounds, each of many tasks
+                other = board.rounds.get(which)
                 if (
-                    other.owner is self
+                    other is None
+                    or other.owner is self
                     or not self.names <= other.names
-                    or (other.came is not None and other.came < now - fresh)
+                    or (other.came is not None and other.came < now - min(fresh, _KEPT))
                 ):
                     continue
-                shared = np.isin(places, self._places_of(other.owner)[other.places])
-                shared &= ~(sent >= other.sent)
+                shared = (latest == which) & ~(sent >= other.sent)
                 if shared.any():
                     taken.append((other, places[shared]))
-                    places, sent = places[~shared], sent[~shared]
-            own = Round(self, places, self.names.union(*(member.names for member in board.members)), now)
-            if len(places):
-                board.rounds.append(own)
+                    left &= ~shared
+            own = Round(self, places[left], board.names, now)
+            if len(own.places):
+                board.note(own)
         return taken, own
 
     def receive(self, other: Round, places: Places, patience: float) -> Given | None:
@@ -130,12 +134,13 @@ class Member:
                 return None
         if other.came is None:
             return None
-        mine = self._places_of(other.owner)
-        wanted = np.zeros(len(self._tasks), dtype=bool)
+        wanted = np.zeros(len(self.tasks), dtype=bool)
         wanted[places] = True
         parts = []
         for answers in other.answers:  # a few, each of many tasks
-            task = mine[answers["task"].to_numpy(dtype=np.int64)]
+            task = self._places_of(other.owner, answers["task"].to_numpy(dtype=np.int64))
+            if task is None:
+                return None
             chosen = (task >= 0) & wanted[task]
             parts.append(answers[chosen].assign(task=task[chosen]))
         return Given(pd.concat(parts, ignore_index=True) if parts else None, other.sent, other.came, other.error)
@@ -147,35 +152,125 @@ class Member:
         own.over.set()
         if board := self._board:
             with board.lock:
-                alone = len(board.members) < 2
-                if own.came is None or (alone and len(own.places) > _MOST):
-                    board.rounds = [one for one in board.rounds if one is not own]
-                elif alone:
-                    board.rounds = [one for one in board.rounds if one is own or one.came is None]
+                board.ended(own)
 
-    def _places_of(self, other: Member) -> Places:
-        """Give of each place of another member the place of the same task here, -1 where there is none."""
-        if other not in self._mine:
-            self._mine[other] = self._keys().get_indexer(other._keys()).astype(np.int64)
-        return self._mine[other]
+    def _places_of(self, other: Member, places: Places) -> Places | None:
+        """Give of places of another member those of the same tasks here, -1 where there is none; None if they are numbered no longer."""
+        mine, theirs = self.numbered, other.numbered
+        if mine is None or theirs is None or mine.by is not theirs.by:
+            return None
+        return mine.places_of(theirs.numbers[places])
 
-    def _keys(self) -> pd.Index[str]:
-        if self._index is None:
-            columns = [pa.array(self._tasks[name], pa.string()) for name in KEY]
-            self._index = pd.Index(pc.binary_join_element_wise(*columns, " ").to_pandas())
-        return self._index
+
+class _Numbers:
+    """Numbers for the tasks of all polls of a source, and by number in which round each was requested last, -1 in none."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self.latest: npt.NDArray[np.int64] = np.full(0, -1)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, tasks: pd.DataFrame) -> Places:
+        """Give the numbers of distinct tasks; new ones get new numbers."""
+        columns = [pa.array(tasks[name], pa.string()) for name in KEY]
+        keys = pc.binary_join_element_wise(*columns, " ").to_pylist()
+        new, known = set(keys).difference(self._known), len(self._known)
+        self._known.update(zip(new, range(known, known + len(new)), strict=True))
+        if len(self._known) > len(self.latest):
+            room = np.full(2 * len(self._known), -1)
+            room[:known] = self.latest[:known]
+            self.latest = room
+        return np.fromiter(map(self._known.__getitem__, keys), np.int64, len(keys))
+
+
+class _Numbered:
+    """The tasks of one poll by their numbers."""
+
+    def __init__(self, by: _Numbers, tasks: pd.DataFrame):
+        self.by, self.numbers = by, by.add(tasks)
+        self._order = np.argsort(self.numbers)
+        self._sorted = self.numbers[self._order]
+
+    def places_of(self, numbers: Places) -> Places:
+        """Give the places of tasks with these numbers, -1 where there is none."""
+        at = np.minimum(np.searchsorted(self._sorted, numbers), len(self._sorted) - 1)
+        return np.where(self._sorted[at] == numbers, self._order[at], -1)
 
 
 class _Board:
-    """What the polls of one source have requested lately."""
+    """What the polls of one source have requested lately; its lock is held by whoever calls."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.members: weakref.WeakSet[Member] = weakref.WeakSet()
-        self.rounds: list[Round] = []
+        self.rounds: dict[int, Round] = {}
+        self._members: weakref.WeakSet[Member] = weakref.WeakSet()
+        self._count = 0
+        self._names: frozenset[str] | None = None
+        self._numbers = _Numbers()
+        #: rounds whose tasks have no numbers yet: a poll that is alone needs none
+        self._unnumbered: list[int] = []
+        self._swept = -math.inf
+
+    def add(self, member: Member) -> None:
+        self._members.add(member)
+        self._names = None
+
+    def remove(self, member: Member) -> None:
+        self._members.discard(member)
+        self._names = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The columns that any of the polls needs."""
+        if self._names is None:
+            self._names = frozenset().union(*{member.names for member in self._members})
+        return self._names
 
     def forget(self, before: float) -> None:
-        self.rounds = [one for one in self.rounds if one.came is None or one.came >= before]
+        """Forget rounds that were over before then; now and then is enough."""
+        if before - self._swept >= 1:
+            self._swept = before
+            self.rounds = {which: one for which, one in self.rounds.items() if one.came is None or one.came >= before}
+
+    def note(self, own: Round) -> None:
+        """Let others see a round."""
+        self._count += 1
+        self.rounds[self._count] = own
+        self._unnumbered.append(self._count)
+
+    def latest(self, member: Member, places: Places) -> Places:
+        """Say in which round tasks of a member were requested last, -1 in none of another's."""
+        waiting = {which: self.rounds[which] for which in self._unnumbered if which in self.rounds}
+        if not len(self._numbers) and all(one.owner is member for one in waiting.values()):
+            self._unnumbered = list(waiting)
+            return np.full(len(places), -1)
+        self._unnumbered = []
+        if len(self._numbers) > _MOST + 2 * sum(len(one.tasks) for one in self._members):
+            self._numbers = _Numbers()  # most are of polls that are over
+        for which, one in waiting.items():
+            numbers = self._numbers_of(one.owner)  # first: it may make room
+            self._numbers.latest[numbers[one.places]] = which
+        numbers = self._numbers_of(member)
+        latest: Places = self._numbers.latest[numbers[places]]
+        return latest
+
+    def _numbers_of(self, member: Member) -> Places:
+        if member.numbered is None or member.numbered.by is not self._numbers:
+            member.numbered = _Numbered(self._numbers, member.tasks)
+        return member.numbered.numbers
+
+    def ended(self, own: Round) -> None:
+        """Keep a round that is over for the others; one that was given up, or is large and nobody else's, is not."""
+        alone = len(self._members) < 2
+        if own.came is None or (alone and len(own.places) > _MOST):
+            self.rounds = {which: one for which, one in self.rounds.items() if one is not own}
+        elif alone:
+            self.rounds = {which: one for which, one in self.rounds.items() if one is own or one.came is None}
+
+    def clear(self) -> None:
+        self.rounds = {}
 
 
 def renew(source: object) -> None:
@@ -184,7 +279,7 @@ def renew(source: object) -> None:
         for (which, _), board in list(_BOARDS.items()):
             if which == identity(source):
                 with board.lock:
-                    board.rounds = []
+                    board.clear()
 
 
 #: By source and clock; a board lives as long as somebody takes part.
@@ -197,7 +292,8 @@ def _forked() -> None:
     global _LOCK
     _LOCK = threading.Lock()
     for board in list(_BOARDS.values()):
-        board.lock, board.rounds = threading.Lock(), []
+        board.lock = threading.Lock()
+        board.clear()
 
 
 if hasattr(os, "register_at_fork"):
