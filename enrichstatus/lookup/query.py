@@ -186,9 +186,7 @@ class PartialAnswer(Exception):
 
     def __init__(self, table: pa.Table, lost: Rows, error: Callable[[Any, Any], BaseException]):
         super().__init__()
-        self.table = table
-        self.lost = lost
-        self.error = error
+        self.table, self.lost, self.error = table, lost, error
 
 
 def asker(org_id: str | None, limits: Mapping[str, timedelta], now: Instant, *, evaluated: bool = True) -> pa.Table:

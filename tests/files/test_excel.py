@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import random
 import re
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ import xlwt
 
 import enrichstatus as es
 from enrichstatus.cli import main
+from enrichstatus.errors import HeaderWarning
 from enrichstatus.files.reading import workbook
 from enrichstatus.files.reading.read import Files
 from enrichstatus.files.writing import workbook_out
 from enrichstatus.files.writing.write import write
 from enrichstatus.frames.frames import of_files, to_pandas
+from tests.support.cases import cases
 from tests.support.factory import NOW, ORG, record, uid
 
 HEAD = ["lead_id", "name"]
@@ -115,6 +119,37 @@ def test_an_old_workbook_is_read_whatever_its_ending(tmp_path: Path):
     for name in ("old.xls", "old.xlsx"):
         old.save(tmp_path / name)
         assert read(tmp_path / name).astype(str).values.tolist() == [[uid(0), "2026-01-02", "7"]]
+
+
+def test_a_corrupt_workbook_never_ends_the_process(tmp_path: Path):
+    """What a workbook says of its own size is not believed where memory would be asked for in vain; any other damage is refused too."""
+    old, new, damaged = xlwt.Workbook(), tmp_path / "new.xlsx", tmp_path / "damaged.xls"
+    sheet = old.add_sheet("L")
+    for row in range(4):
+        for place, cell in enumerate([*HEAD, 3.5, True]):
+            sheet.write(row, place, cell)
+    old.save(tmp_path / "old.xls")
+    whole = (tmp_path / "old.xls").read_bytes()
+    dimensions = whole.index(b"\x00\x02\x0e\x00")
+    damaged.write_bytes(whole[: dimensions + 11] + b"\x3e" + whole[dimensions + 12 :])  # a thousand million rows
+    with (
+        zipfile.ZipFile(book(new, {"L": [HEAD, ["a", "b"]]})) as right,
+        zipfile.ZipFile(tmp_path / "n.xlsx", "w") as wrong,
+    ):
+        for part in right.namelist():
+            wrong.writestr(part, re.sub(rb'uniqueCount="\d+"', b'uniqueCount="99999999999"', right.read(part)))
+    for path in (damaged, tmp_path / "n.xlsx"):
+        with pytest.raises(
+            es.ValidationError, match="it is corrupt, and what it says of its own size is beyond all memory"
+        ):
+            read(path)
+    for seed in range(cases(3, 400)):
+        drawn, altered = random.Random(seed), bytearray(whole)
+        for place in drawn.choices(range(len(whole)), k=drawn.choice([1, 2, 4, 16])):
+            altered[place] = drawn.choice([0, 255, drawn.randrange(256)])
+        damaged.write_bytes(altered)
+        with suppress(es.ValidationError, HeaderWarning):
+            read(damaged)
 
 
 def test_what_is_not_one_table_is_refused_with_what_to_do(tmp_path: Path):

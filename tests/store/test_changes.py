@@ -168,6 +168,8 @@ def test_a_past_that_is_not_known_is_refused(tmp_path: Path, capsys: pytest.Capt
     with es.EnrichmentStore(path, org_id=ORG) as store:
         with pytest.raises(es.ValidationError, match=r"as_of= is .* and there is no load"):
             store.lookup([task(1)], as_of=NOW)
+        with pytest.raises(es.ValidationError, match=r"^as_of= is 2099-01-01 .* in the future; name one that has been"):
+            store.lookup([task(1)], as_of="2099-01-01")
         before = datetime.now(UTC)
         store.load([record(1, **PENDING)])
         first = datetime.now(UTC)

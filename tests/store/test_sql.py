@@ -190,6 +190,16 @@ def test_frames_have_any_name(loaded: es.EnrichmentStore):
         assert loaded.sql(f'from "{name}"', **{name: TASKS}).shape == TASKS.shape
     assert loaded.sql("select status from enrichment_status(tasks)", now=NOW).fetchall() == [("failed",), (None,)]
     assert loaded.sql("select count(*) from ENRICHMENTS").fetchall() == [(6,)] != [(len(ENRICHMENTS),)]
+    # columns of any name, also of those that the macro might be made of
+    extra = dict.fromkeys(
+        ["enrichment_position", "enrichment_position_1", "position", "place", "id", "orgId", "now", "asked", "tasks"], 7
+    )
+    odd = loaded.sql("from enrichment_status(wide)", wide=TASKS.assign(**extra), now=NOW)
+    assert (
+        odd.project("status").fetchall()
+        == loaded.sql("select status from enrichment_status(t)", t=TASKS, now=NOW).fetchall()
+    )
+    assert odd.project(*map('"{}"'.format, extra)).distinct().fetchall() == [(7,) * len(extra)]
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"Enrichments": TASKS}, "^Enrichments= is what the records are called"),
         ({"leads": TASKS, "LEADS": tasks}, "^LEADS= is given twice"),

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError, quoted, suggested
 from enrichstatus.files.plain import hours
+from enrichstatus.files.reading.old_workbook import ends_the_process
 from enrichstatus.files.text import FILE
 from enrichstatus.schema import listed
 
@@ -32,8 +33,12 @@ from enrichstatus.schema import listed
 _BATCH = 1 << 16
 #: Cells, and bytes of the unpacked workbook, that are read: more of either take gigabytes of memory.
 _MOST_CELLS, _MOST_BYTES = 1 << 24, 1 << 31
+#: Texts that several sheets may share.
+_MOST_TEXTS = 1 << 26
 #: A whole number up to here is written in plain digits, as many as Excel holds.
 _WHOLE = 2.0**63
+#: How a file begins that is a workbook of before 2007, or one with a password.
+_OLD = b"\xd0\xcf\x11\xe0"
 _CSV = "Save the sheet as CSV, and give that."
 _KINDS = {
     str: pa.string(),
@@ -117,11 +122,14 @@ def _opened(path: str) -> Iterator[Any]:
     try:
         with Path(path).open("rb") as file:
             start = file.read(8)
-        if not start.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        if not start.startswith((b"PK\x03\x04", _OLD)):
             text = "It is a page, HTML" if start.lstrip().startswith(b"<") else "It may be text such as CSV"
             raise ValidationError(
                 f"{path!r} is not a workbook, whatever its ending says. {text}: open it in Excel, and save it as .xlsx."
             )
+        old = start.startswith(_OLD) and not _is_protected(path)
+        if ends_the_process(path) if old else _is_boundless(path):
+            raise zipfile.BadZipFile("it is corrupt, and what it says of its own size is beyond all memory")
         # by its content: workbooks with the other's ending are common
         with Path(path).open("rb") as file, calamine.load_workbook(path if _is_protected(path) else file) as book:
             yield book
@@ -132,7 +140,7 @@ def _opened(path: str) -> Iterator[Any]:
     except BaseException as error:
         # what its parts raise where they are cut off or altered; a panic of Rust is no Exception
         broken = (calamine.CalamineError, zipfile.BadZipFile, zlib.error, ElementTree.ParseError)
-        if not isinstance(error, (*broken, KeyError, OSError, NotImplementedError, StopIteration)) and (
+        if not isinstance(error, (*broken, LookupError, OSError, NotImplementedError, StopIteration)) and (
             type(error).__name__ != "PanicException"
         ):
             raise
@@ -141,10 +149,24 @@ def _opened(path: str) -> Iterator[Any]:
         ) from error
 
 
+def _is_boundless(path: str) -> bool:
+    """Whether a workbook says that it holds more texts than it can: memory is asked for that many, and in vain that ends the process."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.filename.lower().endswith("sharedstrings.xml"):
+                with archive.open(info) as xml:
+                    counts = re.findall(rb"\buniqueCount\s*=\s*[\"'](\d+)", xml.read(1 << 16))
+                if max(map(int, counts), default=0) > min(info.file_size, _MOST_TEXTS):
+                    return True
+    return False
+
+
 def _is_protected(path: str) -> bool:
     """Whether a workbook lies encrypted in a container, which only its name tells from an old workbook."""
     with Path(path).open("rb") as file:
-        return file.read(4) == b"\xd0\xcf\x11\xe0" and "EncryptedPackage".encode("utf-16-le") in file.read()
+        return file.read(4) == _OLD and "EncryptedPackage".encode("utf-16-le") in file.read()
 
 
 def _chosen(path: str, book: Any, sheet: str | None) -> Any:

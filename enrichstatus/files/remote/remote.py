@@ -151,6 +151,13 @@ def _matching(system: Any, path: str) -> dict[str, dict[str, Any]]:
     return {name: info for name, info in infos.items() if not name.rpartition("/")[2].startswith(".")}
 
 
+def lacking(name: str, more: str = "") -> ValidationError:
+    """Say what to install for something elsewhere."""
+    return ValidationError(
+        f'{name!r} lies elsewhere, which needs the extra "remote": pip install "enrichstatus[remote]"{more}.'
+    )
+
+
 def file_system(address: str, options: Options = None) -> tuple[Any, str]:
     """Give the file system of fsspec that an address belongs to, and what it is called there."""
     name = shown(address)
@@ -160,9 +167,7 @@ def file_system(address: str, options: Options = None) -> tuple[Any, str]:
         system, path = url_to_fs(address, **(options or {}))
     except ImportError as error:
         more = "" if "fsspec" in str(error) else f" ({_scrubbed(first_line(error), address, options)})"
-        raise ValidationError(
-            f'{name!r} lies elsewhere, which needs the extra "remote": pip install "enrichstatus[remote]"{more}.'
-        ) from None
+        raise lacking(name, more) from None
     except ValueError as error:
         raise ValidationError(
             f"{name!r} cannot be reached: {_scrubbed(first_line(error), address, options)}. Addresses that are known begin with "
@@ -196,7 +201,7 @@ def _said(name: str, error: Exception, reason: str, doing: str) -> EnrichStatusE
     if refused or "credential" in f"{type(error).__name__} {reason}".lower():
         return ValidationError(
             f"{name!r} cannot be {doing}: access was refused ({reason or type(error).__name__}). Credentials come from the environment, or "
-            "from storage_options= in Python."
+            "from storage_options= of load, scan and lookup_to; anywhere else give a frame, e.g. pandas.read_csv(…, storage_options=…)."
         )
     if isinstance(error, TypeError):
         return ValidationError(f"are not those of {name!r}: {reason}.", argument="storage_options")

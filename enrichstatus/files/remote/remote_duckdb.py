@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from enrichstatus.errors import EnrichStatusError
-from enrichstatus.files.remote.remote import Options, Remote, reaching
+from enrichstatus.files.remote.remote import Options, Remote, lacking, reaching, shown
 
 #: Parts of files up to so many bytes are kept, and so many bytes in all.
 _SMALL, _MOST = 1 << 22, 1 << 26
@@ -32,9 +32,13 @@ class Shelf:
         #: what went wrong in a reading, of which DuckDB makes a text
         self.failed: EnrichStatusError | None = None
 
-    def register(self, con: duckdb.DuckDBPyConnection, scheme: str) -> None:
-        """Let a database read the files of a scheme here, such as ``s3``."""
-        con.register_filesystem(_file_system(self, scheme))
+    def register(self, con: duckdb.DuckDBPyConnection, address: str) -> None:
+        """Let a database read the files here that are of the same scheme as an address, such as ``s3``."""
+        try:
+            own = _file_system(self, address.partition("://")[0])
+        except ImportError:
+            raise lacking(shown(address)) from None
+        con.register_filesystem(own)
 
     def read(self, name: str, start: int, end: int) -> bytes:
         """Read a part of a file, in one request; small ones are kept, since DuckDB reads those again and again."""

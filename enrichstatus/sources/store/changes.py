@@ -129,7 +129,7 @@ class Tracked(Queryable):
     def _past(self, as_of: Instant) -> Register | None:
         if as_of is None:
             return None
-        moment = parse_instant(as_of, "as_of")
+        moment = _past_instant(as_of, "as_of")
 
         def register(con: duckdb.DuckDBPyConnection, org_id: str, names: Sequence[str]) -> None:
             values = {"load": _load_at(con, moment), "org_id": org_id}
@@ -158,9 +158,7 @@ class Tracked(Queryable):
             raise ValidationError("takes an instant: what records were before it is forgotten.", argument="before")
         if self.read_only:
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to prune.")
-        moment = parse_instant(before, "before")
-        if moment > datetime.now(UTC):
-            raise ValidationError(f"is {moment:%Y-%m-%d %H:%M:%S} UTC, which is in the future.", argument="before")
+        moment = _past_instant(before, "before")
         with self._writing() as con:
             con.begin()
             try:
@@ -171,6 +169,16 @@ class Tracked(Queryable):
                 con.rollback()
                 raise
         return int(forgotten)
+
+
+def _past_instant(value: Instant, name: str) -> datetime:
+    """Read an instant at which something can have been known."""
+    moment = parse_instant(value, name)
+    if moment > datetime.now(UTC):
+        raise ValidationError(
+            f"is {moment:%Y-%m-%d %H:%M:%S} UTC, which is in the future; name one that has been.", argument=name
+        )
+    return moment
 
 
 def _digest(org_id: str) -> str:

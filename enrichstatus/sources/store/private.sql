@@ -2,6 +2,7 @@
 -- `parts.enrichment_limits` (orgId, field, maximum: for how many seconds a record may be pending). They and the ENUM types stand before this
 -- runs. What lies in the schema `parts` is not listed where tables are shown.
 --   $columns, $keys, $query  the columns of a record; the texts of lookup/keys.sql and of lookup/lookup.sql over decided records
+--   $position                a name that no column of the tasks has
 create view enrichments as select $columns from parts.enrichment_records;
 
 -- Evaluated at the connection's variable `enrichment_now`, or at the clock's instant.
@@ -19,14 +20,14 @@ from parts.enrichment_limits as enrichment_limits, moment;
 -- The rows stay in the order of what is given. `asked` is the name of a frame, a table, a view or a CTE with the columns entityId, field and, unless all are persons, entityType.
 create macro enrichment_status(asked) as table
 with numbered as materialized (
-    from (select *, row_number() over () as enrichment_position from query_table(asked))
+    from (select *, row_number() over () as "$position" from query_table(asked))
     union all by name
     select null::varchar as entityType where false
 ),
 
 given as (
     select
-        numbered.enrichment_position as position,
+        numbered."$position" as position,
         numbered.entityId::varchar as entityId,
         coalesce(numbered.entityType::varchar, 'person') as entityType,
         numbered.field::varchar as field
@@ -51,12 +52,12 @@ found as (select answers.position as place, answers.status, answers.dataFound, a
 
 -- the names stand alone: where what is given has a column of one of them too, DuckDB refuses to choose
 select
-    numbered.* exclude (enrichment_position),
+    numbered.* exclude ("$position"),
     status,
     dataFound,
     coalesce(reason, case when tasks.position is null then 'invalid' else 'no_record' end) as reason,
     enrichmentId
 from numbered
-left join tasks on tasks.position = numbered.enrichment_position
-left join found on found.place = numbered.enrichment_position
-order by numbered.enrichment_position;
+left join tasks on tasks.position = numbered."$position"
+left join found on found.place = numbered."$position"
+order by numbered."$position";

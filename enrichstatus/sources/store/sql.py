@@ -186,7 +186,8 @@ class Queryable(Embedded):
                 count = _copy(con, path, question)
             with duckdb.connect(path) as con:
                 create_vocabularies(con, self.fields)
-                con.execute(_PRIVATE_SQL)
+                # a name that nobody can have given: another column of it would stand in its place
+                con.execute(_PRIVATE_SQL.replace("$position", f"position {secrets.token_hex(8)}"))
             locked = _locked(path)
         except duckdb.Error as error:
             raise StoreError(f"The records of {self.path!r} cannot be copied for SQL: {first_line(error)}") from error

@@ -267,8 +267,8 @@ class Scan(Embedded):
         try:
             with super()._cursor() as con:
                 if self._shelf_of is not self._file:  # opened just now, or in a fork
-                    for scheme in {path.partition("://")[0] for path in self._far}:
-                        self._shelf.register(con, scheme)
+                    for address in {path.partition("://")[0]: path for path in self._far}.values():
+                        self._shelf.register(con, address)
                     self._shelf_of = self._file
                 yield con
         except StoreError as error:

@@ -1,0 +1,55 @@
+"""Whether an old workbook (.xls) can be read: a corrupt one can make the library ask for memory without end, which ends the process.
+
+Such an end cannot be caught. Therefore another process reads the workbook first, with a limit on its memory.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import suppress
+
+#: Bytes that the trial may take: some ten times those of the largest sheet that there can be.
+_MOST = 1 << 32
+#: Seconds for the trial: the largest sheet takes some ten.
+_SECONDS = 300
+_BEGUN = b"begun"
+_TRIAL = f"""
+import os, sys
+most, path, *sys.path[:] = sys.argv[1:]
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(most), int(most)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+except (ImportError, ValueError, OSError):
+    pass
+import python_calamine
+os.write(1, {_BEGUN!r})
+try:
+    with python_calamine.load_workbook(path) as book:
+        for name in book.sheet_names:
+            for row in book.get_sheet_by_name(name).iter_rows():
+                pass
+except BaseException:  # that it is said of the caller's own attempt
+    pass
+os._exit(0)
+"""
+
+
+def ends_the_process(path: str) -> bool:
+    """Whether a process that reads the workbook is ended by it; where no other process can be had, it is taken for readable."""
+    with suppress(OSError):
+        try:
+            # without site, for speed: it gets our places for modules
+            trial = subprocess.run(
+                [sys.executable, "-S", "-E", "-c", _TRIAL, str(_MOST), path, *sys.path],
+                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                timeout=_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            return True
+        return trial.returncode != 0 and _BEGUN in trial.stdout
+    return False
