@@ -187,15 +187,8 @@ class EnrichmentClient:
         transport = self._transport()
         timing_out(self._limits, now)  # refuses what is not an instant before anything is sent
         with task_tables(self.fields) as con:
-            return look_up(
-                con,
-                tasks,
-                lambda names, count: self._answer(con, transport, now, names),
-                columns=columns,
-                how=how,
-                errors=errors,
-                prefix=prefix,
-            )
+            answer = partial(self._answer, con, transport, now)
+            return look_up(con, tasks, answer, columns=columns, how=how, errors=errors, prefix=prefix)
 
     def query(self, body: Any) -> list[dict[str, Any]]:
         """Send one request of the contract, of 1 to 200 tasks, and give the service's answer.
@@ -338,10 +331,10 @@ class EnrichmentClient:
         return self._transports[process]
 
     def _answer(
-        self, con: duckdb.DuckDBPyConnection, transport: Transport, now: Instant, names: Sequence[str]
+        self, con: duckdb.DuckDBPyConnection, transport: Transport, now: Instant, names: Sequence[str], count: int
     ) -> pa.Table:
         """Have the checked tasks answered by the service, and run the query over what it answered."""
-        outcome = self._request(con, transport, lambda content: replies.table(replies.parse(content), self._statuses))
+        outcome = self._request(con, transport, self._read)
         newest = con.execute("select epoch(max(greatest(createdAt, updatedAt))) from received").fetchall()[0][0]
         moment = transport.clock.instant(parse_instant(now), None if now is not None else newest)
         limits = timing_out(self._limits, moment, evaluated=now is not None)
@@ -354,6 +347,10 @@ class EnrichmentClient:
             batches.give_up(con, outcome, table.to_arrow_table())
         return table.to_arrow_table()
 
+    def _read(self, content: bytes) -> pa.Table:
+        """Read the records of an answer."""
+        return replies.table(replies.parse(content), self._statuses)
+
     def _request(
         self, con: duckdb.DuckDBPyConnection, transport: Transport, read: Callable[[bytes], pa.Table]
     ) -> Outcome[pa.Table]:
@@ -363,10 +360,8 @@ class EnrichmentClient:
             outcome = transport.post(bodies, read, advance)
         for place, entity in batches.receive(con, outcome.answered).items():
             del outcome.answered[place]
-            what = self._bearer.hide(entity)[:60]
-            outcome.failed[place] = ServiceError(
-                f"The service answered with an enrichment of {what!r}, which its batch did not name.", 200
-            )
+            what = f"an enrichment of {self._bearer.hide(entity)[:60]!r}, which its batch did not name"
+            outcome.failed[place] = ServiceError(f"The service answered with {what}.", 200)
         return outcome
 
     def _request_one(self, body: str | None, read: Callable[[bytes], T], request: Request) -> T:

@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 #: Without these an object says nothing; of the others the contract allows that they are null.
 _REQUIRED = ("id", "createdAt", "updatedAt", "entityId", "entityType", "field", "status", "dataFound")
 _NEVER_NULL = ("id", "createdAt", "entityId", "entityType", "field", "status")
-_TEXT = pa.schema(
-    [
-        (name, pa.bool_() if kind == pa.bool_() else pa.string())
-        for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
-    ]
-)
+_TEXT = pa.schema([(one.name, one.type if one.type == pa.bool_() else pa.string()) for one in SCHEMA])
 
 
 class Unreadable(EnrichStatusError):
