@@ -106,9 +106,7 @@ class ValidationError(EnrichStatusError, ValueError):
         instead: Instead | None = None,
     ):
         super().__init__(message)
-        self.problems = problems
-        self.argument = argument
-        self.instead = instead
+        self.problems, self.argument, self.instead = problems, argument, instead
 
     def __str__(self) -> str:
         return self.spelled(_in_python)
@@ -185,8 +183,7 @@ class ServiceError(EnrichStatusError):
 
     def __init__(self, message: str, http_status: int | None = None, retry_after: float | None = None):
         super().__init__(message)
-        self.http_status = http_status
-        self.retry_after = retry_after
+        self.http_status, self.retry_after = http_status, retry_after
 
 
 class PartialLookupError(ServiceError):
@@ -205,9 +202,7 @@ class PartialLookupError(ServiceError):
     def __init__(self, message: str, result: Any, failed: Any, causes: list[Exception]):
         waits = [cause.retry_after for cause in causes if isinstance(cause, ServiceError) and cause.retry_after]
         super().__init__(message, getattr(causes[0], "http_status", None), max(waits, default=None))
-        self.result = result
-        self.failed = failed
-        self.causes = causes
+        self.result, self.failed, self.causes = result, failed, causes
 
 
 class LookupInterrupted(_Pickled, KeyboardInterrupt):
@@ -215,8 +210,7 @@ class LookupInterrupted(_Pickled, KeyboardInterrupt):
 
     def __init__(self, message: str, result: Any, failed: Any):
         super().__init__(message)
-        self.result = result
-        self.failed = failed
+        self.result, self.failed = result, failed
 
 
 class StoreError(EnrichStatusError):
@@ -329,6 +323,14 @@ def quoted(value: object) -> str:
     except ValueError:
         text = f"{type(value).__name__} of very many digits"
     return text if len(text) <= 200 else text[:200] + "…"
+
+
+def written(value: object) -> str:
+    """Write a value as Python does, or as in a message where Python does not."""
+    try:
+        return str(value)
+    except ValueError:
+        return quoted(value)
 
 
 def _in_python(name: str, value: Value | None) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus.errors import ValidationError, quoted, suggested
+from enrichstatus.errors import ValidationError, quoted, suggested, written
 
 _INSTANT = pa.timestamp("us", "UTC")
 
@@ -149,15 +149,10 @@ def _parse_renames(found: Sequence[Any], renames: Mapping[str, str | None] | Non
     absent = [theirs for theirs in given if theirs not in {*renames, *map(str, renames)}]
     strange = [ours for ours in given.values() if ours not in (*COLUMNS, None)]
     if absent or strange:
-        raise ValidationError(
-            f"renames {listed(absent or strange)}, "
-            + (
-                f"but the input has {listed(found)}.{suggested(absent[0], found)}"
-                if absent
-                else f"but the names to give are {listed(COLUMNS, 20)}.{suggested(strange[0], COLUMNS)}"
-            ),
-            argument="columns",
-        )
+        but = f"the names to give are {listed(COLUMNS, 20)}.{suggested(strange[0], COLUMNS)}" if strange else ""
+        if absent:
+            but = f"the input has {listed(found)}.{suggested(absent[0], found)}"
+        raise ValidationError(f"renames {listed(absent or strange)}, but {but}", argument="columns")
     return renames
 
 
@@ -209,16 +204,9 @@ def columns_listed(names: Collection[object]) -> str:
 
 def listed(names: Iterable[object], limit: int = 12) -> str:
     """Names as a phrase for a message, cut off where there are too many to read."""
-    texts = [name if isinstance(name, str) else _as_text(name) for name in names]
+    texts = [written(name) for name in names]
     more = f" … ({len(texts)} in all)" if len(texts) > limit else ""
     return (", ".join(texts[:limit]) + more) or "no columns"
-
-
-def _as_text(name: object) -> str:
-    try:
-        return str(name)
-    except ValueError:  # a number of very many digits
-        return quoted(name)
 
 
 #: An instant as text, in the words that DuckDB's, Spark's, Arrow's and Python's regular expressions share: only what has one meaning. Its

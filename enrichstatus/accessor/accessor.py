@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -72,8 +72,8 @@ class Enrichment:
         ValidationError
             As from both, and where the list has one of the columns that are added.
         """
-        entity_id = self._entity(entity_type) if entity_id is None else entity_id
-        wide: pd.DataFrame = spread(self._looked_up(source, entity_id, fields, entity_type, errors, now))
+        entity_id, status = self._looked_up(source, entity_id, fields, entity_type, errors=errors, now=now)
+        wide: pd.DataFrame = spread(status)
         added = [name for name in KEY if name != entity_id and name not in self._leads.columns]
         return wide.drop(columns=[name for name in added if name in wide.columns]).set_axis(self._leads.index)
 
@@ -118,27 +118,18 @@ class Enrichment:
         small: int = 30,
     ) -> Report:
         """Say for how much of the list there is data, by field and any of its columns: see `status` and `enrichstatus.coverage`."""
-        return coverage(self._looked_up(source, entity_id, fields, entity_type, errors, now), by, small=small)
+        _, status = self._looked_up(source, entity_id, fields, entity_type, errors=errors, now=now)
+        return coverage(status, by, small=small)
 
     def _looked_up(
-        self,
-        source: Source,
-        entity_id: str | None,
-        fields: Sequence[str] | str,
-        entity_type: str,
-        errors: Errors,
-        now: Instant,
-    ) -> pd.DataFrame:
-        """Look up the list; bad leads are named by their rows in it."""
+        self, source: Source, entity_id: str | None, fields: Sequence[str] | str, entity_type: str, **options: Any
+    ) -> tuple[str, pd.DataFrame]:
+        """Look up the list, whose column of entities is given too; bad leads are named by their rows in it."""
         check_source(source)
-        entity_id = self._entity(entity_type) if entity_id is None else entity_id
+        entity_id = entity_column(frames.read(self._leads), entity_type) if entity_id is None else entity_id
         tasks = self._tasks(entity_id, fields, entity_type)
         with naming_leads(entity_id, parse_fields(fields)):
-            status: pd.DataFrame = source.lookup(tasks, errors=errors, now=now)
-        return status
-
-    def _entity(self, entity_type: str) -> str:
-        return entity_column(frames.read(self._leads), entity_type)
+            return entity_id, source.lookup(tasks, **options)
 
     def _tasks(self, entity_id: str | None, fields: Sequence[str] | str, entity_type: str) -> pd.DataFrame:
         tasks: pd.DataFrame = tasks_from_leads(

@@ -118,9 +118,8 @@ def _refusal(error: Exception | None) -> str:
 
 def phase(progress: Progress) -> str:
     """Show what the poll does, which a screen reader reads out when it changes."""
-    bad = progress.phase in ("failed", "deadline") or (
-        progress.phase in ("asking", "waiting") and progress.update.error
-    )
+    troubled = progress.phase in ("asking", "waiting") and progress.update.error
+    bad = troubled or progress.phase in ("failed", "deadline")
     return f'<div role="status" class="big{" bad" if bad else ""}">{escape(state(progress))}</div>'
 
 
@@ -131,10 +130,8 @@ def line(progress: Progress, *, live: bool, now: datetime | None = None) -> str:
     share = math.floor(100 * update.settled / update.total) if update.total else 100
     parts = [f"<b>{share} %</b>", f"{update.settled:,} of {update.total:,} settled"]
     if progress.phase == "done":
-        came = {name: count for name, count in _parts(update).items() if count}
-        parts = (
-            ["<b>" + escape(", ".join(f"{count:,} {name}" for name, count in came.items())) + "</b>"] if came else []
-        )
+        came = ", ".join(f"{count:,} {name}" for name, count in _parts(update).items() if count)
+        parts = [f"<b>{escape(came)}</b>"] if came else []
         parts.append(f"{update.total:,} tasks in {duration(update.elapsed)}")
     elif progress.phase in ("asking", "waiting"):
         parts += _ahead(progress, now) if live else [_end(update, now)]
@@ -349,9 +346,7 @@ def mark(label: str) -> str:
 def _change(row: dict[str, Any], label: str, names: Collection[str]) -> list[str]:
     """Give a row's cells: by what a person knows it, else its id; its field, and what became of it."""
     # a column that only repeats the id helps nobody
-    own = [
-        name for name, value in row.items() if name not in names and isinstance(value, str) and value != row["entityId"]
-    ]
-    own = [name for name in own if name not in KEY][:2] or ["entityId"]
+    texts = [name for name, value in row.items() if isinstance(value, str) and value != row["entityId"]]
+    own = [name for name in texts if name not in names and name not in KEY][:2] or ["entityId"]
     known = [escape(short(str(row[name]))) for name in own]
     return [*known, escape(str(row["field"])), mark(label) + escape(label)]

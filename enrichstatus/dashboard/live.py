@@ -160,13 +160,9 @@ def _buttons(progress: Progress) -> str:
     if progress.phase == "done":
         return ""
     running = progress.wanted == "run" and progress.phase not in OVER
-    go = (
-        ("pause", "Pause", "Poll no more until started again")
-        if running
-        else ("start", "Start", "Poll until all have ended")
-    )
+    pause, start = ("Pause", "Poll no more until started again"), ("Start", "Poll until all have ended")
     every = (
-        (*go, True),
+        ("pause", *pause, True) if running else ("start", *start, True),
         ("ask_now", "Poll now", "Request all that has not ended, without waiting", progress.phase in _ASKED),
         ("stop", "Stop", "Give up waiting; Start goes on where it was", progress.phase not in OVER),
     )

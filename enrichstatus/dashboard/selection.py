@@ -154,10 +154,8 @@ class Table:
         turn = ""
         if len(rows) > PAGE:
             first, last = page * PAGE + 1, page * PAGE + len(shown)
-            turn = (
-                f"{_turn(page - 1, 'Previous', page > 0)} {first:,}–{last:,} of {len(rows):,} "
-                f"{_turn(page + 1, 'Next', last < len(rows))}"
-            )
+            back, on = _turn(page - 1, "Previous", page > 0), _turn(page + 1, "Next", last < len(rows))
+            turn = f"{back} {first:,}–{last:,} of {len(rows):,} {on}"
         return (
             f'<div class="title"><b>{escape(what)}</b>: {many(len(rows), "row")}</div>'
             f'<div class="wide"><table class="latest"><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>'
@@ -168,11 +166,7 @@ class Table:
         if column == OUTCOME:
             names = np.array(list(LABELS))[update.labels()[rows]]
             return [f"<td>{mark(name)}{escape(name)}</td>" for name in names]
-        values = (
-            update.tracker.values(column.name, update.tracker.places[rows])
-            if column.ours
-            else self._frame.take(rows).arrow([column.name]).column(0)
-        )
+        values = self._values(update, column, rows)
         longest = 120 if column == ERROR else 36
         words = [in_words(np.nan if value is None else value, longest) for value in values.to_pylist()]
         return [f"<td><bdi>{escape(word)}</bdi></td>" for word in words]
@@ -201,10 +195,8 @@ class Table:
         texts = [column.cast(pa.large_string()) for column in columns if _is_text(column.type)]
         if not texts:
             return pa.array([""] * len(self._frame), pa.large_string())
-        joined = pc.binary_join_element_wise(
-            *texts, pa.scalar(_BETWEEN, pa.large_string()), null_handling="replace", null_replacement=""
-        )
-        return pc.utf8_lower(joined)
+        between = pa.scalar(_BETWEEN, pa.large_string())
+        return pc.utf8_lower(pc.binary_join_element_wise(*texts, between, null_handling="replace", null_replacement=""))
 
     @lazy
     def _order(self) -> Callable[[Column], Rows]:
@@ -212,12 +204,14 @@ class Table:
         frame = self._frame
         return lru_cache(4)(lambda column: _order(frame.arrow([column.name]).column(0)))
 
-    def _values(self, update: Update, column: Column) -> Any:
+    def _values(self, update: Update, column: Column, rows: Rows | None = None) -> Any:
+        """Give the values of a column, of all rows or of some."""
         if column == OUTCOME:
             return pa.array(update.labels())
         if column.ours:
-            return update.tracker.values(column.name, update.tracker.places)
-        return self._frame.arrow([column.name]).column(0)
+            places = update.tracker.places
+            return update.tracker.values(column.name, places if rows is None else places[rows])
+        return (self._frame if rows is None else self._frame.take(rows)).arrow([column.name]).column(0)
 
 
 def _order(values: Any) -> Rows:

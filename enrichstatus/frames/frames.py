@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from enrichstatus.errors import ValidationError, quoted
+from enrichstatus.errors import ValidationError, written
 from enrichstatus.files.plain import as_text
 from enrichstatus.files.reading import read as files
 from enrichstatus.files.remote.remote import at_hand
@@ -72,9 +72,6 @@ class Frame(Named, Protocol):
 
     def take(self, rows: Rows) -> Frame:
         """Some of the rows, by position, in the order given."""
-
-    def repeat(self, times: int) -> Frame:
-        """Every row so many times, one after the other; an index, where there is one, counts anew."""
 
     def drop(self, names: Sequence[str]) -> Frame:
         """All but some of the columns; an index, where there is one, counts anew."""
@@ -223,9 +220,6 @@ class _Pandas:
     def take(self, rows: Rows) -> _Pandas:
         return _Pandas(self.frame.take(rows), objects=self.objects)
 
-    def repeat(self, times: int) -> _Pandas:
-        return _Pandas(self.take(_each(self, times)).frame.reset_index(drop=True), objects=self.objects)
-
     def drop(self, names: Sequence[str]) -> _Pandas:
         return _Pandas(self.frame.drop(columns=list(names)).reset_index(drop=True), objects=self.objects)
 
@@ -237,28 +231,16 @@ class _Pandas:
 
 
 def _arrow(column: pd.Series[Any]) -> pa.Array | pa.ChunkedArray:
-    try:
+    with suppress(pa.ArrowException, ValueError, OverflowError):
         return pa.array(column, from_pandas=True)
-    except (pa.ArrowException, ValueError, OverflowError):
-        pass
-    try:
+    with suppress(pa.ArrowException, ValueError):
         # UUID objects and mixtures: as text, the checks can evaluate and quote them
         return pa.array(column.astype(PANDAS_TYPES[pa.string()]), from_pandas=True)
-    except (pa.ArrowException, ValueError):
-        pass
     try:
-        texts = column.map(_written, na_action="ignore")
+        texts = column.map(written, na_action="ignore")
         return pa.array(texts.astype(PANDAS_TYPES[pa.string()]), from_pandas=True)
     except (pa.ArrowException, ValueError) as error:
         raise ValidationError(f"The column {column.name!r} cannot be read as text: {error}") from error
-
-
-def _written(value: object) -> str:
-    """Write a value as Python does, or what it is: Python writes no number of more than 4,300 digits."""
-    try:
-        return str(value)
-    except ValueError:
-        return quoted(value)
 
 
 class _Polars:
@@ -289,9 +271,6 @@ class _Polars:
 
     def take(self, rows: Rows) -> _Polars:
         return _Polars(self.frame[rows], lazy=self.lazy)
-
-    def repeat(self, times: int) -> _Polars:
-        return self.take(_each(self, times))
 
     def drop(self, names: Sequence[str]) -> _Polars:
         return _Polars(self.frame.drop(names), lazy=self.lazy)
@@ -327,10 +306,8 @@ class _Arrow:
         objects: bool = False,
         twice: Sequence[str] = (),
     ):
-        self.table = table
-        self.objects = objects
-        self.caseless = caseless
-        self.restore = restore
+        self.table, self.restore = table, restore
+        self.objects, self.caseless = objects, caseless
         #: names that stand twice in the header of a file: the columns have names of their own, but which is meant is not known
         self.twice = twice
 
@@ -353,9 +330,6 @@ class _Arrow:
         plain = pa.schema([field.with_type(_VIEWS.get(field.type, field.type)) for field in schema])
         return self._of(self.table.cast(plain).take(rows).cast(schema) if plain != schema else self.table.take(rows))
 
-    def repeat(self, times: int) -> _Arrow:
-        return self.take(_each(self, times))
-
     def drop(self, names: Sequence[str]) -> _Arrow:
         return self._of(self.table.drop_columns(list(names)))
 
@@ -373,12 +347,8 @@ class _Wrapped:
 
     def __init__(self, frame: Frame, wrap: Callable[[Any], Any]):
         self._frame, self._wrap = frame, wrap
-        self.columns, self.caseless, self.objects, self.arrow = (
-            frame.columns,
-            frame.caseless,
-            frame.objects,
-            frame.arrow,
-        )
+        self.columns, self.caseless = frame.columns, frame.caseless
+        self.objects, self.arrow = frame.objects, frame.arrow
 
     def __len__(self) -> int:
         return len(self._frame)
@@ -386,15 +356,8 @@ class _Wrapped:
     def take(self, rows: Rows) -> _Wrapped:
         return _Wrapped(self._frame.take(rows), self._wrap)
 
-    def repeat(self, times: int) -> _Wrapped:
-        return _Wrapped(self._frame.repeat(times), self._wrap)
-
     def drop(self, names: Sequence[str]) -> _Wrapped:
         return _Wrapped(self._frame.drop(names), self._wrap)
 
     def assign(self, columns: pa.Table) -> Any:
         return self._wrap(self._frame.assign(columns))
-
-
-def _each(frame: Frame, times: int) -> Rows:
-    return np.repeat(np.arange(len(frame)), times)

@@ -92,15 +92,9 @@ class Plan(Generic[Kind]):
     def to_dict(self) -> dict[str, Any]:
         """Give a program what it says in words: by field how many tasks have which action, and the credits by action."""
         table = self.summary()
-        given: dict[str, Any] = jsonable(
-            {
-                "tasks": len(self),
-                "counts": table.drop(columns=["total", "cost"]).to_dict(),
-                "credits": table["cost"].to_dict() if self.prices else None,
-                "cost": self.cost,
-                "balance": self.balance,
-            }
-        )
+        counts, paid = table.drop(columns=["total", "cost"]).to_dict(), table["cost"].to_dict()
+        told = {"tasks": len(self), "counts": counts, "credits": paid if self.prices else None}
+        given: dict[str, Any] = jsonable(told | {"cost": self.cost, "balance": self.balance})
         return given
 
     def to_trigger(self) -> list[dict[str, Any]]:
@@ -158,11 +152,9 @@ class Plan(Generic[Kind]):
         price = f" for {credits_of(self.cost)}" if self._priced else ""
         over = int(counts.get("over_budget", 0))
         more = f"; {over:,} more are beyond the budget" if over else ""
-        left = (
-            ""
-            if self.balance is None
-            else f", which leaves {number(self.balance - self.cost)} of {number(self.balance)}"
-        )
+        left = ""
+        if self.balance is not None:
+            left = f", which leaves {number(self.balance - self.cost)} of {number(self.balance)}"
         head = f"Plan of {many(len(self), 'task')}: {bought:,} to trigger{price}{left}{more}"
         return "; ".join([head, *self.notes])
 

@@ -33,14 +33,7 @@ from enrichstatus.leads.prices import (
     unpriced_in,
 )
 from enrichstatus.leads.reasons import LEFT, OVER, STALE, WORDS, words_of
-from enrichstatus.lookup.arguments import (
-    Instant,
-    check_source,
-    choices,
-    parse_duration,
-    parse_instant,
-    parse_prefix,
-)
+from enrichstatus.lookup.arguments import Instant, check_source, choices, parse_duration, parse_instant, parse_prefix
 from enrichstatus.lookup.query import Source, refuse_clash
 from enrichstatus.lookup.tasks import check_keys, keys_of, task_tables, with_uuids
 from enrichstatus.outcomes import OUTCOMES
@@ -49,13 +42,7 @@ from enrichstatus.schema import ENTITY_TYPES, FIELDS, NO_LEASES, SCHEMA, listed
 from enrichstatus.sources.store.answering.duckdb_source import Embedded
 
 _HAVE, _NO_DATA, _IN_FLIGHT, _UNKNOWN, _RETRY, _TRIGGER, _OVER_BUDGET, _DUPLICATE, _INVALID = range(len(ACTIONS))
-_LEFT_ALONE = {
-    "data": _HAVE,
-    "pending": _IN_FLIGHT,
-    "unanswered": _IN_FLIGHT,
-    "unknown": _UNKNOWN,
-    "invalid": _INVALID,
-}
+_LEFT_ALONE = {"data": _HAVE, "unknown": _UNKNOWN, "invalid": _INVALID, "pending": _IN_FLIGHT, "unanswered": _IN_FLIGHT}
 #: What is done with a task of each outcome: bought for the first time, bought again, or left alone.
 _ACTIONS = {
     word: (_RETRY if outcome.ended else _TRIGGER) if outcome.bought else _LEFT_ALONE.get(word, _NO_DATA)
@@ -172,11 +159,10 @@ def plan(
         fields: Sequence[str] = getattr(source, "fields", FIELDS)
         fresh = _parse_fresh(stale_after, fields, moment)
         prices = parse_costs(costs, fields, types=ENTITY_TYPES)
-        balance = (
-            _balance(source if client is None else client) if isinstance(budget, str) and budget == "balance" else None
-        )
-        most = balance if balance is not None or budget is None else parse_budget(budget)
-        retried = _parse_retry(retry)
+        of_balance = isinstance(budget, str) and budget == "balance"
+        balance = _balance(source if client is None else client) if of_balance else None
+        most = balance if of_balance or budget is None else parse_budget(budget)
+        retried = [word for name in choices("retry", retry, tuple(_RETRIED)) for word in _RETRIED[name]]
         leases = _leases(source if into is None else into, "source" if into is None else "into")
         frame = frames.read(tasks)
         names = [parse_prefix(prefix) + name for name in (_ADDED if stale_after is None else (*_ADDED, _EXPIRES))]
@@ -211,9 +197,8 @@ def plan(
             remark = np.zeros(len(frame), dtype=np.int64)
             left = (action == _RETRY) & ~_among(WORDS, retried)[reason]
             action[left], remark[left] = _NO_DATA, LEFT
-            expires = (
-                np.where(_FINISHED[reason], ended, np.datetime64("NaT")) + _lasting(keys, fresh) if fresh else ended[:0]
-            )
+            finished = np.where(_FINISHED[reason], ended, np.datetime64("NaT"))
+            expires = finished + _lasting(keys, fresh) if fresh else ended[:0]
             old = np.flatnonzero(expires < np.datetime64(moment.replace(tzinfo=None), "us"))
             action[old], remark[old] = _TRIGGER, STALE
             twice = remarks.twice(tabled, cast, fields)
@@ -323,7 +308,3 @@ def _warn_of_entities(source: Source, reason: Codes, tabled: remarks.Tabled) -> 
             EntityWarning,
             stacklevel=3,
         )
-
-
-def _parse_retry(retry: Sequence[str] | str) -> list[str]:
-    return [reason for name in choices("retry", retry, tuple(_RETRIED)) for reason in _RETRIED[name]]

@@ -44,27 +44,20 @@ def parse_costs(costs: object, fields: Sequence[str], types: Sequence[str] = ())
             f"has a price for {listed(unknown)}; the fields are {listed(fields)}.{suggested(unknown[0], fields)}",
             argument="costs",
         )
-    return {
-        name: parse_number(
-            "costs",
-            float(price) if isinstance(price, Decimal) else price,
-            least=0,
-            what=f"number of credits for {name}",
-        )
-        for name, price in costs.items()
-    }
+    given = {name: float(price) if isinstance(price, Decimal) else price for name, price in costs.items()}
+    what = "number of credits for {}".format
+    return {name: parse_number("costs", price, least=0, what=what(name)) for name, price in given.items()}
 
 
 def free_of(keys: pa.Table, prices: Mapping[str, float]) -> list[str]:
     """Say which of some tasks have no price, in a line or none."""
     pairs = keys.select(["field", "entityType"]).group_by(["field", "entityType"]).aggregate([([], "count_all")])
     found: Counter[str] = Counter()
-    for field, kind, count in zip(*(pairs[name].to_pylist() for name in pairs.column_names), strict=True):  # a handful
-        if field not in prices and f"{field}/{kind}" not in prices:
-            found[str(field)] += count
-    return (
-        [f"{many(found.total(), 'task')} without a price ({listed(sorted(found))}), counted as free"] if found else []
-    )
+    for pair in pairs.to_pylist():  # a handful
+        if pair["field"] not in prices and f"{pair['field']}/{pair['entityType']}" not in prices:
+            found[str(pair["field"])] += pair["count_all"]
+    free = f"{many(found.total(), 'task')} without a price ({listed(sorted(found))}), counted as free"
+    return [free] if found else []
 
 
 def _is_pair(name: object) -> bool:

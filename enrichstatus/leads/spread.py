@@ -119,11 +119,9 @@ def _entities(frame: Frame, name: str) -> Rows:
     """Number the entities: a UUID in two spellings is one."""
     codes, values = _codes(frame, name)
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
-        given = pa.table(
-            {"position": np.arange(len(values)), "entityId": values, "entityType": values, "field": values}
-        )
+        given = {"position": np.arange(len(values)), "entityId": values, "entityType": values, "field": values}
         with task_tables(FIELDS) as con:
-            con.register("given", given)
+            con.register("given", pa.table(given))
             same = con.sql(_SAME_SQL).to_arrow_table()["entity"].to_numpy()
         codes = np.append(same, len(values))[codes]
     return codes

@@ -134,9 +134,7 @@ def _transpiled(dialect: str) -> str:
     start = LOOKUP_SQL.index("with ")
     query = parse_one(LOOKUP_SQL[start:], read="duckdb")
     micros = parse_one(engine.micros, read=dialect)
-    for call in list(
-        query.find_all(exp.Anonymous)
-    ):  # epoch_us, which sqlglot takes from one database to the other as it is
+    for call in list(query.find_all(exp.Anonymous)):  # epoch_us, which sqlglot would leave as it is
         call.replace(exp.replace_placeholders(micros.copy(), call.expressions[0]))
     text = query.sql(dialect, pretty=True, unsupported_level=ErrorLevel.RAISE)
     notes = [

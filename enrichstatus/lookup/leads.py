@@ -83,11 +83,12 @@ def tasks_from_leads(
     names = parse_fields(fields)
     choice("entity_type", entity_type, ENTITY_TYPES)
     frame = frames.read(leads, encoding=encoding, skip=skip, multiline=multiline, sheet=sheet)
-    if entity_id is None and frame.objects and not len(frame):
-        raise ValidationError("There are no leads: the list is empty.")
+    empty = frame.objects and not len(frame)
     if entity_id is None:
+        if empty:
+            raise ValidationError("There are no leads: the list is empty.")
         entity_id = entity_column(frame, entity_type)
-    if frame.objects and not len(frame) and entity_id not in frame.columns:
+    if empty and entity_id not in frame.columns:
         raise ValidationError(
             f"names the column {quoted(entity_id)}, but there are no leads: the list is empty.", argument="entity_id"
         )
@@ -96,7 +97,8 @@ def tasks_from_leads(
         raise ValidationError(
             f"The leads already have a column {listed(clashes)}; rename it, or look them up as tasks."
         )
-    tasks = frame.repeat(len(names))
+    # nothing is dropped, but an index counts anew
+    tasks = frame.take(np.repeat(np.arange(len(frame)), len(names))).drop([])
     columns = pa.table(
         {
             "entityId": tasks.arrow([entity_id]).column(0),
@@ -131,11 +133,11 @@ def entity_column(frame: Frame, entity_type: str) -> str:
     found = _holding_uuids(frame)
     if len(found) != 1:
         given = listed(frame.columns)
-        what = (
-            f"The columns {listed(found)} all hold UUIDs" if found else f"No column holds UUIDs with dashes, of {given}"
-        )
+        what = f"No column holds UUIDs with dashes, of {given}"
         if not len(frame):
             what = f"There are no leads that would show which column holds UUIDs, of {given}"
+        elif found:
+            what = f"The columns {listed(found)} all hold UUIDs"
         raise ValidationError(f"{what}. Name the column of the leads' ids with entity_id= (--entity-id).")
     meant = [kind for kind, names in _NAMED.items() if names.search(str(found[0]))]
     if meant and entity_type not in meant:
@@ -192,7 +194,5 @@ def naming_leads(entity_id: str | None, fields: Sequence[str]) -> Iterator[None]
 
 def of_leads(problems: pd.DataFrame, entity_id: str | None, fields: Sequence[str]) -> pd.DataFrame:
     """Name what is wrong with tasks by the rows and the column of the lead list that they were made of."""
-    leads = problems.assign(
-        row=problems["row"] // len(fields), column=problems["column"].replace("entityId", entity_id)
-    )
-    return leads.drop_duplicates()
+    column = problems["column"].replace("entityId", entity_id)
+    return problems.assign(row=problems["row"] // len(fields), column=column).drop_duplicates()

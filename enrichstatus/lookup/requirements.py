@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from enrichstatus.errors import RequirementError, StatusWarning, ValidationError, quoted, suggested
 from enrichstatus.frames import frames
@@ -71,9 +70,8 @@ def require(
     found = frame.arrow([data]).column(0) if (data := prefix + "dataFound") in frame.columns and len(frame) else None
     if found is None or not pa.types.is_boolean(found.type):
         found = pa.nulls(len(words), pa.bool_())
-    counts = (
-        pa.table({"status": words, "dataFound": found}).group_by(["status", "dataFound"]).aggregate([([], "count_all")])
-    )
+    answers = pa.table({"status": words, "dataFound": found})
+    counts = answers.group_by(["status", "dataFound"]).aggregate([([], "count_all")])
     check_shares(counts.rename_columns({"count_all": "tasks"}), ended=ended, failed=failed, tasks=tasks)
     return status
 
@@ -105,16 +103,13 @@ def check_shares(
     counts: pa.Table, *, ended: float | None = None, failed: float | None = None, tasks: int | None = None
 ) -> None:
     """Raise `RequirementError` where the numbers of ``tasks`` by ``status`` and ``dataFound`` do not reach what is required."""
-    count = pc.sum(counts["tasks"]).as_py() or 0
-    # a few statuses, not tasks
-    became = [
-        outcome(*pair) for pair in zip(*(counts[name].to_pylist() for name in ("status", "dataFound")), strict=True)
-    ]
-    unknown = counts.filter(pa.array([one.word == "unknown" for one in became], pa.bool_()))
-    unknown = unknown.group_by("status").aggregate([("tasks", "sum")])
-    strange = dict(zip(*(column.to_pylist() for column in unknown.columns), strict=True))
-    done = pc.sum(counts["tasks"].filter(pa.array([one.ended for one in became], pa.bool_()))).as_py() or 0
-    vain = pc.sum(counts["tasks"].filter(pa.array([one.failed for one in became], pa.bool_()))).as_py() or 0
+    count = done = vain = 0
+    strange: dict[str, int] = {}
+    for row in counts.to_pylist():  # a few statuses, not tasks
+        became, number = outcome(row["status"], row["dataFound"]), row["tasks"]
+        count, done, vain = count + number, done + number * became.ended, vain + number * became.failed
+        if became.word == "unknown":
+            strange[row["status"]] = strange.get(row["status"], 0) + number
     figures = {"tasks": count, "ended": done / count if count else 1.0, "failed": vain / count if count else 0.0}
     short = []
     if tasks is not None and count < tasks:

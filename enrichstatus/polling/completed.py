@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,8 @@ from enrichstatus.polling.schedules import Ask
 from enrichstatus.polling.tracker import Tracker
 from enrichstatus.polling.update import Update
 from enrichstatus.schema import KEY
-
-if TYPE_CHECKING:
-    from enrichstatus.sources.store.changes import Changes
-    from enrichstatus.sources.store.store import EnrichmentStore
+from enrichstatus.sources.store.changes import Changes
+from enrichstatus.sources.store.store import EnrichmentStore
 
 
 class Completed(Generic[Kind], Iterator[Kind]):
@@ -108,21 +106,14 @@ def as_completed(
     steps = updates(run, schedule, deadline, sleep)
     if since is None:
         return Completed(((update.changed, None) for update in steps if update.news.any()), None)
-    store = _store_of(source, into)
-    found = store.changes(None if isinstance(since, str) and not since.strip() else since)
-    return Completed(_since(run.tracker, steps, store, found), since)
-
-
-def _store_of(source: Source, into: EnrichmentStore | None) -> EnrichmentStore:
-    from enrichstatus.sources.store.store import EnrichmentStore
-
     store = source if into is None else into
     if not isinstance(store, EnrichmentStore):
         raise ValidationError(
             f"is a cursor of a store, and the source is {type(store).__name__}: name the store with into=.",
             argument="since",
         )
-    return store
+    found = store.changes(None if isinstance(since, str) and not since.strip() else since)
+    return Completed(_since(run.tracker, steps, store, found), since)
 
 
 def _since(

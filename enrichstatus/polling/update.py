@@ -231,7 +231,8 @@ class Update:
         shown = self.by_status() | {"bad": int((self.tracker.places < 0).sum())}
         parts += [", ".join(f"{count:,} {name}" for name, count in shown.items() if count)]
         if self.half_in is not None and not self.done:
-            parts.append(f"half of the rest in {duration(round(self.half_in))}, 90 % in {_or_later(self.most_in)}")
+            most = "more time than can be estimated" if self.most_in is None else duration(round(self.most_in))
+            parts.append(f"half of the rest in {duration(round(self.half_in))}, 90 % in {most}")
         if self.unknown:
             parts.append(of_unknown_status(self.unknown))
         parts.append(cost(self))
@@ -258,7 +259,3 @@ def reason(error: Exception) -> str:
     if isinstance(error, PartialLookupError):
         text = f"{len(error.failed):,} of the tasks requested: {error.causes[0]}"
     return plain(text)
-
-
-def _or_later(seconds: float | None) -> str:
-    return "more time than can be estimated" if seconds is None else duration(round(seconds))

@@ -18,7 +18,7 @@ from enrichstatus.frames import frames
 from enrichstatus.lookup.arguments import Instant, choice, parse_period
 from enrichstatus.lookup.query import asker
 from enrichstatus.lookup.tasks import to_pandas
-from enrichstatus.presentation import many, number, of_unknown_status
+from enrichstatus.presentation import credits_of, many, number, of_unknown_status
 from enrichstatus.reports.groups import By, parse_by, segment
 from enrichstatus.reports.report import Report
 from enrichstatus.reports.timing import PERIODS, STATES_SQL, limits_of, no_records_of, period
@@ -174,8 +174,7 @@ def _lines(bill: Any, columns: Mapping[str, str] | None, **how: Any) -> pa.Table
     names = find(free, [name for name in _BILL if name not in renames.values()])
     names |= {ours: theirs for theirs, ours in renames.items()}
     nothing = frame.objects and not len(frame)
-    missing = [name for name in _BILL[:2] if name not in names]
-    if missing and not nothing:
+    if (missing := [name for name in _BILL[:2] if name not in names]) and not nothing:
         raise ValidationError(
             f"The bill needs {columns_listed(missing)}; found {listed(frame.columns)}.",
             instead=("columns", {"theirs": missing[0]}, "read it under another name"),
@@ -214,27 +213,16 @@ def _read_bill(
     at = types["createdAt"] == "VARCHAR"
     instant = instant_text("createdAt", f"'{INSTANT}'")
     read = f"case when regexp_full_match(createdAt, '{INSTANT}') then try_cast({instant} as timestamptz) end"
-    con.execute(
-        "create temp table lines as "
-        + _LINES_SQL.replace("$instant", read if at else "try_cast(createdAt as timestamptz)").replace(
-            "$isDate", _DATE_SQL if at else _MIDNIGHT_SQL
-        ),
-        {
-            "org": org_id,
-            "fields": list(fields),
-            "text": types["credits"] == "VARCHAR",
-            "amount": amount,
-            "decimal": decimal,
-            "grouping": "," if decimal == "." else ".",
-        },
-    )
-    problems = to_pandas(con.sql(_PROBLEMS_SQL))
-    if len(problems):
+    sql = _LINES_SQL.replace("$instant", read if at else "try_cast(createdAt as timestamptz)")
+    sql = sql.replace("$isDate", _DATE_SQL if at else _MIDNIGHT_SQL)
+    values = {"org": org_id, "fields": list(fields), "text": types["credits"] == "VARCHAR", "amount": amount}
+    separators = {"decimal": decimal, "grouping": "," if decimal == "." else "."}
+    con.execute("create temp table lines as " + sql, values | separators)
+    if len(problems := to_pandas(con.sql(_PROBLEMS_SQL))):
         other, example = (",", "1.234,50") if decimal == "." else (".", "1,234.50")
         amounts = ("decimal", other, f"read amounts such as {example}")
-        raise ValidationError.of_rows(
-            "lines", problems, instead=amounts if (problems["reason"] == "is not an amount").any() else None
-        )
+        instead = amounts if (problems["reason"] == "is not an amount").any() else None
+        raise ValidationError.of_rows("lines", problems, instead=instead)
     con.execute(_BILL_SQL)
 
 
@@ -255,12 +243,8 @@ def _report(entries: pa.Table, names: tuple[str, ...], bill: _Bill) -> Report:
     report = segments.report(whole, "purchases")
     purchases = _found(parts, np.zeros(len(parts), np.int64))[_PURCHASE]
     total = purchases["finding"].value_counts().reindex(list(FINDINGS), fill_value=0)
-    units = {
-        "credits": "credits",
-        "in question": "credits",
-        "credits refunded": "credits if any",
-        **dict.fromkeys(FINDINGS, "if any"),
-    }
+    units = dict.fromkeys(FINDINGS, "if any")
+    units |= {"credits": "credits", "in question": "credits", "credits refunded": "credits if any"}
     details = {
         "wrong": int(total[list(WRONG)].sum()),
         "credits": report[[f"paid {name}" for name in _DRAWN]].set_axis(list(_DRAWN), axis=1),
@@ -313,26 +297,23 @@ def _headline(purchases: pd.DataFrame, total: pd.Series[int], bill: _Bill) -> st
     what = many(len(purchases), "purchase")
     empty = None
     if not bill.lines:
-        empty = (
-            f"None of the bill's {many(bill.strangers, 'line')} is of this organization"
-            if bill.strangers
-            else "The bill is empty"
-        )
+        none = f"None of the bill's {many(bill.strangers, 'line')} is of this organization"
+        empty = none if bill.strangers else "The bill is empty"
     elif total["no charge"] == len(purchases):
         empty = "No line of the bill lies within the period"
     if empty:
         head = f"{empty}: {found}" if found else empty
     elif question:
-        whole = f"{number(question)} of {_credits(net)}" if net >= question else _credits(question)
+        whole = f"{number(question)} of {credits_of(net)}" if net >= question else credits_of(question)
         back = float(purchases["refunded"].sum())
         less = f" ({number(net + back)} charged, {number(back)} given back)" if net < question else ""
         head = f"{whole} in question{less}: of {what} {found}"
     elif found:
-        head = f"{_credits(net)}, none of them in question: of {what} {found}"
+        head = f"{credits_of(net)}, none of them in question: of {what} {found}"
     elif total["refunded"] == len(purchases):
-        head = f"{_credits(net)} for {what}"
+        head = f"{credits_of(net)} for {what}"
     else:
-        head = f"{_credits(net)} for {what}, each charged once and recorded"
+        head = f"{credits_of(net)} for {what}, each charged once and recorded"
     more = [f"{int(total['no data']):,} charged for no data"] if total["no data"] else []
     strange = purchases.loc[purchases["finding"] == "unknown status", "status"].value_counts()
     more += [of_unknown_status(dict(strange))] if len(strange) else []
@@ -345,10 +326,6 @@ def _headline(purchases: pd.DataFrame, total: pd.Series[int], bill: _Bill) -> st
         more.append(f"{many(bill.strangers, 'line')} of other organizations left out")
     more += [f"{many(bill.unmarked, 'record')} without a creditTransactionId left out"] if bill.unmarked else []
     return "; ".join([head, *more])
-
-
-def _credits(amount: float) -> str:
-    return f"{number(amount)} credit{'' if amount == 1 else 's'}"
 
 
 # UUIDs have several spellings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from textwrap import wrap
@@ -68,14 +68,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the same as JSON has it, for programs."""
-        rows = jsonable(self.frame)
-        return {
-            "kind": self.kind,
-            "headline": self.headline,
-            "by": list(self.by),
-            "units": dict(self.units),
-            "rows": rows,
-        }
+        told = {"kind": self.kind, "headline": self.headline, "by": list(self.by), "units": dict(self.units)}
+        return told | {"rows": jsonable(self.frame)}
 
     def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
         """Draw the report with matplotlib (extra ``plot``).
@@ -186,16 +180,11 @@ class Report:
         """Give the first rows as text that neither a terminal obeys nor anybody has to count digits of, column by column."""
         head = self.frame.head(_MOST).reset_index(drop=True)
         # a flag that no row has says nothing, nor does a number that is zero in all
-        head = head.drop(
-            columns=[
-                name
-                for name, unit in self.units.items()
-                if unit in ("flag", "if any", "credits if any") and not self.frame[name].any()
-            ]
-        )
-        words = {"share": share, "share of ended": share, "seconds": duration, "credits": number, "flag": _flag}
-        numbers = set(head.select_dtypes("number").columns)
-        numbers -= set(self.by)
+        marks = [name for name, unit in self.units.items() if unit in ("flag", "if any", "credits if any")]
+        head = head.drop(columns=[name for name in marks if not self.frame[name].any()])
+        words: dict[str, Callable[[Any], str]] = {"share": share, "share of ended": share, "seconds": duration}
+        words |= {"credits": number, "flag": lambda value: "yes" if value else ""}
+        numbers = set(head.select_dtypes("number").columns) - set(self.by)
         how = {name: words.get(self.units.get(name, ""), number if name in numbers else label) for name in head.columns}
         # whatever is a share says of what
         heads = {name: "share of ended" for name, unit in self.units.items() if unit == "share of ended"}
@@ -203,8 +192,3 @@ class Report:
             (plain(heads.get(name, name)), head[name].map(how[name]).astype(object), name in numbers)
             for name in head.columns
         ]
-
-
-def _flag(value: bool) -> str:
-    """A mark that the eye finds, or nothing."""
-    return "yes" if value else ""

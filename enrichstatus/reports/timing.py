@@ -80,14 +80,13 @@ def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = Non
     emails        1      1        0          0            0.0 %    56 s  56 s
     """
     names, limits = parse_by(by), limits_of(store)
-    table, segments = read_history(
-        store, names, ("field", "createdAt", "updatedAt", "status", "dataFound"), org_id, reserved=_TIMING
-    )
+    needed = ("field", "createdAt", "updatedAt", "status", "dataFound")
+    table, segments = read_history(store, names, needed, org_id, reserved=_TIMING)
     with scratch() as con:
         con.register("asker", timing_out(limits, now))
         con.register("history", table)
         con.execute("create temp table states as " + STATES_SQL)
-        counts = filled(to_pandas(con.sql(_COUNTS_SQL)), segments)
+        counts = to_pandas(con.sql(_COUNTS_SQL))  # a row for each segment: they come from the same records
         con.execute(_EVIDENCE_SQL)
         curves = to_pandas(con.sql(SURVIVAL_SQL)).rename(columns={"field": "segment"})
     counts["share timed out"] = counts["timed out"] / counts["ended"].where(counts["ended"] > 0)
@@ -182,12 +181,6 @@ def read_history(
 def period(instants: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
     """Give the day, the Monday or the first of the month, in UTC."""
     return pc.floor_temporal(instants.cast(pa.timestamp("us")), unit=unit)
-
-
-def filled(counts: pd.DataFrame, segments: Segments) -> pd.DataFrame:
-    """Check that there is a row for each segment: they come from the same records."""
-    assert len(counts) == len(segments)
-    return counts
 
 
 def _reached(curves: pd.DataFrame, pending: float, segments: Segments) -> pd.Series[float]:

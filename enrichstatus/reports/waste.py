@@ -18,7 +18,7 @@ from enrichstatus.outcomes import OUTCOMES
 from enrichstatus.presentation import number, of_unknown_status, share
 from enrichstatus.reports.groups import By, parse_by
 from enrichstatus.reports.report import Report
-from enrichstatus.reports.timing import STATES_SQL, filled, limits_of, read_history
+from enrichstatus.reports.timing import STATES_SQL, limits_of, read_history
 from enrichstatus.schema import ENTITY_TYPES, KEY
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def waste(
         con.register("asker", timing_out(limits, now))
         con.register("history", table.append_column("price", pa.array(prices_of(table, prices))))
         con.execute("create temp table states as " + STATES_SQL)
-        counts = filled(to_pandas(con.sql(WASTE_SQL, params={"failed": _FAILED})), segments)
+        counts = to_pandas(con.sql(WASTE_SQL, params={"failed": _FAILED}))
         strange = dict(con.execute(_STRANGE_SQL).fetchall())
     counts["share wasted"] = counts["wasted"] / counts["spent"].where(counts["spent"] > 0)
     report = segments.report(counts, "bought")
@@ -111,17 +111,10 @@ def waste(
         headline += f"; {of_unknown_status(strange)}"
     absent = {"spent": costs is None, _UNKNOWN: not strange}
     columns = [name for name in _WASTE if not absent.get(name)]
-    return Report(
-        report[[*names, *columns]],
-        headline,
-        "waste",
-        names,
-        {name: what for name in ("spent", "wasted") if name in columns} | {"share wasted": "share"},
-        {
-            "what": what,
-            "credits": report[["useful", "open", *(["unknown"] if strange else []), "for nothing", "again"]],
-        },
-    )
+    units = {name: what for name in ("spent", "wasted") if name in columns} | {"share wasted": "share"}
+    parts = report[["useful", "open", *(["unknown"] if strange else []), "for nothing", "again"]]
+    details = {"what": what, "credits": parts}
+    return Report(report[[*names, *columns]], headline, "waste", names, units, details)
 
 
 def _wasted(counts: pd.DataFrame, what: str) -> str:

@@ -108,14 +108,12 @@ def application(
 
 class _Endpoint:
     def __init__(self, store: EnrichmentStore, tokens: Tokens, clock: Clock | None, trigger: Answerer | None) -> None:
-        self._store = store
-        self._clock = clock
+        self._store, self._clock, self._trigger = store, clock, trigger
         self._tokens_file = None if isinstance(tokens, Mapping) else tokens
         self._tokens_seen = self._tokens_read = identity(self._tokens_file)
         self._tokens = digests(tokens) if isinstance(tokens, Mapping) else read_tokens(tokens)
         self._types = openapi.types(store.fields)
         self._document = msgspec.json.encode(openapi.document(self._types, triggers=trigger is not None))
-        self._trigger = trigger
 
     async def query(self, request: Request) -> Response:
         return await self._with_body(request, None, "tasks", self._query)
@@ -160,18 +158,16 @@ class _Endpoint:
 
     async def health(self, request: Request) -> Response:
         """Answer well only if the store does: a lookup that finds nothing."""
+        task = {"entityId": str(uuid.UUID(int=0)), "field": self._store.fields[0]}
         try:
-            await self._query(
-                "healthz", {"tasks": [{"entityId": str(uuid.UUID(int=0)), "field": self._store.fields[0]}]}
-            )
+            await self._query("healthz", {"tasks": [task]})
         except EnrichStatusError:
             return _error(503, "UNAVAILABLE", "The store cannot be read.")
         return _json({"status": "ok"})
 
     async def _query(self, org_id: str, body: Any) -> Any:
         now = self._clock() if self._clock else None
-        ready = self._store.query_at_once(body, org_id=org_id, now=now)
-        if ready is not None:
+        if (ready := self._store.query_at_once(body, org_id=org_id, now=now)) is not None:
             return ready
         return await asyncio.to_thread(self._store.query, body, org_id=org_id, now=now)
 
@@ -252,14 +248,13 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    codes = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 408: "REQUEST_TIMEOUT"}
-    messages = {
-        404: f"There is nothing at this path; the endpoint is POST {PATH}",
-        405: "This path does not take this method.",
-        408: f"The body took longer than {SLOWEST_BODY:.0f} s.",
+    said = {
+        404: ("NOT_FOUND", f"There is nothing at this path; the endpoint is POST {PATH}"),
+        405: ("METHOD_NOT_ALLOWED", "This path does not take this method."),
+        408: ("REQUEST_TIMEOUT", f"The body took longer than {SLOWEST_BODY:.0f} s."),
     }
-    code = error.status_code
-    return _error(code, codes.get(code, "VALIDATION_ERROR"), messages.get(code, error.detail), error.headers)
+    status = error.status_code
+    return _error(status, *said.get(status, ("VALIDATION_ERROR", error.detail)), error.headers)
 
 
 class _Logged:

@@ -59,13 +59,15 @@ class Error(Struct):
     error: Problem
 
 
+_STATUS = "pending, finished, timeout, failed, or another that has ended"
+
+
 def types(fields: Sequence[str] = FIELDS) -> Types:
     """Make the types of a request and its answer for these fields."""
     field: Any = Literal[tuple(fields)]
     entity_type: Any = Literal[ENTITY_TYPES]
-    task = msgspec.defstruct(
-        "Task", [("entityId", Uuid), ("field", field), ("entityType", entity_type, ENTITY_TYPES[0])]
-    )
+    members: list[Any] = [("entityId", Uuid), ("field", field), ("entityType", entity_type, ENTITY_TYPES[0])]
+    task = msgspec.defstruct("Task", members)
     tasks = Annotated[list[task], Meta(min_length=1, max_length=BATCH_SIZE)]  # type: ignore[valid-type]
     request = msgspec.defstruct("Request", [("tasks", tasks)])
     persons = Annotated[list[Uuid], Meta(min_length=1, max_length=TRIGGER_SIZE)]
@@ -79,10 +81,7 @@ def types(fields: Sequence[str] = FIELDS) -> Types:
             ("entityId", Uuid),
             ("entityType", entity_type),
             ("field", field),
-            (
-                "status",
-                Annotated[str, Meta(description="pending, finished, timeout, failed, or another that has ended")],
-            ),
+            ("status", Annotated[str, Meta(description=_STATUS)]),
             ("error", str | None),
             ("dataFound", Annotated[bool | None, Meta(description="null while pending")]),
             ("createdBy", str | None),
@@ -115,36 +114,27 @@ def document(types: Types, *, triggers: bool = False) -> dict[str, Any]:
         "description": "One object for each distinct person; what is pending or has finished is not bought again.",
         **_with_body(trigger, "The records, new ones among them.", answer, error),
     }
-    begin["responses"]["402"] = {"description": "The credits do not suffice.", "content": _json(error)}
+    begin["responses"]["402"] = _answer("The credits do not suffice.", error)
     simulated = {
         TRIGGER_PATH: {"post": begin},
         BALANCE_PATH: {"get": _shown("balance", "The credits that are left", balance, error)},
         LEDGER_PATH: {"get": _shown("ledger", "All charges, in order", charges, error)},
     }
     plain = {"type": "object"}
+    health = {
+        "operationId": "health",
+        "summary": "Whether the store can be read",
+        "responses": {"200": _answer("It can.", plain), "503": _answer("It cannot.", error)},
+    }
+    this = {"operationId": "openapi", "summary": "This document", "responses": {"200": _answer("It.", plain)}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Batch enrichment status", "version": version("enrichstatus")},
         "paths": {
             PATH: {"post": query},
             **(simulated if triggers else {}),
-            "/healthz": {
-                "get": {
-                    "operationId": "health",
-                    "summary": "Whether the store can be read",
-                    "responses": {
-                        "200": {"description": "It can.", "content": _json(plain)},
-                        "503": {"description": "It cannot.", "content": _json(error)},
-                    },
-                }
-            },
-            "/openapi.json": {
-                "get": {
-                    "operationId": "openapi",
-                    "summary": "This document",
-                    "responses": {"200": {"description": "It.", "content": _json(plain)}},
-                }
-            },
+            "/healthz": {"get": health},
+            "/openapi.json": {"get": this},
         },
         "components": {"schemas": schemas, "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}}},
     }
@@ -152,33 +142,28 @@ def document(types: Types, *, triggers: bool = False) -> dict[str, Any]:
 
 def _shown(operation: str, summary: str, answer: Any, error: Any) -> dict[str, Any]:
     """Describe what is shown to the organization of a token."""
-    refusals = {"400": "The token has no organization.", "401": "There is no token, or a wrong one."}
-    return {
-        "operationId": operation,
-        "summary": summary,
-        "security": [{"bearer": []}],
-        "responses": {
-            "200": {"description": f"{summary}.", "content": _json(answer)},
-            **{status: {"description": text, "content": _json(error)} for status, text in refusals.items()},
-        },
-    }
+    refused = {"400": _answer("The token has no organization.", error), "401": _answer(_NO_TOKEN, error)}
+    responses = {"200": _answer(f"{summary}.", answer), **refused}
+    return {"operationId": operation, "summary": summary, "security": [{"bearer": []}], "responses": responses}
 
 
 def _with_body(body: Any, success: str, answer: Any, error: Any) -> dict[str, Any]:
     """Describe what is the same for every request with a body and a token."""
-    refusals = {
-        "400": "The body breaks the contract, or the token has no organization.",
-        "401": "There is no token, or a wrong one.",
-        "500": "The query failed on the server.",
+    responses = {
+        "200": _answer(success, answer),
+        "400": _answer("The body breaks the contract, or the token has no organization.", error),
+        "401": _answer(_NO_TOKEN, error),
+        "500": _answer("The query failed on the server.", error),
     }
-    return {
-        "security": [{"bearer": []}],
-        "requestBody": {"required": True, "content": _json(body)},
-        "responses": {
-            "200": {"description": success, "content": _json(answer)},
-            **{status: {"description": text, "content": _json(error)} for status, text in refusals.items()},
-        },
-    }
+    content = {"required": True, "content": _json(body)}
+    return {"security": [{"bearer": []}], "requestBody": content, "responses": responses}
+
+
+_NO_TOKEN = "There is no token, or a wrong one."
+
+
+def _answer(description: str, schema: Any) -> dict[str, Any]:
+    return {"description": description, "content": _json(schema)}
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:

@@ -204,11 +204,8 @@ class _Protocol(H11Protocol):
         """Answer what cannot be understood, and hang up."""
         body = json.dumps({"error": {"code": ValidationError.code, "message": msg}}).encode()
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
-        for event in (
-            h11.Response(status_code=400, headers=headers, reason="Bad Request"),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        ):
+        head = h11.Response(status_code=400, headers=headers, reason="Bad Request")
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event))
         self.transport.close()
 

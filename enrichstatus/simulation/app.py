@@ -123,10 +123,7 @@ class Faults:
     """
 
     def __init__(self, app: App, *, rate: float, kinds: Sequence[str] = FAULTS, seed: int = 0, pause: float = 3.0):
-        self._app = app
-        self.rate = rate
-        self.kinds = kinds
-        self.pause = pause
+        self._app, self.rate, self.kinds, self.pause = app, rate, kinds, pause
         self._random = random.Random(seed)
 
     @property
@@ -154,10 +151,8 @@ class Faults:
                 f"takes some of {listed((*FAULTS, *LOSSES), limit=9)}, not {found}.", argument="faults"
             )
         self._kinds = tuple(kinds)
-        self._by_path = {
-            PATH: [kind for kind in kinds if kind in FAULTS],
-            TRIGGER_PATH: [kind for kind in kinds if kind in LOSSES],
-        }
+        by_path = {PATH: FAULTS, TRIGGER_PATH: LOSSES}
+        self._by_path = {path: [kind for kind in kinds if kind in met] for path, met in by_path.items()}
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve a request, well or badly."""
@@ -173,9 +168,8 @@ class Faults:
 
             await self._app(scope, receive, nowhere)
         if kind in ("429", "500", "500-after"):
-            body = b'{"error": {"code": "%s", "message": "A simulated fault."}}' % (
-                b"RATE_LIMITED" if kind == "429" else b"INTERNAL_ERROR"
-            )
+            code = b"RATE_LIMITED" if kind == "429" else b"INTERNAL_ERROR"
+            body = b'{"error": {"code": "%s", "message": "A simulated fault."}}' % code
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
             headers += [(b"retry-after", b"1")] if kind == "429" else []
             await send({"type": "http.response.start", "status": int(kind[:3]), "headers": headers})

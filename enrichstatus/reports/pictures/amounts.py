@@ -21,6 +21,7 @@ from enrichstatus.reports.pictures.axes import (
     colour_of,
     done,
     edge,
+    empty,
     ink,
     largest,
     legend,
@@ -61,12 +62,10 @@ def _stacked(drawing: Drawing, size: str, what: str, unit: str, parts: Mapping[s
         if sort is not None:
             raise ValidationError(f"has no meaning by {period}: time has an order.", argument="sort")
         frame = frame[frame[period].notna()]
-    # of time the latest, of anything else the largest
-    rows, left = (
-        (frame.tail(most or MOST), max(len(frame) - (most or MOST), 0))
-        if period
-        else largest(drawing, size, "share wasted")
-    )
+        # of time the latest, of anything else the largest
+        rows, left = frame.tail(most or MOST), max(len(frame) - (most or MOST), 0)
+    else:
+        rows, left = largest(drawing, size, "share wasted")
     drawn = amounts.loc[rows.index]
     shown = [name for name in parts if drawn[name].any()]
     missing = drawn["no charge"] if "no charge" in drawn else pd.Series(0.0, rows.index)
@@ -81,12 +80,8 @@ def _stacked(drawing: Drawing, size: str, what: str, unit: str, parts: Mapping[s
         part = parts[name]
         colour = part.colour or colour_of(part.like)
         heights = drawn[name].to_numpy()
-        style: dict[str, Any] = {
-            "label": f"{part.label} ({number(float(abs(heights.sum())))})",
-            "color": colour,
-            "hatch": part.hatch,
-            **edge(),
-        }
+        named_so = f"{part.label} ({number(float(abs(heights.sum())))})"
+        style: dict[str, Any] = {"label": named_so, "color": colour, "hatch": part.hatch, **edge()}
         start = np.where(heights < 0, bottom, top)
         if period:
             bars = ax.bar(places, heights, bottom=start, width=days * 0.82, align="edge", **style)
@@ -109,7 +104,7 @@ def _stacked(drawing: Drawing, size: str, what: str, unit: str, parts: Mapping[s
             free = max(_FEWEST * _DAYS[period] - (places[-1] - places[0] + _DAYS[period]), 0.4 * _DAYS[period]) / 2
             ax.set_xlim(places[0] - free, places[-1] + _DAYS[period] + free)
         else:
-            ax.annotate("nothing to show", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
+            empty(ax)
         years = sorted(set(rows[period].dt.year))
         span = "" if period == "month" or not years else f", {'–'.join(map(str, dict.fromkeys([years[0], years[-1]])))}"
         ax.set_xlabel({"day": "day", "week": "week that began on Monday", "month": "month"}[period] + span + " (UTC)")
@@ -145,15 +140,8 @@ def _write_sums(
         said += [f"{number(round(wrong, 6))} in question"] if wrong else []
         said += [f"{absent:,.0f} without a charge"] if absent else []
         at, offset = ((place, top), (0, 3)) if upright else ((top, place), (6, 0))
-        ax.annotate(
-            between.join(said),
-            at,
-            xytext=offset,
-            textcoords="offset points",
-            ha="center" if upright else "left",
-            va="bottom" if upright else "center",
-            fontsize=size,
-        )
+        sides: dict[str, Any] = {"ha": "center", "va": "bottom"} if upright else {"ha": "left", "va": "center"}
+        ax.annotate(between.join(said), at, xytext=offset, textcoords="offset points", fontsize=size, **sides)
 
 
 #: Numbers over more bars than this would lie on each other.

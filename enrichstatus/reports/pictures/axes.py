@@ -112,7 +112,17 @@ def name_groups(ax: Axes, rows: pd.DataFrame, by: Sequence[str]) -> None:
     ax.set_ylim(max(len(rows), 1) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     if rows.empty:
-        ax.annotate("nothing to show", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
+        empty(ax)
+
+
+def empty(ax: Axes) -> None:
+    """Say that there is nothing to show."""
+    ax.annotate("nothing to show", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
+
+
+def beside(ax: Axes, said: str, x: float, y: float) -> None:
+    """Write something at the right of a bar that ends there."""
+    ax.annotate(said, (x, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
 
 
 def names_of(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[str]:
@@ -121,12 +131,8 @@ def names_of(rows: pd.DataFrame, by: Sequence[str]) -> pd.Series[str]:
         return pd.Series("all", index=rows.index)
     if rows.empty:
         return pd.Series(dtype=object)
-    return (
-        rows[list(by)]
-        .map(lambda value: label(value, _WIDEST))
-        .agg(_BETWEEN.join, axis=1)
-        .map(lambda name: short(name, _WIDEST))
-    )
+    names = rows[list(by)].map(lambda value: label(value, _WIDEST)).agg(_BETWEEN.join, axis=1)
+    return names.map(lambda name: short(name, _WIDEST))
 
 
 def _labels(rows: pd.DataFrame, by: Sequence[str]) -> list[str]:
@@ -188,9 +194,7 @@ def legend(ax: Axes, *, above: bool = True) -> None:
 def done(ax: Axes, grid: Any) -> Axes:
     """Leave out the lines that say nothing."""
     ax.spines[["top", "right"]].set_visible(False)
-    if mpl.rcParams["axes.grid"]:
-        ax.grid(visible=True, axis=grid)  # as the style has it
-    else:
-        ax.grid(visible=True, axis=grid, color=GREY, alpha=0.35, lw=0.6)
+    own: dict[str, Any] = {} if mpl.rcParams["axes.grid"] else {"color": GREY, "alpha": 0.35, "lw": 0.6}
+    ax.grid(visible=True, axis=grid, **own)
     ax.set_axisbelow(True)
     return ax

@@ -22,6 +22,7 @@ from enrichstatus.reports.pictures.axes import (
     DARK,
     Drawing,
     axes_for,
+    beside,
     colour_of,
     colours,
     done,
@@ -76,13 +77,8 @@ def _coverage(drawing: Drawing) -> Axes:
     found = details.get("found")
     what = "with data" if found is None else f"with data, and {short(plain(found))},"
     lines = lines_of(rows, by) if found is None else 1.6 * lines_of(rows, by)
-    ax = axes_for(
-        ax,
-        lines,
-        title or f"Share {what} of the tasks that have ended{titled_by(by)}",
-        left,
-        legend=int(found is not None),
-    )
+    title = title or f"Share {what} of the tasks that have ended{titled_by(by)}"
+    ax = axes_for(ax, lines, title, left, legend=int(found is not None))
     measure = details.get("measure")
     if measure is None:
         _shares(ax, rows, rows, colour_of("with data"), 0.66, 0)
@@ -114,12 +110,11 @@ def _shares(
     ends = shown.loc[some, ["low", "high"]].to_numpy()
     reach = np.abs(ends - shares[some, None]).T
     ax.errorbar(shares[some], y[some], xerr=reach, fmt="none", ecolor=ink(), elinewidth=1.2, capsize=3)
-    for place, part, ended, mark, high in zip(
-        y, shown["share"], rows["ended"], small, shown["high"].fillna(0), strict=True
-    ):
+    highest = shown["high"].fillna(0)
+    for place, part, ended, mark, high in zip(y, shown["share"], rows["ended"], small, highest, strict=True):
         said = "nothing has ended" if pd.isna(part) else share(part)
         said += f"  n = {ended:,}" if mark and ended else ""
-        ax.annotate(said, (high, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
+        beside(ax, said, high, place)
 
 
 def _status(drawing: Drawing) -> Axes:
@@ -130,13 +125,12 @@ def _status(drawing: Drawing) -> Axes:
     shares = parts.div(rows["tasks"].clip(lower=1), axis=0)
     start = np.zeros(len(rows))
     for name in [name for name in parts.columns if parts[name].any()]:
-        ax.barh(
-            np.arange(len(rows)), shares[name], left=start, height=0.66, label=name, color=colour_of(name), **edge()
-        )
+        bar: dict[str, Any] = {"height": 0.66, "label": name, "color": colour_of(name), **edge()}
+        ax.barh(np.arange(len(rows)), shares[name], left=start, **bar)
         start = start + shares[name].to_numpy()
     for place, (tasks, part) in enumerate(zip(rows["tasks"], rows["share"], strict=True)):
         said = f"{tasks:,}" if pd.isna(part) else f"{tasks:,}; {share(part)}"
-        ax.annotate(said, (1, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small")
+        beside(ax, said, 1, place)
     name_groups(ax, rows, by)
     ax.set_xlim(0, 1)
     ax.set_xticks([])
@@ -164,34 +158,21 @@ def _timing(drawing: Drawing) -> Axes:
         row, curve = details["rows"][at], details["curves"][at]
         seconds = np.r_[0.0, curve["seconds"], max(details["longest"][at], curve["seconds"].max() if len(curve) else 0)]
         ended = np.r_[0.0, 1 - curve["pending"], 1 - curve["pending"].iloc[-1] if len(curve) else 0.0]
-        style = ("-", "--", ":", "-.")[place // len(cycle) % 4]
-        ax.step(
-            seconds,
-            ended,
-            where="post",
-            color=cycle[place % len(cycle)],
-            ls=style,
-            lw=1.8,
-            label=f"{plain(names[row])}: {_half(frame, row)}",
-            clip_on=False,
-        )
+        colour, style = cycle[place % len(cycle)], ("-", "--", ":", "-.")[place // len(cycle) % 4]
+        named = f"{plain(names[row])}: {_half(frame, row)}"
+        ax.step(seconds, ended, where="post", color=colour, ls=style, lw=1.8, label=named, clip_on=False)
     distinct = sorted(set(limits.values()))
     for place, limit in enumerate(distinct):
         of = ", ".join(plain(name) for name in limits if limits[name] == limit)
         said = "maximum processing time" if len(distinct) == 1 else f"maximum of {of}"
         ax.axvline(limit, color=ink(), ls=(0, (4, 3)), lw=1.2)
         # up and down in turn, or those of two that are close would lie on each other
-        ax.annotate(
-            f"{said}: {duration(limit)}",
-            (limit, 0.5 * (place % 2) + 0.02),
-            xytext=(-4, 0),
-            textcoords="offset points",
-            rotation=90,
-            ha="right",
-            fontsize="small",
-            # not struck through by the line of another
-            bbox={"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 1},
+        where, text = (limit, 0.5 * (place % 2) + 0.02), f"{said}: {duration(limit)}"
+        note = ax.annotate(
+            text, where, xytext=(-4, 0), textcoords="offset points", rotation=90, ha="right", fontsize="small"
         )
+        # not struck through by the line of another
+        note.set_bbox({"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 1})
     ax.set(xlim=(0, end), ylim=(0, 1), ylabel="share that has ended")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     step, unit, name = next(one for one in _UNITS if end <= one[0] * 10 or one is _UNITS[-1])
@@ -232,9 +213,7 @@ def _diff(drawing: Drawing) -> Axes:
     ax = axes_for(ax, len(rows), title or f"Where {first} and {second} differ", left)
     ax.barh(np.arange(len(rows)), rows["tasks"], color=colours()[0], height=0.66)
     for place, tasks in enumerate(rows["tasks"]):
-        ax.annotate(
-            f"{tasks:,}", (tasks, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize="small"
-        )
+        beside(ax, f"{tasks:,}", tasks, place)
     name_groups(ax, rows, ["change"])
     ax.margins(x=0.1)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
