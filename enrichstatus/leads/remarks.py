@@ -13,9 +13,9 @@ from enrichstatus.leads.plan import Codes
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.query import Source
 from enrichstatus.lookup.tasks import problems
+from enrichstatus.lookup.vectors.keys import Vocabulary, mixed
 from enrichstatus.schema import ENTITY_TYPES
 from enrichstatus.sources.store.answering.duckdb_source import Embedded
-from enrichstatus.sources.store.snapshot.rules import Vocabulary, mixed
 
 #: Gives the database where the tasks stand in a table, which it makes when it is called first.
 Tabled = Callable[[], duckdb.DuckDBPyConnection]

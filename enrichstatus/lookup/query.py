@@ -75,7 +75,7 @@ _INSTANT = SCHEMA.field("createdAt").type
 
 
 def look_up(
-    con: duckdb.DuckDBPyConnection,
+    lend: Callable[[], duckdb.DuckDBPyConnection],
     tasks: Kind | ListOrPath,
     answer: Callable[[tuple[str, ...], int], pa.Table],
     *,
@@ -87,24 +87,25 @@ def look_up(
 ) -> Kind:
     """Do what is the same for every source: read and check the tasks, have them answered, put the answers beside them.
 
-    `answer` is called when the checked tasks stand in the temporary table ``tasks`` of `con`. It gets the names of the wanted
-    columns and the number of tasks, and gives the columns with ``position``, a row for each task that has a record, in any order.
-    Where only some tasks could be answered it raises `PartialAnswer`.
+    `answer` is called when the checked tasks stand in the temporary table ``tasks`` of the connection that `lend` gives, the same each
+    time. It gets the names of the wanted columns and the number of tasks, and gives the columns with ``position``, a row for each task
+    that has a record, in any order. Where only some tasks could be answered it raises `PartialAnswer`.
 
-    `at_once` is tried first: it gets the keys as they came (`keys_of`) and the names, and gives the same, or None where that cannot be.
+    `at_once` is tried first: it gets the keys as they came (`keys_of`) and the names, and gives or raises the same, or gives None where
+    that cannot be. Where it answers, no connection is needed.
     """
     names = parse_options(columns, how, errors, prefix)
     frame = frames.read(tasks)
     refuse_clash(frame, [prefix + name for name in names])
-    partial = None
-    table = at_once(keys_of(frame), names) if at_once else None
-    checked = table is None
-    if table is None:
-        check(con, frame, errors=errors)
-        try:
+    table, partial, checked = None, None, False
+    try:
+        table = at_once(keys_of(frame), names) if at_once else None
+        if table is None:
+            check(lend(), frame, errors=errors)
+            checked = True
             table = answer(names, len(frame))
-        except PartialAnswer as error:
-            partial, table = error, error.table
+    except PartialAnswer as error:
+        partial, table = error, error.table
     # the join keeps no order, so the answers are put in the order of the tasks here: row i is task i
     place = places(table, len(frame))
     answered, reached = frame, np.arange(len(frame))
@@ -116,7 +117,7 @@ def look_up(
         answered, place = frame.take(reached), place[reached]
     ordered = gather(table, names, place)
     if "reason" in names and how == "left":
-        good = con.execute("select position from tasks").fetchnumpy()["position"] if checked else reached
+        good = lend().execute("select position from tasks").fetchnumpy()["position"] if checked else reached
         unknown = np.isin(reached, good)
         reasons = pc.fill_null(ordered["reason"], pc.if_else(pa.array(unknown), "no_record", "invalid"))
         ordered = ordered.set_column(names.index("reason"), "reason", reasons)

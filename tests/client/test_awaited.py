@@ -66,7 +66,7 @@ def test_a_cancelled_lookup_leaves_no_request_and_no_thread():
             client.blocking.lookup(TASKS)
         interruption.set(None)
         assert len(service.requests) == 3
-    refused = bad.failure(503, "BUSY", headers={"Retry-After": "50"})
+    refused = bad.failure(503, "BUSY", headers={"Retry-After": "10"})  # less than the deadline: it waits
     with served(lambda request: refused) as (service, client):
         asyncio.run(cancelled(client.lookup(TASKS[:1]), lambda: service.requests and service.requests[0].answered))
         assert len(service.requests) == 1

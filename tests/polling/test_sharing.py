@@ -254,7 +254,7 @@ def test_polls_that_come_and_go_leave_nothing_with_one_that_stays(monkeypatch: p
     """However many lists were polled meanwhile, what a long poll keeps of them is bounded, and it still shares its answers."""
     monkeypatch.setattr(sharing, "_MOST", 5)
     clock = Clock()
-    service = Service(clock, {n: 0 for n in range(1, 40)} | {0: NEVER})
+    service = Service(clock, dict.fromkeys(range(1, 40), 0) | {0: NEVER})
     long = begun(service, clock, numbered(0))
     next(long)
     for n in range(1, 39, 2):

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from enrichstatus.errors import LookupInterrupted, PartialLookupError
+from enrichstatus.frames.frames import Rows
 from enrichstatus.lookup import contract as wire
 from enrichstatus.lookup.query import PartialAnswer
 from enrichstatus.lookup.tasks import DISTINCT_SQL, KEYS_SQL
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
 _MANY = 20
 
 
+def number(con: duckdb.DuckDBPyConnection) -> int:
+    """Put the distinct tasks of the temporary table ``tasks`` into batches, in the order of first appearance; gives how many there are."""
+    (count,) = con.execute(_BATCHES_SQL).fetchall()[0]
+    return int(count)
+
+
 def bodies(con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Pack the distinct tasks of the temporary table ``tasks`` into request bodies, in the order of first appearance."""
-    con.execute(_BATCHES_SQL)
+    """Write a request's body for each batch."""
     return [body for (body,) in con.execute(_BODIES_SQL).fetchall()]
 
 
@@ -42,12 +48,17 @@ def receive(con: duckdb.DuckDBPyConnection, answered: Mapping[int, pa.Table]) ->
     return dict(con.execute(_STRANGERS_SQL).fetchall())
 
 
-def give_up(con: duckdb.DuckDBPyConnection, outcome: Outcome[pa.Table], table: pa.Table) -> NoReturn:
-    """Raise what is due where not all batches are among those of the relation ``reached``, with the answers that there are."""
+def lost(con: duckdb.DuckDBPyConnection) -> Rows:
+    """Give the positions of the tasks whose batch is not among those of the relation ``reached``."""
+    positions: Rows = con.sql(_LOST_SQL).to_arrow_table()["position"].to_numpy()
+    return positions
+
+
+def give_up(outcome: Outcome[pa.Table], table: pa.Table, lost: Rows) -> NoReturn:
+    """Raise what is due where not all batches were answered, with the answers that there are, and the positions of the other tasks."""
     causes = [outcome.failed[place] for place in sorted(outcome.failed)]
     if not outcome.answered and not outcome.interrupted:
         raise causes[0]
-    lost = con.sql(_LOST_SQL).to_arrow_table()["position"].to_numpy()
 
     def error(result: Any, failed: Any) -> BaseException:
         if outcome.interrupted:
@@ -60,10 +71,10 @@ def give_up(con: duckdb.DuckDBPyConnection, outcome: Outcome[pa.Table], table: p
 
 
 @contextmanager
-def progress(con: duckdb.DuckDBPyConnection, count: int, *, shown: bool | None) -> Iterator[Callable[[int], object]]:
-    """Show how many tasks have been answered; gives what takes the place of each batch that was."""
-    tasks: int = con.execute("select count(*) from keys").fetchall()[0][0]
-    with Progress.drawn("enrichment status", shown=shown if count >= _MANY else bool(shown), tasks=tasks) as drawn:
+def progress(tasks: int, *, shown: bool | None) -> Iterator[Callable[[int], object]]:
+    """Show how many of the distinct tasks have been answered; gives what takes the place of each batch that was."""
+    many = tasks > (_MANY - 1) * wire.BATCH_SIZE
+    with Progress.drawn("enrichment status", shown=shown if many else bool(shown), tasks=tasks) as drawn:
         yield lambda place: drawn.add(min(wire.BATCH_SIZE, tasks - place * wire.BATCH_SIZE))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import duckdb
 import pyarrow as pa
 
-from enrichstatus.errors import EnrichStatusError, ServiceError
+from enrichstatus.errors import EnrichStatusError
 from enrichstatus.frames import frames
 from enrichstatus.frames.frames import Kind, ListOrPath
 from enrichstatus.lookup.arguments import (
@@ -22,15 +22,14 @@ from enrichstatus.lookup.arguments import (
     How,
     Instant,
     parse_fields,
-    parse_instant,
     parse_limits,
 )
 from enrichstatus.lookup.contract import BALANCE_PATH, tasks_of
-from enrichstatus.lookup.query import LOOKUP_SQL, look_up, timing_out
+from enrichstatus.lookup.query import look_up, timing_out
 from enrichstatus.lookup.tasks import check, task_tables
 from enrichstatus.schema import FIELDS, parse_statuses
-from enrichstatus.sources.client import batches
 from enrichstatus.sources.client import responses as replies
+from enrichstatus.sources.client.answering import Answering
 from enrichstatus.sources.client.config import Bearer, Request, parse_settings
 
 if TYPE_CHECKING:
@@ -184,11 +183,20 @@ class EnrichmentClient:
         LookupInterrupted
             Ctrl-C; it has ``.result`` and ``.failed`` too.
         """
-        transport = self._transport()
+        answering = self._answering()
         timing_out(self._limits, now)  # refuses what is not an instant before anything is sent
-        with task_tables(self.fields) as con:
-            answer = partial(self._answer, con, transport, now)
-            return look_up(con, tasks, answer, columns=columns, how=how, errors=errors, prefix=prefix)
+        with ExitStack() as stack:
+            lend = cache(lambda: stack.enter_context(task_tables(self.fields)))
+            return look_up(
+                lend,
+                tasks,
+                lambda names, count: answering.answer(lend(), now, names),
+                at_once=lambda given, names: answering.answer_at_once(lend, now, given, names),
+                columns=columns,
+                how=how,
+                errors=errors,
+                prefix=prefix,
+            )
 
     def query(self, body: Any) -> list[dict[str, Any]]:
         """Send one request of the contract, of 1 to 200 tasks, and give the service's answer.
@@ -216,10 +224,10 @@ class EnrichmentClient:
             found.extend(objects)
             return records
 
-        transport = self._transport()
+        answering = self._answering()
         with task_tables(self.fields) as con:
             check(con, frames.read(tasks_of(body)))
-            _raise(self._request(con, transport, read))
+            _raise(answering.request(con, read))
         return found
 
     def balance(self) -> float:
@@ -330,39 +338,8 @@ class EnrichmentClient:
             weakref.finalize(self, _close, process, made).atexit = False
         return self._transports[process]
 
-    def _answer(
-        self, con: duckdb.DuckDBPyConnection, transport: Transport, now: Instant, names: Sequence[str], count: int
-    ) -> pa.Table:
-        """Have the checked tasks answered by the service, and run the query over what it answered."""
-        outcome = self._request(con, transport, self._read)
-        newest = con.execute("select epoch(max(greatest(createdAt, updatedAt))) from received").fetchall()[0][0]
-        moment = transport.clock.instant(parse_instant(now), None if now is not None else newest)
-        limits = timing_out(self._limits, moment, evaluated=now is not None)
-        con.register("reached", pa.table({"batch": pa.array(outcome.answered, pa.int64())}))
-        con.register("records", con.sql("select * exclude batch from received where batch in (from reached)"))
-        con.register("limits", limits)
-        con.execute("create temp table asker as select distinct orgId, limits.* from records, limits")
-        table = con.sql(LOOKUP_SQL).select("* replace (nullif(orgId, '') as orgId)").select("position", *names)
-        if outcome.failed or outcome.interrupted:
-            batches.give_up(con, outcome, table.to_arrow_table())
-        return table.to_arrow_table()
-
-    def _read(self, content: bytes) -> pa.Table:
-        """Read the records of an answer."""
-        return replies.table(replies.parse(content), self._statuses)
-
-    def _request(
-        self, con: duckdb.DuckDBPyConnection, transport: Transport, read: Callable[[bytes], pa.Table]
-    ) -> Outcome[pa.Table]:
-        """Post the distinct tasks of the table ``tasks`` in full batches; what was answered comes to stand in ``received``."""
-        bodies = batches.bodies(con)
-        with batches.progress(con, len(bodies), shown=self._progress) as advance:
-            outcome = transport.post(bodies, read, advance)
-        for place, entity in batches.receive(con, outcome.answered).items():
-            del outcome.answered[place]
-            what = f"an enrichment of {self._bearer.hide(entity)[:60]!r}, which its batch did not name"
-            outcome.failed[place] = ServiceError(f"The service answered with {what}.", 200)
-        return outcome
+    def _answering(self) -> Answering:
+        return Answering(self._transport(), self._bearer, self.fields, self._statuses, self._limits, self._progress)
 
     def _request_one(self, body: str | None, read: Callable[[bytes], T], request: Request) -> T:
         """Post one body, or get; gives what is read of the answer."""

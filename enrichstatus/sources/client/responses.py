@@ -39,6 +39,11 @@ def parse(content: bytes) -> Any:
     raise Unreadable(f"not JSON, but {_excerpt(content)!r}" if content.strip() else "nothing")
 
 
+def records(content: bytes, statuses: Mapping[str, str]) -> pa.Table:
+    """Read the records of an answer."""
+    return table(parse(content), statuses)
+
+
 def table(found: Any, statuses: Mapping[str, str]) -> pa.Table:
     """Turn an answer into a table (`schema.SCHEMA`), checked; members that the contract has not are left out."""
     if not isinstance(found, list):

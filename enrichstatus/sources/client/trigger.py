@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -249,7 +250,8 @@ class _Run:
         before, self._last = self._last, None
         began = _moment(self._client, None)
         try:
-            records = self._client._request_one(json.dumps(body), self._client._read, _TRIGGER)
+            read = partial(replies.records, statuses=self._client._statuses)
+            records = self._client._request_one(json.dumps(body), read, _TRIGGER)
         except EnrichStatusError as error:
             if getattr(error, "http_status", None) in _REFUSED:
                 self._flying.pop()

@@ -260,7 +260,7 @@ class SparkEnrichmentStore:
             return table
 
         with task_tables(self.fields) as con:
-            status = look_up(con, tasks, answer, **options)
+            status = look_up(lambda: con, tasks, answer, **options)
         return status, answered
 
     def _lazy(

@@ -21,6 +21,7 @@ from enrichstatus.files.remote.remote import at_hand, check_options
 from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Errors, Instant, parse_flags, parse_org
 from enrichstatus.lookup.query import DECIDED_SQL, timing_out
 from enrichstatus.lookup.tasks import to_pandas
+from enrichstatus.lookup.vectors.rules import Question
 from enrichstatus.presentation import html_table, many
 from enrichstatus.schema import STATUSES, Epoch, listed, parse_statuses
 from enrichstatus.sources.store.answering.point_lookup import answer, answer_at_once, winners
@@ -30,7 +31,6 @@ from enrichstatus.sources.store.leases import Leases, leases
 from enrichstatus.sources.store.loading.load import LoadReport, load
 from enrichstatus.sources.store.scanning.scan import Scan
 from enrichstatus.sources.store.scanning.scan_table import TableScan
-from enrichstatus.sources.store.snapshot.rules import Question
 
 
 class EnrichmentStore(Tracked):

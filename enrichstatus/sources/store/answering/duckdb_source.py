@@ -145,7 +145,7 @@ class Embedded(Owned):
 
         with self._cursor() as con:
             status = look_up(
-                con,
+                lambda: con,
                 tasks,
                 lambda names, count: counted(
                     _run(LOOKUP_SQL, past, con, question, names) if past else self._answer(con, question, count, names)
@@ -356,7 +356,9 @@ class Embedded(Owned):
 
     def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, **options: Any) -> Kind:
         with self._cursor() as con:
-            return look_up(con, tasks, lambda names, count: self._answer(con, question, count, names), **options)
+            return look_up(
+                lambda: con, tasks, lambda names, count: self._answer(con, question, count, names), **options
+            )
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
         """Give some columns of the answers to so many tasks, which stand in the temporary table ``tasks``."""

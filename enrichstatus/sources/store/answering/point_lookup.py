@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from enrichstatus.lookup.query import CONTENDING_SQL, DECIDED_SQL
+from enrichstatus.lookup.vectors.keys import Codes, Keys, Vocabulary, matched
+from enrichstatus.lookup.vectors.rules import FOUND, Question, Statuses, answers
 from enrichstatus.schema import COLUMNS, EXPLANATION, SCHEMA, STATUSES
-from enrichstatus.sources.store.snapshot.layout import FOUND, Numbers
-from enrichstatus.sources.store.snapshot.rules import Codes, Keys, Question, Statuses, Vocabulary, answers, mixed
 
 #: Up to this many tasks are fetched through the index one by one; above, a scan of all records is cheaper.
 FEW = 1000
@@ -77,7 +77,7 @@ def answer_at_once(
     text = _FETCH_SQL.replace("$more", _as_recorded(names))
     found = con.sql(text, params={"probes": np.unique(probes).tolist()}).to_arrow_table()
     found = found.filter(pc.and_not(pc.equal(found["orgId"], question.org_id), found["superseded"]))
-    position, row = _matched(keys, *(found[name].to_numpy() for name in ("high", "low", "kind")))
+    position, row = matched(keys, Keys(*(found[name].to_numpy() for name in ("high", "low", "kind"))))
     found = found.take(pa.array(row))
     statuses = found["status"].combine_chunks().dictionary_encode()
     recorded, codes = statuses.dictionary.to_pylist(), statuses.indices.to_numpy(zero_copy_only=False)
@@ -103,24 +103,6 @@ def _answered(
     columns = answers(Statuses(recorded), said, found["created"].to_numpy(), field, question)
     made = {name: columns[name]() if name in columns else found["own" + name] for name in names}
     return pa.table({"position": position, **made})
-
-
-def _matched(keys: Keys, high: Numbers, low: Numbers, kind: Codes) -> tuple[Codes, Codes]:
-    """Find for each key the row that has it: the positions of the keys that have one, and these rows."""
-    found = mixed(high, low, kind)
-    order = np.argsort(found)
-    sought, rows = mixed(keys.high, keys.low, keys.kind), np.full(len(keys.kind), -1)
-    at, left = np.searchsorted(found[order], sought), np.arange(len(keys.kind))
-    while len(left := left[at[left] < len(order)]):
-        row = order[at[left]]
-        left, row = left[same := found[row] == sought[left]], row[same]
-        # the whole key: another one can have the same digest
-        match = (high[row] == keys.high[left]) & (low[row] == keys.low[left]) & (kind[row] == keys.kind[left])
-        rows[left[match]] = row[match]
-        left = left[~match]
-        at[left] += 1
-    position = np.flatnonzero(rows >= 0)
-    return position, rows[position]
 
 
 _NOTHING = pa.schema([("position", pa.int64()), *SCHEMA, *EXPLANATION]).empty_table()

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from enrichstatus.errors import StoreError
+from enrichstatus.lookup.vectors.keys import Numbers
+from enrichstatus.lookup.vectors.rules import FOUND
 
 #: A row, of 64 bytes: the key, the other numbers of a record, and where its tail begins, which is ready JSON.
 ROW = np.dtype(
@@ -34,10 +36,6 @@ ROW = np.dtype(
 )
 #: What stands in `updated` where nothing is known.
 NEVER = np.iinfo(np.int64).min
-#: Whether data was found, in `said`.
-FOUND = (None, False, True)
-
-Numbers = npt.NDArray[np.uint64]
 
 
 class Files(NamedTuple):

@@ -15,10 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from enrichstatus.lookup.arguments import Instant
+from enrichstatus.lookup.vectors.keys import Codes, Keys, Vocabulary, texts, uuids
+from enrichstatus.lookup.vectors.rules import Flags, Question, Statuses, answers, words
 from enrichstatus.schema import COLUMNS, ENTITY_TYPES, EXPLANATION, SCHEMA
 from enrichstatus.sources.store.snapshot.layout import NEVER, bucket_bits, digests, place_bits, write
-from enrichstatus.sources.store.snapshot.rules import Codes, Flags, Keys, Question, Statuses, Vocabulary, answers, words
-from enrichstatus.sources.store.snapshot.wire import Instants, Wire, texts, uuids
+from enrichstatus.sources.store.snapshot.wire import Instants, Wire
 
 Limits: TypeAlias = Mapping[str, timedelta]
 _INSTANT = SCHEMA.field("createdAt").type

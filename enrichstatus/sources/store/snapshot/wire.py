@@ -1,39 +1,16 @@
-"""Numbers as the text that all answers have: UUIDs and instants; and of these the wire objects of a snapshot, as ready JSON."""
+"""Numbers as the text that all answers have: instants, and with UUIDs the wire objects of a snapshot, as ready JSON."""
 
 from __future__ import annotations
 
-import binascii
 import json
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from enrichstatus.sources.store.snapshot.layout import NEVER, Numbers
-
-Letters = npt.NDArray[np.uint8]
-
-#: Where the dashes of a UUID's text are, and its digits.
-DASHES = [8, 13, 18, 23]
-DIGITS = [place for place in range(36) if place not in DASHES]
-
-
-def uuids(high: Numbers, low: Numbers) -> Letters:
-    """Write UUIDs, a row of 36 letters each."""
-    digits = binascii.hexlify(np.stack([high, low], axis=1).astype(">u8").data)
-    letters = np.full((len(high), 36), ord("-"), np.uint8)
-    letters[:, DIGITS] = np.frombuffer(digits, np.uint8).reshape(-1, 32)
-    return letters
-
-
-def texts(letters: Letters) -> pa.Array:
-    """Make an Arrow column of rows of so many letters each."""
-    count, width = letters.shape
-    ends = np.arange(0, count * width + 1, width, dtype=np.int32 if count * width < 2**31 else np.int64)
-    kind = pa.StringArray if ends.dtype == np.int32 else pa.LargeStringArray
-    return kind.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(letters))
+from enrichstatus.lookup.vectors.keys import Letters, uuids
+from enrichstatus.sources.store.snapshot.layout import NEVER
 
 
 class Instants:

@@ -1,10 +1,9 @@
-"""Rules 2 and 4 of the lookup in vectors, and what explains an answer: ``lookup.sql`` once more, which the tests hold it against."""
+"""Keys in vectors (rule 2 of the lookup): read where ids are written as usual, told apart, found again, and written as text."""
 
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
 from itertools import repeat
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -14,20 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrichstatus.lookup.arguments import Instant, parse_instant, parse_org
 from enrichstatus.lookup.contract import BATCH_SIZE
-from enrichstatus.schema import ENTITY_TYPES, FIRST_MICROSECOND
-from enrichstatus.sources.store.snapshot.layout import FOUND, Numbers
-from enrichstatus.sources.store.snapshot.wire import DASHES, DIGITS
+from enrichstatus.schema import ENTITY_TYPES
 
-Flags = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.uint64]
 Codes = npt.NDArray[np.int64]
-Said = npt.NDArray[np.int64] | npt.NDArray[np.uint32]
+Letters = npt.NDArray[np.uint8]
 
-#: The words of outcomes.py.
-REASONS = ("timed_out_here", "pending", "timed_out_there", "failed", "data", "no_data", "unknown")
-_MICROSECOND = timedelta(microseconds=1)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: Where the dashes of a UUID's text are, and its digits.
+DASHES = [8, 13, 18, 23]
+DIGITS = [place for place in range(36) if place not in DASHES]
 
 
 class Keys(NamedTuple):
@@ -143,81 +138,51 @@ def _decoded(words: pa.ChunkedArray) -> pa.ChunkedArray:
     return words.cast(words.type.value_type) if pa.types.is_dictionary(words.type) else words
 
 
-class Question(NamedTuple):
-    """Who asks, when, and by field since when a record that is still pending has timed out, all in microseconds."""
-
-    org_id: str
-    now: int
-    since: npt.NDArray[np.int64]
-    #: seconds
-    maximum: npt.NDArray[np.float64]
-
-    @classmethod
-    def of(cls, org_id: str | None, limits: Mapping[str, timedelta], now: Instant) -> Question | None:
-        """Read who asks and when; None for what `lookup.query.asker` refuses."""
-        org_id = parse_org(org_id)
-        moment = (parse_instant(now) - _EPOCH) // _MICROSECOND
-        since = np.array([moment - limit // _MICROSECOND for limit in limits.values()], np.int64)
-        if not org_id or since.min() < FIRST_MICROSECOND:
-            return None
-        return cls(org_id, moment, since, np.array([limit.total_seconds() for limit in limits.values()]))
+def distinct(keys: Keys) -> tuple[Codes, Codes]:
+    """Give the positions where each different key stands first, in order, and of each key which of these it is."""
+    order = np.lexsort((keys.kind, keys.low, keys.high))
+    new = np.ones(len(order), bool)
+    new[1:] = np.any([np.diff(part[order]) != 0 for part in keys], axis=0)
+    first = order[new]  # the sort keeps the order of those that are the same
+    number = np.argsort(np.argsort(first))
+    place = np.empty(len(order), np.int64)
+    place[order] = number[np.cumsum(new) - 1]
+    return np.sort(first), place
 
 
-class Statuses:
-    """What the numbers say that stand for a status and whether data was found (`layout.ROW`)."""
-
-    def __init__(self, recorded: Sequence[str]):
-        self.words = [*recorded, "timeout"]
-        said = [(word, found) for word in recorded for found in FOUND]
-        self._pending = np.array([word == "pending" for word, _ in said], np.bool_)
-        self._reasons = np.array([REASONS.index(_reason(word, found)) for word, found in said], np.int64)
-
-    def pending(self, said: Said) -> Flags:
-        """Say which are still pending as they were recorded."""
-        flags: Flags = self._pending[said]
-        return flags
-
-    def timed_out(self, said: Said, created: npt.NDArray[np.int64], field: Codes, question: Question) -> Flags:
-        """Rule 4: a record that is pending, and older than the maximum processing time (strictly), has timed out."""
-        flags: Flags = self._pending[said] & (created < question.since[field])
-        return flags
-
-    def codes(self, said: Said, timed_out: Flags) -> Codes:
-        """Give the places of the statuses in `words`."""
-        return np.where(timed_out, len(self.words) - 1, said.astype(np.int64) // len(FOUND))
-
-    def reasons(self, said: Said, timed_out: Flags) -> Codes:
-        """Give the places of the reasons in `REASONS`."""
-        return np.where(timed_out, REASONS.index("timed_out_here"), self._reasons[said])
+def matched(keys: Keys, found: Keys) -> tuple[Codes, Codes]:
+    """Find for each key the row that has it: the positions of the keys that have one, and these rows."""
+    digests = mixed(*found)
+    order = np.argsort(digests)
+    sought, rows = mixed(*keys), np.full(len(keys.kind), -1)
+    at, left = np.searchsorted(digests[order], sought), np.arange(len(keys.kind))
+    while len(left := left[at[left] < len(order)]):
+        row = order[at[left]]
+        left, row = left[same := digests[row] == sought[left]], row[same]
+        # the whole key: another one can have the same digest
+        match = (
+            (found.high[row] == keys.high[left])
+            & (found.low[row] == keys.low[left])
+            & (found.kind[row] == keys.kind[left])
+        )
+        rows[left[match]] = row[match]
+        left = left[~match]
+        at[left] += 1
+    position = np.flatnonzero(rows >= 0)
+    return position, rows[position]
 
 
-def answers(
-    statuses: Statuses, said: Said, created: npt.NDArray[np.int64], field: Codes, question: Question
-) -> dict[str, Callable[[], pa.Array]]:
-    """Give what makes the columns of an answer that the rules have a say in, of records as they were said and created."""
-    timed_out = statuses.timed_out(said, created, field, question)
-    # as DuckDB divides
-    age = (question.now - created) / 1e6
-    return {
-        "status": lambda: words(statuses.codes(said, timed_out), statuses.words),
-        # rule 5 was heeded by what is said
-        "dataFound": lambda: pa.array(FOUND).take(pa.array(said % len(FOUND))),
-        "reason": lambda: words(statuses.reasons(said, timed_out), REASONS),
-        "age": lambda: pa.array(age),
-        "expiresIn": lambda: pa.array(np.maximum(question.maximum[field] - age, 0), mask=~statuses.pending(said)),
-    }
+def uuids(high: Numbers, low: Numbers) -> Letters:
+    """Write UUIDs, a row of 36 letters each."""
+    digits = binascii.hexlify(np.stack([high, low], axis=1).astype(">u8").data)
+    letters = np.full((len(high), 36), ord("-"), np.uint8)
+    letters[:, DIGITS] = np.frombuffer(digits, np.uint8).reshape(-1, 32)
+    return letters
 
 
-def _reason(status: str, found: bool | None) -> str:
-    if status in ("pending", "failed"):
-        return status
-    if status == "timeout":
-        return "timed_out_there"
-    if found:
-        return "data"
-    return "no_data" if status == "finished" or found is False else "unknown"
-
-
-def words(codes: Codes, vocabulary: Sequence[str]) -> pa.Array:
-    """Give the words of a vocabulary that stand in these places."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), pa.array(vocabulary, pa.string()))
+def texts(letters: Letters) -> pa.Array:
+    """Make an Arrow column of rows of so many letters each."""
+    count, width = letters.shape
+    ends = np.arange(0, count * width + 1, width, dtype=np.int32 if count * width < 2**31 else np.int64)
+    kind = pa.StringArray if ends.dtype == np.int32 else pa.LargeStringArray
+    return kind.from_buffers(count, pa.py_buffer(ends), pa.py_buffer(letters))
