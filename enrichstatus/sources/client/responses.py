@@ -39,7 +39,7 @@ def parse(content: bytes) -> Any:
     raise Unreadable(f"not JSON, but {_excerpt(content)!r}" if content.strip() else "nothing")
 
 
-def records(content: bytes, statuses: Mapping[str, str]) -> pa.Table:
+def read(content: bytes, statuses: Mapping[str, str]) -> pa.Table:
     """Read the records of an answer."""
     return table(parse(content), statuses)
 

@@ -250,7 +250,7 @@ class _Run:
         before, self._last = self._last, None
         began = _moment(self._client, None)
         try:
-            read = partial(replies.records, statuses=self._client._statuses)
+            read = partial(replies.read, statuses=self._client._statuses)
             records = self._client._request_one(json.dumps(body), read, _TRIGGER)
         except EnrichStatusError as error:
             if getattr(error, "http_status", None) in _REFUSED:
