@@ -31,6 +31,7 @@ from enrichstatus.lookup.leads import tasks_from_leads as tasks_from_leads
 from enrichstatus.lookup.query import Source as Source
 from enrichstatus.lookup.requirements import require as require
 from enrichstatus.polling.awaited import apoll as apoll
+from enrichstatus.polling.awaited import aresume as aresume
 from enrichstatus.polling.awaited import await_completed as await_completed
 from enrichstatus.polling.completed import Completed as Completed
 from enrichstatus.polling.completed import as_completed as as_completed

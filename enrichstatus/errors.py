@@ -152,7 +152,8 @@ class ValidationError(EnrichStatusError, ValueError):
         more = f"\n  … and {len(problems) - len(shown):,} more in .problems" if len(problems) > len(shown) else ""
         lines = "".join(f"\n  {line}" for line in shown)
         noun = what if rows != 1 else what.removesuffix("s")
-        return cls(f"{rows:,} bad {noun}:{lines}{more}\n{remedy}", problems, instead=instead)
+        counted = "Rows are counted from 0, a header not counted. " if count is None else ""
+        return cls(f"{rows:,} bad {noun}:{lines}{more}\n{counted}{remedy}", problems, instead=instead)
 
 
 class UnauthorizedError(EnrichStatusError):

@@ -155,8 +155,8 @@ def check_source(source: object) -> None:
         raise ValidationError(f"is a store, a client, or any object with their lookup, not {kind}.", argument="source")
     if iscoroutinefunction(lookup):
         raise ValidationError(
-            f"has a lookup that is awaited ({type(source).__name__}). Give an AsyncEnrichmentClient to apoll or await_completed; all else "
-            "takes its .blocking, or another source whose lookup blocks.",
+            f"has a lookup that is awaited ({type(source).__name__}). Give an AsyncEnrichmentClient to apoll, aresume or "
+            "await_completed; all else takes its .blocking, or another source whose lookup blocks.",
             argument="source",
         )
 

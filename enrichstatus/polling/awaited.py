@@ -98,6 +98,49 @@ async def apoll(
                 await sleep(max(update.elapsed + update.next_in - run.now(), 0.0))
 
 
+async def aresume(token: str, source: Source | AsyncEnrichmentClient, **options: Any) -> Update:
+    """Go on with a poll where a token stands, in an event loop: one round of requests, as `resume` makes it.
+
+    Parameters
+    ----------
+    source : AsyncEnrichmentClient or Source
+        As for `apoll`: of the same service as when the poll was begun.
+    token, and all others
+        As for `resume`.
+
+    Returns
+    -------
+    Update
+        As from `resume`.
+
+    Raises
+    ------
+    asyncio.CancelledError
+        The task was cancelled; neither a request nor a thread is left. The token is as good as it was.
+    ValidationError, UnauthorizedError, ServiceError, StoreError, PollDeadline
+        As for `resume`.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> import enrichstatus as es
+    >>> from enrichstatus.simulation import SimulatedStore
+    >>> tasks = [{"entityId": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "field": "emails"}]
+    >>> service = SimulatedStore(tasks, seed=7, speed=1000)
+    >>> async def to_its_end(update):
+    ...     while not update.done:
+    ...         await asyncio.sleep(update.next_in)
+    ...         update = await es.aresume(update.token, service, schedule=[0.1])
+    ...     return update
+    >>> asyncio.run(to_its_end(next(es.poll(service, tasks, schedule=[0.1])))).frame["status"].item()
+    'finished'
+    """
+    from enrichstatus.polling.resuming.resume import resume
+
+    blocking: Any = getattr(source, "blocking", source)
+    return await in_thread(partial(resume, token, blocking, **options))
+
+
 @overload
 async def await_completed(
     source: Source | AsyncEnrichmentClient,

@@ -38,7 +38,9 @@ _NOISE = 1e-12
 _CURVES, _POINTS = 30, 500
 
 
-def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = None, now: Instant = None) -> Report:
+def timing(
+    store: EnrichmentStore, by: By = "field", *, org_id: str | None = None, now: Instant = None, as_of: Instant = None
+) -> Report:
     """Report how long enrichments take, those included that have not ended yet: by field, by week, by who triggered them.
 
     Parameters
@@ -50,7 +52,9 @@ def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = Non
     org_id : str, optional
         Whose records; the store's unless given.
     now : datetime or str, optional
-        The instant at which a pending record's age is evaluated (without a zone: UTC); the clock's unless given.
+        The instant at which a pending record's age is evaluated (without a zone: UTC); `as_of` or the clock's unless given.
+    as_of : datetime or str, optional
+        Report from the records as a store knew them at this instant.
 
     Returns
     -------
@@ -81,9 +85,9 @@ def timing(store: EnrichmentStore, by: By = "field", *, org_id: str | None = Non
     """
     names, limits = parse_by(by), limits_of(store)
     needed = ("field", "createdAt", "updatedAt", "status", "dataFound")
-    table, segments = read_history(store, names, needed, org_id, reserved=_TIMING)
+    table, segments = read_history(store, names, needed, org_id, reserved=_TIMING, as_of=as_of)
     with scratch() as con:
-        con.register("asker", timing_out(limits, now))
+        con.register("asker", timing_out(limits, as_of if now is None else now))
         con.register("history", table)
         con.execute("create temp table states as " + STATES_SQL)
         counts = to_pandas(con.sql(_COUNTS_SQL))  # a row for each segment: they come from the same records
@@ -163,12 +167,18 @@ def read_history(
     *,
     reserved: Sequence[str],
     bought: bool = False,
+    as_of: Instant = None,
 ) -> tuple[pa.Table, Segments]:
     """Read the records with the columns that are needed and the number of their segment."""
     if strange := [name for name in names if name not in (*COLUMNS, *PERIODS)]:
         raise ValidationError(f"takes {listed((*PERIODS, *COLUMNS), limit=20)}; not {listed(strange)}.", argument="by")
     columns = dict.fromkeys([*needed, *(name for name in names if name in COLUMNS)])
-    table = store.records(tuple(columns), org_id=org_id)
+    if as_of is None:
+        table = store.records(tuple(columns), org_id=org_id)
+    elif hasattr(store, "changes"):
+        table = store.records(tuple(columns), org_id=org_id, as_of=as_of)
+    else:
+        raise ValidationError("goes with a store: records that are read where they lie have no past.", argument="as_of")
     if not len(table) and (message := no_records_of(store, org_id)):
         warnings.warn(message, OrganizationWarning, stacklevel=3)
     if bought and table["creditTransactionId"].null_count < table.num_rows:

@@ -40,6 +40,7 @@ def waste(
     costs: Mapping[Any, float] | None = None,
     org_id: str | None = None,
     now: Instant = None,
+    as_of: Instant = None,
 ) -> Report:
     """Report what the money bought: tasks bought more than once, credits spent on nothing, answers that came too late.
 
@@ -57,7 +58,9 @@ def waste(
     org_id : str, optional
         Whose records; the store's unless given.
     now : datetime or str, optional
-        The instant at which the timeout rule is evaluated (without a zone: UTC); the clock's unless given.
+        The instant at which the timeout rule is evaluated (without a zone: UTC); `as_of` or the clock's unless given.
+    as_of : datetime or str, optional
+        Report from the records as a store knew them at this instant.
 
     Returns
     -------
@@ -93,10 +96,10 @@ def waste(
     names, limits = parse_by(by), limits_of(store)
     prices = dict.fromkeys(limits, 1.0) if costs is None else parse_costs(costs, tuple(limits), types=ENTITY_TYPES)
     needed = (*KEY, "id", "createdAt", "updatedAt", "status", "dataFound", "creditTransactionId")
-    table, segments = read_history(store, names, needed, org_id, reserved=_WASTE, bought=True)
+    table, segments = read_history(store, names, needed, org_id, reserved=_WASTE, bought=True, as_of=as_of)
     unpaid = table.num_rows > 0 and table["creditTransactionId"].null_count == table.num_rows
     with scratch() as con:
-        con.register("asker", timing_out(limits, now))
+        con.register("asker", timing_out(limits, as_of if now is None else now))
         con.register("history", table.append_column("price", pa.array(prices_of(table, prices))))
         con.execute("create temp table states as " + STATES_SQL)
         counts = to_pandas(con.sql(WASTE_SQL, params={"failed": _FAILED}))

@@ -210,7 +210,8 @@ def test_a_lead_without_an_id_is_named_or_empty(known: es.EnrichmentStore):
     people = pd.concat([people, people.tail(1)])
     for ask in (people.enrichment.status, people.enrichment.coverage):
         with pytest.raises(
-            es.ValidationError, match=r"2 bad leads:\n  row 1: id is missing\n  row 2: id is missing\nFix"
+            es.ValidationError,
+            match=r"2 bad leads:\n  row 1: id is missing\n  row 2: id is missing\nRows are counted from 0, a header not counted. Fix",
         ):
             ask(known, entity_id="id", fields=["emails", "phones"])
         assert len(ask(known, entity_id="id", fields=["emails", "phones"], errors="coerce")) > 1

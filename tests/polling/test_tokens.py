@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 import time
@@ -275,6 +276,14 @@ def test_another_machine_goes_on_with_a_client_of_its_own(clock: Clock):
         assert ORG not in str(caught.value)
         with es.EnrichmentClient(url + "/", token="s3cret-of-1") as client:
             assert es.resume(token, client).done
+
+        async def resumed_in_a_loop() -> es.Update:
+            async with es.AsyncEnrichmentClient(url, token="s3cret-of-1") as client:
+                with pytest.raises(es.ValidationError, match=r"token= is not the \.token of an update"):
+                    await es.aresume(token[:-9], client)
+                return await es.aresume(token, client, tasks=tasks)
+
+        assert asyncio.run(resumed_in_a_loop()).done
 
 
 def test_a_token_is_small(clock: Clock):

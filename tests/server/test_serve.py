@@ -314,7 +314,7 @@ def test_bad_leads_of_a_simulation_are_counted_as_leads(capsys: pytest.CaptureFi
     code, _, err = run(capsys, "serve", "--simulate", "--tasks", "bad.csv")
     assert (code, err) == (
         2,
-        "enrichstatus: 1 bad task: row 0: entityId 'x' is not a UUID. Nothing was triggered. Fix them.\n",
+        "enrichstatus: 1 bad task: row 0: entityId 'x' is not a UUID. Rows are counted from 0, a header not counted. Nothing was triggered. Fix them.\n",
     )
 
 

@@ -355,7 +355,10 @@ def test_an_organization_triggers_for_itself():
             ([uid(0), "x", None], "emails"),
             r"2 bad tasks:\n  row 1: entityId 'x' is not a UUID\n  row 2: entityId is missing",
         ),
-        (([uid(0)], "fax"), "field 'fax' is not one of emails, phones, summary\nNothing was triggered"),
+        (
+            ([uid(0)], "fax"),
+            "field 'fax' is not one of emails, phones, summary\nRows are counted from 0, a header not counted. Nothing was triggered",
+        ),
         (([uid(0)], None), "field is missing"),
         (([uid(0)], "emails", "firm"), "entityType 'firm' is not one of person, company"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
@@ -161,8 +162,10 @@ def test_as_of_an_instant_it_answers_as_a_replay_of_the_loads_until_then():
                     pd.testing.assert_frame_equal(given, expected)
 
 
-def test_a_past_that_is_not_known_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """Before the first load, in a pruned time, of records in files; the command has it too."""
+def test_a_past_that_is_not_known_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Before the first load, in a pruned time, in the future, of records in files; the commands have it too."""
     path, listed, output = (str(tmp_path / name) for name in ("s.duckdb", "tasks.csv", "status.csv"))
     pd.DataFrame([task(1), task(2)]).to_csv(listed, index=False)
     with es.EnrichmentStore(path, org_id=ORG) as store:
@@ -182,8 +185,16 @@ def test_a_past_that_is_not_known_is_refused(tmp_path: Path, capsys: pytest.Capt
     where = ["lookup", listed, "--org", ORG, "-o", output, "--as-of", first.isoformat()]
     assert main([*where, "--store", path]) == 0
     assert state_of(pd.read_csv(output)) == ["timeout", None]
-    assert main([*where, "--records", listed]) == 2
-    assert "--as-of" in capsys.readouterr().err
+    page = ["report", listed, "--org", ORG, "-o", str(tmp_path / "page.html"), "--as-of", first.isoformat()]
+    for command in (where, page):
+        assert main([*command, "--records", listed]) == 2
+        assert "--as-of goes with --store" in capsys.readouterr().err
+    monkeypatch.setattr("enrichstatus.cli.commands.report._picture", lambda *_: "")
+    assert main([*page, "--store", path, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    # one record was known, and pending for longer than it may
+    assert [told["reports"]["By field"][0][name] for name in ("tasks", "ended", "no record")] == [2, 1, 1]
+    assert [rows[0].get("records", rows[0].get("bought")) for rows in told["reports"].values()][1:] == [1, 1]
     with es.EnrichmentStore(path, org_id=ORG) as store:
         store.prune(before=datetime.now(UTC))
         with pytest.raises(es.ValidationError, match="what is known begins with"):

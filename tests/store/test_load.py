@@ -215,7 +215,8 @@ def test_a_bad_row_is_never_dropped_in_silence(column: str, store: es.Enrichment
     value, reason = BAD[column]
     records = [record(0), record(1, **{column: value}), record(2)]
     with pytest.raises(
-        es.ValidationError, match=f"1 bad record:\n  row 1: {column} .*{reason}\nNothing was loaded"
+        es.ValidationError,
+        match=f"1 bad record:\n  row 1: {column} .*{reason}\nRows are counted from 0, a header not counted. Nothing was loaded",
     ) as caught:
         store.load(records)
     assert caught.value.problems is not None

@@ -50,7 +50,9 @@ def add(commands: Any) -> None:
         help="where records are bad, load nothing (default), or load the others",
     )
     command.add_argument(
-        "--rejects", metavar="FILE", help="with --errors reject: where to write what is wrong with them"
+        "--rejects",
+        metavar="FILE",
+        help="with --errors reject: where to write what is wrong with them; rows are counted from 0, a header not counted",
     )
     command.add_argument(
         "--column",

@@ -21,6 +21,7 @@ from enrichstatus.cli.options import (
     pair,
     read_tasks,
     reading,
+    refuse_stray,
 )
 from enrichstatus.cli.parser import add_command
 from enrichstatus.errors import EnrichStatusError
@@ -82,6 +83,11 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--title", default="Enrichment of a lead list", help="the page's title")
     add_options(command, *NOW, note="; with --url it needs --now")
+    command.add_argument(
+        "--as-of",
+        metavar="INSTANT",
+        help="with --store: report what was known at this instant, from the loads that were done by then",
+    )
     command.add_argument("-o", "--output", required=True, metavar="FILE", help="the page: .html")
     command.set_defaults(errors="coerce")
     checking = add_command(
@@ -142,17 +148,21 @@ def report(options: argparse.Namespace, say: Output) -> None:
     """Write a page about a list."""
     from enrichstatus.cli import summary
     from enrichstatus.files.writing import write as writing
+    from enrichstatus.lookup.arguments import parse_instant
 
     check_source(options)
+    if options.store is None:
+        refuse_stray(options, ["as_of"], "--store")
     check_outputs(options, output=[".html"])
     costs = numbers(options.costs, "--costs") or None
-    now = instant(options)
+    past: dict[str, Any] = {} if options.as_of is None else {"as_of": parse_instant(options.as_of, "as_of")}
+    now = past["as_of"] if past and options.now is None else instant(options)
     try:
         with open_source(options) as source:
             with read_tasks(options, source.fields, say) as tasks:
-                status = source.lookup(tasks, errors="coerce", now=now)
+                status = source.lookup(tasks, errors="coerce", now=now, **past)
             say.tell(**summary.figures(summary.tally(status, bad=say.bad)), requests=getattr(source, "requests", None))
-            sections = [*_of_list(options, status), *_of_history(source, costs, now)]
+            sections = [*_of_list(options, status), *_of_history(source, costs, now=now, **past)]
             moment = now or datetime.now().astimezone()
             whose = f"answered by {options.base_url}" if options.base_url else f"of {options.org_id}"
             html = _page(options.title, f"{len(status):,} tasks {whose}, as of {moment:%Y-%m-%d %H:%M %Z}", sections)
@@ -229,7 +239,7 @@ def _of_list(options: argparse.Namespace, status: pd.DataFrame) -> list[_Section
     return [_Section("By field", text, coverage(status, "field", found=options.found), drawn), *others]
 
 
-def _of_history(source: Any, costs: dict[str, float] | None, now: Any) -> list[_Section]:
+def _of_history(source: Any, costs: dict[str, float] | None, **when: Any) -> list[_Section]:
     """Report on all records, where they can be had: of a service only what was looked up is known."""
     from enrichstatus.reports.timing import timing
     from enrichstatus.reports.waste import waste
@@ -239,8 +249,8 @@ def _of_history(source: Any, costs: dict[str, float] | None, now: Any) -> list[_
     took = "Of all records of the organization, from purchase to end. A pending one counts with its age."
     bought = "Of all records of the organization: purchases that brought nothing, and what was bought more than once."
     return [
-        _Section("How long it takes", took, timing(source, now=now)),
-        _Section("What the money bought", bought, waste(source, costs=costs, now=now)),
+        _Section("How long it takes", took, timing(source, **when)),
+        _Section("What the money bought", bought, waste(source, costs=costs, **when)),
     ]
 
 

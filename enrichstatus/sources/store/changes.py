@@ -16,19 +16,17 @@ import pyarrow as pa
 
 from enrichstatus.errors import StoreError, ValidationError, quoted
 from enrichstatus.frames.frames import to_pandas
-from enrichstatus.lookup.arguments import Instant, parse_instant
+from enrichstatus.lookup.arguments import Columns, Instant, parse_columns, parse_instant
 from enrichstatus.lookup.query import asker
 from enrichstatus.schema import COLUMNS, SCHEMA
 from enrichstatus.sources.store.answering.duckdb_source import Register
+from enrichstatus.sources.store.loading.load import committed
 from enrichstatus.sources.store.sql import Queryable
 
-
-def _read(name: str) -> str:
-    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
-    return text.replace("$columns", ", ".join(f"record.{column}" for column in COLUMNS))
-
-
-_CHANGES_SQL, _PAST_SQL = _read("changes.sql"), _read("past.sql")
+_CHANGES_SQL, _PAST_SQL = (
+    Path(__file__).with_name(name).read_text("utf-8").replace("$columns", ", ".join(f"record.{one}" for one in COLUMNS))
+    for name in ("changes.sql", "past.sql")
+)
 _CHANGED = pa.schema([*(SCHEMA.field(name) for name in COLUMNS), pa.field("previousStatus", pa.string())])
 #: A load, the word that tells it from that of another file, and a digest of the organization (earlier cursors do not have it).
 _CURSOR = re.compile(r"\s*([0-9]{1,18})\.([0-9a-f]{12})(?:\.([0-9a-f]{8}))?\s*")
@@ -126,6 +124,40 @@ class Tracked(Queryable):
                 con.rollback()
         return Changes(found.cast(_CHANGED), f"{number}.{word}.{_digest(whose)}")
 
+    def records(self, columns: Columns = COLUMNS, *, org_id: str | None = None, as_of: Instant = None) -> pa.Table:
+        """Give all records of an organization as they were loaded, in no particular order.
+
+        Parameters
+        ----------
+        columns : sequence of str or "all"
+            Which; the key among them unless others are named.
+        org_id : str, optional
+            Whose; the store's unless given.
+        as_of : datetime or str, optional
+            As they were known at this instant: with the loads that were done by then.
+
+        Returns
+        -------
+        pyarrow.Table
+            A row for each record, those of one key that were bought several times too.
+
+        Raises
+        ------
+        ValidationError
+            No organization, or no such column; `as_of` in the future, before the first load, or in a time that was pruned.
+        StoreError
+            The store is closed, or its file cannot be read.
+        """
+        past = self._past(as_of)
+        if past is None:
+            return super().records(columns, org_id=org_id)
+        whose = asker(self.org_id if org_id is None else org_id, self._limits, None)["orgId"][0].as_py()
+        names = parse_columns(columns, COLUMNS)
+        with self._cursor() as con:
+            past(con, whose, names)
+            found = con.table("records").select(*names).to_arrow_table()
+        return found.cast(pa.schema([SCHEMA.field(name) for name in names]))
+
     def _past(self, as_of: Instant) -> Register | None:
         if as_of is None:
             return None
@@ -159,15 +191,9 @@ class Tracked(Queryable):
         if self.read_only:
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to prune.")
         moment = _past_instant(before, "before")
-        with self._writing() as con:
-            con.begin()
-            try:
-                forgotten = con.execute(_PRUNE_SQL, {"before": moment}).fetchall()[0][0]
-                con.execute(_PRUNE_LOG_SQL, {"before": moment})
-                con.commit()
-            except BaseException:
-                con.rollback()
-                raise
+        with self._writing() as con, committed(con.begin()):
+            forgotten = con.execute(_PRUNE_SQL, {"before": moment}).fetchall()[0][0]
+            con.execute(_PRUNE_LOG_SQL, {"before": moment})
         return int(forgotten)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
@@ -25,24 +25,16 @@ from enrichstatus.lookup.arguments import Errors, choice
 from enrichstatus.lookup.query import newest_sql
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
 from enrichstatus.presentation import of_unknown_status
-from enrichstatus.schema import (
-    STATUSES,
-    Epoch,
-    record_names,
-)
+from enrichstatus.schema import STATUSES, Epoch, record_names
 from enrichstatus.sources.store.loading.picked import Folder, folders, of_table, pick, with_instants
 
 #: Outer white space.
 SPACE = r"[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]+"
 CAST_RECORD_SQL = Path(__file__).with_name("cast_record.sql").read_text(encoding="utf-8")
 NEWEST_VERSION_SQL = Path(__file__).with_name("newest_version.sql").read_text(encoding="utf-8")
-MERGE_SQL = (
-    Path(__file__)
-    .with_name("merge.sql")
-    .read_text(encoding="utf-8")
-    .replace("$newest_version)", NEWEST_VERSION_SQL + ")")
-    .replace("$newest)", newest_sql("orgId", "entityId", "entityType", "field") + ")")
-)
+MERGE_SQL = Path(__file__).with_name("merge.sql").read_text(encoding="utf-8")
+MERGE_SQL = MERGE_SQL.replace("$newest_version)", NEWEST_VERSION_SQL + ")")
+MERGE_SQL = MERGE_SQL.replace("$newest)", newest_sql("orgId", "entityId", "entityType", "field") + ")")
 #: After the transaction: DuckDB cannot index what the same one has written.
 INDEX_SQL = "create index if not exists enrichment_probes on enrichments (probe)"
 _STAGED_SQL = f"""
@@ -231,17 +223,24 @@ def _store(
                     "Another load has been writing to this store for 10 s; load again when it is done."
                 ) from error
             time.sleep(pause)
-    try:
+    with committed(con):
         con.execute(MERGE_SQL)
         counts = con.execute(_COUNTS_SQL).fetchall()[0]
         then(con)
         con.execute(_LOG_SQL, {"now": datetime.now(UTC)})
         if not history:
             con.execute(_FORGET_SQL)
+    con.execute(INDEX_SQL)
+    return counts
+
+
+@contextmanager
+def committed(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Commit at the end a transaction that has begun, or undo all of it."""
+    try:
+        yield
         con.commit()
     except BaseException:
         with suppress(duckdb.Error):  # where DuckDB gave up the transaction itself, that hides why
             con.rollback()
         raise
-    con.execute(INDEX_SQL)
-    return counts
