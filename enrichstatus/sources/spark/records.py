@@ -221,7 +221,9 @@ _NATIVE = {"createdAt": _INSTANTS, "updatedAt": _INSTANTS, "dataFound": {"boolea
 
 def _casts(types: Mapping[str, str], names: Mapping[str, Sequence[str]], epoch: Epoch | None) -> list[tuple[str, str]]:
     kinds = {ours: types[theirs[0]] if len(theirs) == 1 else "string" for ours, theirs in names.items()}
-    found = "own.dataFound" if kinds.get("dataFound") == "boolean" else _boolean("own.dataFound")
+    found = "own.dataFound"
+    if kinds.get("dataFound") != "boolean":
+        found = "try_cast(btrim(own.dataFound, :spaces) as boolean)"
     return [
         ("id", _uuid("own.id")),
         ("createdAt", _instant("own.createdAt", kinds.get("createdAt"), epoch)),
@@ -244,10 +246,6 @@ def _status(column: str) -> str:
 
 
 _STATUSES = ", ".join(f"'{word}'" for word in STATUSES)
-
-
-def _boolean(column: str) -> str:
-    return f"try_cast(btrim({column}, :spaces) as boolean)"
 
 
 def _instant(column: str, kind: str | None, epoch: Epoch | None) -> str:

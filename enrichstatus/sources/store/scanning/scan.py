@@ -239,12 +239,12 @@ class Scan(Embedded):
         con: duckdb.DuckDBPyConnection,
         org_id: str | None = None,
         fields: Sequence[str] = (),
-        entity_type: str | None = None,
+        kind: str | None = None,
     ) -> bool:
         if org_id is None:
             return self._any()
         self._versions(con, org_id)
-        return bool(con.execute(_HOLDS_SQL, {"fields": list(fields), "type": entity_type}).fetchall()[0][0])
+        return bool(con.execute(_HOLDS_SQL, {"fields": list(fields), "type": kind}).fetchall()[0][0])
 
     def _any(self) -> bool:
         return any(this.rows for this in self._checked.values())
