@@ -43,9 +43,8 @@ def plain(table: pa.Table, *, bom: bool = False, csv: bool = False) -> pa.Table:
                 column = uuids.select(duckdb.ColumnExpression("uuid").cast("VARCHAR")).to_arrow_table().column(0)
         elif pa.types.is_string_view(column.type) or pa.types.is_dictionary(column.type):
             column = column.cast(kind if pa.types.is_primitive(kind) else pa.string())  # numbers stay numbers
-        if (bom or (csv and name.lower().endswith("error"))) and (
-            pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        ):
+        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        if is_text and (bom or (csv and name.lower().endswith("error"))):
             column = _as_text(column)
         columns.append(column)
     names = _as_text(pa.array(table.column_names, pa.string())).to_pylist() if bom else table.column_names
@@ -59,10 +58,8 @@ def hours(column: Any) -> Any:
     ticks = pc.abs(ticks)
     seconds = pc.divide(ticks, 1_000_000)
     minutes = pc.divide(seconds, 60)
-    parts = [
-        pc.divide(minutes, 60),
-        *(pc.subtract(whole, pc.multiply(pc.divide(whole, 60), 60)) for whole in (minutes, seconds)),
-    ]
+    rests = (pc.subtract(whole, pc.multiply(pc.divide(whole, 60), 60)) for whole in (minutes, seconds))
+    parts = [pc.divide(minutes, 60), *rests]
     texts = [pc.utf8_lpad(part.cast(pa.string()), width, "0") for part, width in zip(parts, (1, 2, 2), strict=True)]
     rest = pc.subtract(ticks, pc.multiply(seconds, 1_000_000)).cast(pa.string())
     fraction = pc.utf8_rtrim(pc.binary_join_element_wise("", pc.utf8_lpad(rest, 6, "0"), "."), "0")
