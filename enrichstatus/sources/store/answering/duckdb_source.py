@@ -134,22 +134,22 @@ class Embedded(Owned):
         """
         past = self._past(as_of)
         question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
-        found: list[pa.Table] = []
+        options: dict[str, Any] = {"columns": columns, "how": how, "errors": errors, "prefix": prefix}
+        found: pa.Table | None = None
 
-        def answer(names: Sequence[str], size: int) -> pa.Table:
-            known = _run(con, LOOKUP_SQL, past, question, names) if past else self._answer(con, question, size, names)
-            found.append(known)
-            return known
+        def answer(names: tuple[str, ...], count: int) -> pa.Table:
+            nonlocal found
+            found = _run(con, LOOKUP_SQL, past, question, names) if past else self._answer(con, question, count, names)
+            return found
 
-        def at_once(given: pa.Table, names: Sequence[str]) -> pa.Table | None:
-            found.append(None if past else self._answer_at_once(con, question, given, names))
-            return found[-1]
+        def answer_at_once(given: pa.Table, names: tuple[str, ...]) -> pa.Table | None:
+            nonlocal found
+            found = self._answer_at_once(con, question, given, names)
+            return found
 
         with self._cursor() as con:
-            status = look_up(
-                lambda: con, tasks, answer, columns=columns, how=how, errors=errors, prefix=prefix, at_once=at_once
-            )
-        if not found[-1] and (message := self.lacks(question["orgId"][0].as_py())):
+            status = look_up(lambda: con, tasks, answer, at_once=None if past else answer_at_once, **options)
+        if not found and (message := self.lacks(question["orgId"][0].as_py())):
             warnings.warn(message, OrganizationWarning, stacklevel=2)
         return status
 
