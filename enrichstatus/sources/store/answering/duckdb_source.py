@@ -136,26 +136,21 @@ class Embedded(Owned):
         question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
         options: dict[str, Any] = {"columns": columns, "how": how, "errors": errors, "prefix": prefix}
         whose, moment = question["orgId"][0].as_py(), question["now"][0].as_py()
-        answered = 0
+        found: pa.Table | None = None
 
-        def counted(table: pa.Table) -> pa.Table:
-            nonlocal answered
-            answered = 0 if table is None else table.num_rows
-            return table
+        def answer(names: tuple[str, ...], count: int) -> pa.Table:
+            nonlocal found
+            found = _run(LOOKUP_SQL, past, con, question, names) if past else self._answer(con, question, count, names)
+            return found
+
+        def answer_at_once(given: pa.Table, names: tuple[str, ...]) -> pa.Table | None:
+            nonlocal found
+            found = self._answer_at_once(con, given, names, whose, moment)
+            return found
 
         with self._cursor() as con:
-            status = look_up(
-                lambda: con,
-                tasks,
-                lambda names, count: counted(
-                    _run(LOOKUP_SQL, past, con, question, names) if past else self._answer(con, question, count, names)
-                ),
-                at_once=None
-                if past
-                else lambda given, names: counted(self._answer_at_once(con, given, names, whose, moment)),
-                **options,
-            )
-        if not answered and (message := self.lacks(whose)):
+            status = look_up(lambda: con, tasks, answer, at_once=None if past else answer_at_once, **options)
+        if not found and (message := self.lacks(whose)):
             warnings.warn(message, OrganizationWarning, stacklevel=2)
         return status
 
