@@ -72,10 +72,9 @@ class Vocabulary:
         types, names = _codes(tasks["entityType"], ENTITY_TYPES), _codes(tasks["field"], self.fields)
         if types is None or names is None:
             return None
-        kind = types * len(self.fields) + names
-        if tasks["entityId"].type == pa.uuid():
-            return _keys_of_uuids(tasks["entityId"], kind)
-        ids = _decoded(tasks["entityId"])
+        kind, ids = types * len(self.fields) + names, _decoded(tasks["entityId"])
+        if ids.type == pa.uuid():
+            return None if ids.null_count else _split(b"".join(_bytes(chunk.storage) for chunk in ids.chunks), kind)
         if not _is_text(ids.type) or not len(ids):
             return None
         whole = ids.combine_chunks()
@@ -112,12 +111,6 @@ def letters_of(texts: pa.Array) -> Letters | None:
     kind = np.dtype(np.int32 if pa.types.is_string(texts.type) else np.int64)
     ends = np.frombuffer(offsets, kind, len(texts) + 1, texts.offset * kind.itemsize)
     return None if (np.diff(ends) != 36).any() else np.frombuffer(data, np.uint8, 36 * len(texts), ends[0])
-
-
-def _keys_of_uuids(ids: pa.ChunkedArray, kind: Codes) -> Keys | None:
-    if ids.null_count:
-        return None
-    return _split(b"".join(_bytes(chunk.storage) for chunk in ids.chunks), kind)
 
 
 def _bytes(values: pa.FixedSizeBinaryArray) -> memoryview:
