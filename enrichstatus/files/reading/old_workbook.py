@@ -38,6 +38,8 @@ os._exit(0)
 
 def ends_the_process(path: str) -> bool:
     """Whether a process that reads the workbook is ended by it; where no other process can be had, it is taken for readable."""
+    if not sys.executable or getattr(sys, "frozen", False):  # a program of its own, which is no Python to run
+        return False
     with suppress(OSError):
         try:
             # without site, for speed: it gets our places for modules
