@@ -215,6 +215,8 @@ INSTANT = (
     r"[\t\n\r ]*([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[Tt ]((?:[01][0-9]|2[0-3]):[0-5][0-9])(?:(:[0-5][0-9])(?:[.,]([0-9]{1,6})[0-9]{0,3})?)?"
     r" ?(?:[Zz]|[Uu][Tt][Cc]|[Gg][Mm][Tt]|([+-](?:0[0-9]|1[0-4]))(?::?([0-5][0-9]))?)?)?[\t\n\r ]*"
 )
+#: One as the wire has it.
+_WIRE = r"\A[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}Z\z"
 #: What is put before each part, and what stands for one that is left out, so that all of them read it: ``2026-11-01 10:00:00.0+00:00``.
 _INSTANT_PARTS = (("", ""), (" ", "00:00"), ("", ":00"), (".", "0"), ("", "+00"), (":", "00"))
 #: An instant as a number, which is one only where its unit is declared; floats come with exponents.
@@ -227,8 +229,16 @@ EPOCHS: dict[Epoch, int] = {"s": 1_000_000, "ms": 1_000, "us": 1}
 FIRST_MICROSECOND, LAST_MICROSECOND = -62135596800000000, 253402300799999999
 
 
+def are_usual(texts: pa.ChunkedArray) -> bool:
+    """Say whether all instants are written as the wire has them, so that Arrow can cast them, but for days that there are not."""
+    found: bool | None = pc.all(pc.match_substring_regex(texts, _WIRE)).as_py()
+    return found is not False
+
+
 def instants(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     """Read instants (see `INSTANT`); ValueError where one is not."""
+    if are_usual(texts):
+        return texts.cast(_INSTANT)  # in a tenth of the time
     anchored = rf"\A(?:{INSTANT})\z"
     if pc.any(pc.invert(pc.match_substring_regex(texts, anchored))).as_py():
         raise ValueError("not an ISO 8601 timestamp")

@@ -45,9 +45,8 @@ def _styles() -> list[tuple[re.Pattern[str], str]]:
     words |= {rf"^{action}(?= )": colours[label] for action, label in _ACTIONS.items()}
     words |= {r"\bfinished\s+True\b": data, r"\bfinished\s+False\b": nothing, "█+": data}
     words |= {rf"(?<= ){label}(?=\s+–)": colour for label, colour in colours.items()}
-    return [(re.compile(pattern, re.MULTILINE), colour) for pattern, colour in words.items()] + [
-        (re.compile("░+"), "dim")
-    ]
+    words["░+"] = "dim"
+    return [(re.compile(pattern, re.MULTILINE), colour) for pattern, colour in words.items()]
 
 
 def _brightness(colour: str) -> float:

@@ -7,8 +7,9 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from enrichstatus.cli.commands import changes, completion, load, lookup, plan, poll, report, serve, status
 from enrichstatus.cli.options import refuse_empty, spelling
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reach what is required, 5 where a bill and the records differ, 130 after Ctrl-C, 143 after SIGTERM, 1 for what failed otherwise.
     """
     # one that is closed is taken for a pipe whose reader is gone
-    sys.stdout, sys.stderr = (stream or _nowhere() for stream in (sys.stdout, sys.stderr))
+    nowhere = partial(open, os.devnull, "w", encoding="utf-8")
+    sys.stdout, sys.stderr = (stream or nowhere() for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # where the terminal cannot show a letter of a name or a bar
             stream.reconfigure(errors="replace")
@@ -114,10 +116,6 @@ def _message(error: BaseException, options: argparse.Namespace) -> str:
         text = text or "interrupted; nothing was written"
     text = text.replace(":\n  ", ": ").replace("\n  ", "; ").replace("\n", ". ")
     return "".join(sign if sign.isprintable() else "�" for sign in text)
-
-
-def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")
 
 
 _OVERVIEW = """\

@@ -81,11 +81,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         "default": "raise",
         "help": "where tasks are bad, stop (default), or give them no status",
     },
-    "--columns": {
-        "default": "status,dataFound",
-        "metavar": "COLUMN,…",
-        "help": 'a record\'s columns to add, or "all"',
-    },
+    "--columns": {"default": "status,dataFound", "metavar": "COLUMN,…", "help": 'a record\'s columns to add, or "all"'},
     "--prefix": {"default": "", "metavar": "TEXT", "help": "put this before the names of {note}"},
     "-o --output": {
         "metavar": "FILE",

@@ -53,11 +53,9 @@ class Parser(argparse.ArgumentParser):
         if rest:
             command = getattr(options, "declared", self)
             lists = [action.metavar for action in command._actions if action.metavar in ("TASKS", "BILL")]
-            hint = (
-                f' One list is taken ({lists[0]}): put a pattern in quotes, "part*.csv", and its files are read as one.'
-                if lists
-                else ""
-            )
+            hint = ""
+            if lists:
+                hint = f' One list is taken ({lists[0]}): put a pattern in quotes, "part*.csv", and its files are read as one.'
             command.error(f"unrecognized argument{'s' if len(rest) > 1 else ''}: {' '.join(rest)}.{hint}")
         return options
 

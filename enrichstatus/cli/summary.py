@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from enrichstatus.files.plain import as_text
 from enrichstatus.frames.frames import to_pandas
-from enrichstatus.outcomes import COUNTED, LABELS, OUTCOMES, outcome
+from enrichstatus.outcomes import COUNTED, LABELS
 from enrichstatus.presentation import bar, label, many, share
-from enrichstatus.schema import KEY, PANDAS_TYPES
+from enrichstatus.schema import KEY
+from enrichstatus.sources.store.answering.lookup_files import Tally
 
 #: So many rows are shown.
 _HEAD = 8
@@ -30,24 +32,11 @@ def tally(status: pa.Table, *, prefix: str = "", bad: Sequence[int] = ()) -> pd.
 
     ``label`` says what became of them; `bad` are the rows that are bad.
     """
-    given = to_pandas(status.select(["field", prefix + "status", prefix + "dataFound"])).set_axis(
-        ["field", "status", "dataFound"], axis=1
-    )
-    text = PANDAS_TYPES[pa.string()]  # the same, whatever the data: a column of nulls is not a column of numbers
-    typed = given.astype({"field": text, "status": text, "dataFound": "boolean"})
-    typed["bad"] = False
-    typed.loc[bad, "bad"] = True
-    counts = typed.groupby(list(typed.columns), dropna=False).size().rename("tasks").reset_index()
-    # a few combinations, not tasks
-    labels = [
-        (
-            OUTCOMES["invalid"]
-            if bad
-            else outcome(None if pd.isna(status) else status, None if pd.isna(found) else found)
-        ).label
-        for status, found, bad in zip(counts["status"], counts["dataFound"], counts["bad"], strict=True)
-    ]
-    return counts.drop(columns="bad").assign(label=labels)
+    invalid, counted = np.zeros(len(status), bool), Tally()
+    invalid[list(bad)] = True
+    answers = status.select([prefix + "status", prefix + "dataFound"]).rename_columns(["status", "dataFound"])
+    counted.add(status["field"], answers, invalid)
+    return to_pandas(counted.counts())
 
 
 def report(counts: pd.DataFrame, head: pd.DataFrame, *, added: Sequence[str], prefix: str = "") -> str:
@@ -66,9 +55,8 @@ def outcomes(counts: pd.DataFrame) -> str:
     table = _by_field(counts)
     shown = table[["tasks", *LABELS]].loc[:, lambda whole: whole.any()].map("{:,}".format)
     shown["ended"] = table["ended"].map("{:,}".format)
-    shown["with data, of ended"] = table["share"].map(
-        lambda part: f"{share(part):>7} {bar(0 if pd.isna(part) else part)}"
-    )
+    drawn = table["share"].map(lambda part: f"{share(part):>7} {bar(0 if pd.isna(part) else part)}")
+    shown["with data, of ended"] = drawn
     # two spaces apart: the heads have spaces of their own
     spans = {name: max(len(str(name)), int(shown[name].str.len().max())) + 1 for name in shown}
     return shown.rename_axis(index=None, columns=None).to_string(col_space=spans, line_width=columns())
@@ -83,11 +71,8 @@ def figures(counts: pd.DataFrame) -> dict[str, Any]:
     ended = table["ended"] / table["tasks"].where(table["tasks"] > 0)
     shares = pd.DataFrame({"ended": ended, "with_data": table["share"]})
     named = table[list(LABELS)].rename(columns=lambda label: label.replace(" ", "_"))
-    return {
-        "tasks": int(table["tasks"].sum()),
-        "counts": named.to_dict(orient="index"),
-        "shares": shares.round(6).to_dict(orient="index"),
-    }
+    by_field = {"counts": named.to_dict(orient="index"), "shares": shares.round(6).to_dict(orient="index")}
+    return {"tasks": int(table["tasks"].sum()), **by_field}
 
 
 def _by_field(counts: pd.DataFrame) -> pd.DataFrame:

@@ -8,13 +8,14 @@ from datetime import datetime, timedelta
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from enrichstatus.dashboard.chart import picture
 from enrichstatus.errors import PartialLookupError, ServiceError, StoreError, UnauthorizedError, ValidationError
 from enrichstatus.outcomes import COUNTED, LABELS, outcome
 from enrichstatus.polling.background import Progress
-from enrichstatus.polling.tracker import NO_RECORD
+from enrichstatus.polling.tracker import NO_RECORD, PENDING
 from enrichstatus.polling.update import Update, cost, reason
 from enrichstatus.presentation import duration, html_table, number, of_unknown_status, share, short, unchanged
 from enrichstatus.schema import KEY
@@ -223,7 +224,7 @@ def bar(update: Update, *, chosen: Choice | None = None, live: bool = False) -> 
     legend = "".join(
         f'<span style="margin-right:14px;white-space:nowrap">{_button(inner, name, None, count, chosen) if live else inner}</span>'
         for name, count in parts.items()
-        if count or name in ("with data", "pending")
+        if count or name in _always(update)
         for inner in [f"{mark(name)}{escape(name)} <b>{count:,}</b>"]
     )
     said = escape(", ".join(f"{count:,} {name}" for name, count in parts.items() if count), quote=True)
@@ -231,6 +232,24 @@ def bar(update: Update, *, chosen: Choice | None = None, live: bool = False) -> 
         f'<div class="bar" style="{_BAR}" role="progressbar" aria-valuemin="0" aria-valuemax="{update.total}" '
         f'aria-valuenow="{update.settled}" aria-valuetext="{said}" aria-label="tasks that are settled">{spans}</div>'
         f"<div>{legend}</div>"
+    )
+
+
+def _always(update: Update) -> tuple[str, ...]:
+    """Name the outcomes that are shown when no task has them, too: of a poll that is over none is pending any longer."""
+    return ("with data",) if update.done else ("with data", "pending")
+
+
+def absent(update: Update) -> str:
+    """Show how many of the pending tasks have no record, which may have been bought just now, or never."""
+    known = update.tracker
+    count = int(np.append((known.status == PENDING) & ~known.recorded, False)[known.places].sum())
+    if not count:
+        return ""
+    wait = duration(update.course.missing_after)
+    return (
+        f'<div class="soft">{count:,} of the pending {"has" if count == 1 else "have"} no record yet: bought just now, or never. '
+        f"The poll waits {wait} for a record.</div>"
     )
 
 
@@ -257,7 +276,7 @@ def table(
         counts.loc["all"] = counts.sum()
     ended = counts[list(COUNTED)].sum(axis=1)
     with_data = counts["with data"] / ended.where(ended > 0)
-    numbers = counts[[name for name in counts if counts[name].any() or name in ("with data", "pending")]].copy()
+    numbers = counts[[name for name in counts if counts[name].any() or name in _always(update)]].copy()
     numbers.insert(0, "tasks", counts.sum(axis=1))
     cells = numbers.map("{:,}".format)
     cells["with data, of ended"] = with_data.map(share)
@@ -303,6 +322,7 @@ def body(
     return (
         trouble(progress, live=live)
         + bar(progress.update, chosen=chosen, live=live)
+        + absent(progress.update)
         + strange(progress.update)
         + table(progress.update, spent=spent, chosen=chosen, live=live)
         + f'<div class="side">{picture(progress, live=live)}{changes(progress)}</div>'

@@ -3,6 +3,7 @@
 
 const PARTS = ["head", "buttons", "main", "tools", "rows"];
 const BUSY = 1500; // milliseconds without an answer, after which the kernel is taken to be busy
+const LOST = 500; // milliseconds after which a connection that changed is tried
 const ENDED = "The kernel of this view has ended, and its poll with it: run the cell again.";
 const SCROLLS = ".fields, .wide"; // what may be scrolled sideways, and stays so when it is drawn anew
 const PAUSE = 300; // milliseconds between two pieces of a file: a Jupyter server drops more than a megabyte a second
@@ -114,6 +115,18 @@ function render({ model, el }) {
     };
     model.on("msg:custom", receive);
 
+    // A kernel that has ended or was restarted draws nothing any more: what stands there would be believed until somebody presses.
+    const check = () => setTimeout(() => {
+        try {
+            model.send({ do: "here" });
+        } catch {
+            const status = parts.head.querySelector("[role=status]");
+            if (status && parts.buttons.firstChild) status.textContent = ENDED;
+            parts.buttons.querySelectorAll("button").forEach(button => { button.disabled = true; });
+        }
+    }, LOST);
+    model.on("comm_live_update", check);
+
     const save = async (content, blob) => {
         const whole = await new Response(blob.stream().pipeThrough(new DecompressionStream("gzip"))).blob();
         const link = document.createElement("a");
@@ -132,6 +145,7 @@ function render({ model, el }) {
     return () => {
         for (const [name, then] of changes) model.off(name, then);
         model.off("msg:custom", receive);
+        model.off("comm_live_update", check);
         window.removeEventListener("pointerup", release);
         window.removeEventListener("pointercancel", release);
         for (const timer of waiting.values()) clearTimeout(timer);

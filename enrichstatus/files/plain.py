@@ -32,9 +32,9 @@ def plain(table: pa.Table, *, bom: bool = False, csv: bool = False) -> pa.Table:
     for name, column in zip(table.column_names, table.columns, strict=True):
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         if pa.types.is_timestamp(kind):
-            column = _instants(column.cast(kind))
-            if pc.any(pc.starts_with(column, "<value")).as_py():  # what Arrow writes
-                raise pa.ArrowInvalid(f"the column {name!r} holds an instant beyond what text can say")
+            column = _instants(column.cast(kind), name)
+        elif pa.types.is_nested(kind) and _holds_instants(kind):
+            column = _within(column.combine_chunks(), name)
         elif pa.types.is_duration(kind):
             column = hours(column.cast(kind))
         elif isinstance(column.type, pa.UuidType):
@@ -43,9 +43,8 @@ def plain(table: pa.Table, *, bom: bool = False, csv: bool = False) -> pa.Table:
                 column = uuids.select(duckdb.ColumnExpression("uuid").cast("VARCHAR")).to_arrow_table().column(0)
         elif pa.types.is_string_view(column.type) or pa.types.is_dictionary(column.type):
             column = column.cast(kind if pa.types.is_primitive(kind) else pa.string())  # numbers stay numbers
-        if (bom or (csv and name.lower().endswith("error"))) and (
-            pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        ):
+        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        if is_text and (bom or (csv and name.lower().endswith("error"))):
             column = _as_text(column)
         columns.append(column)
     names = _as_text(pa.array(table.column_names, pa.string())).to_pylist() if bom else table.column_names
@@ -59,10 +58,8 @@ def hours(column: Any) -> Any:
     ticks = pc.abs(ticks)
     seconds = pc.divide(ticks, 1_000_000)
     minutes = pc.divide(seconds, 60)
-    parts = [
-        pc.divide(minutes, 60),
-        *(pc.subtract(whole, pc.multiply(pc.divide(whole, 60), 60)) for whole in (minutes, seconds)),
-    ]
+    rests = (pc.subtract(whole, pc.multiply(pc.divide(whole, 60), 60)) for whole in (minutes, seconds))
+    parts = [pc.divide(minutes, 60), *rests]
     texts = [pc.utf8_lpad(part.cast(pa.string()), width, "0") for part, width in zip(parts, (1, 2, 2), strict=True)]
     rest = pc.subtract(ticks, pc.multiply(seconds, 1_000_000)).cast(pa.string())
     fraction = pc.utf8_rtrim(pc.binary_join_element_wise("", pc.utf8_lpad(rest, 6, "0"), "."), "0")
@@ -78,7 +75,45 @@ def _as_text(column: Any) -> Any:
     return pc.if_else(pc.and_not(formula, number), pc.binary_join_element_wise(before, column, after), column)
 
 
-def _instants(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _holds_instants(kind: pa.DataType) -> bool:
+    if pa.types.is_nested(kind):
+        return any(_holds_instants(kind.field(n).type) for n in range(kind.num_fields))
+    return bool(pa.types.is_timestamp(kind))
+
+
+def _within(values: pa.Array, name: str) -> pa.Array:
+    """Turn the instants within nested values into text."""
+    kind = values.type
+    if pa.types.is_timestamp(kind):
+        return _instants(values, name)
+    if not pa.types.is_nested(kind) or not _holds_instants(kind):
+        return values
+    nulls = values.is_null()
+    if pa.types.is_struct(kind):
+        parts = [_within(values.field(n), name) for n in range(kind.num_fields)]
+        return pa.StructArray.from_arrays(parts, [kind.field(n).name for n in range(kind.num_fields)], mask=nulls)
+    if pa.types.is_map(kind):
+        values = values.take(pa.array(range(len(values)), pa.int64()))  # no longer a part of an array
+        return pa.MapArray.from_arrays(
+            values.offsets, _within(values.keys, name), _within(values.items, name), mask=nulls
+        )
+    if pa.types.is_fixed_size_list(kind):
+        values = values.cast(pa.list_(kind.value_type))
+    # not by the buffers: those of a view, or of a part of an array, are not in order
+    lengths = pc.fill_null(pc.list_value_length(values), 0).cast(pa.int32())
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), pc.cumulative_sum(lengths).cast(pa.int32())])
+    return pa.ListArray.from_arrays(offsets, _within(values.flatten(), name), mask=nulls)
+
+
+def _instants(column: Any, name: str) -> Any:
+    """Write instants as text, and refuse one that text cannot say."""
+    text = _wired(column)
+    if pc.any(pc.starts_with(text, "<value")).as_py():  # what Arrow writes
+        raise pa.ArrowInvalid(f"the column {name!r} holds an instant beyond what text can say")
+    return text
+
+
+def _wired(column: Any) -> Any:
     """Write instants as the wire has them, ``2025-01-13T10:30:00.000Z``, with all of their digits; without a zone there is no Z."""
     zone, unit = column.type.tz, column.type.unit
     if zone:

@@ -102,15 +102,10 @@ def blocks(path: str, encoding: str) -> Iterator[str]:
             try:
                 text = decoder.decode(block, final=last)
             except UnicodeDecodeError as error:
-                before = error.object[: error.start].decode(encoding, "replace")
-                name, hint = _other(encoding, error.object)
-                raise unreadable(
-                    path,
-                    lines + before.count("\n"),
-                    f"the byte 0x{error.object[error.start]:02X} is not {'UTF-8' if encoding == UTF8 else encoding}. Save the "
-                    "file as UTF-8.",
-                    instead=("encoding", name, hint),
-                ) from None
+                before = error.object[: error.start].decode(encoding, "replace").count("\n")
+                what = f"the byte 0x{error.object[error.start]:02X} is not {'UTF-8' if encoding == UTF8 else encoding}"
+                instead = ("encoding", *_other(encoding, error.object))
+                raise unreadable(path, lines + before, f"{what}. Save the file as UTF-8.", instead=instead) from None
             lines += text.count("\n")
             yield text
 

@@ -110,7 +110,9 @@ def read(data: Any, **reading: Any) -> Frame:
                 f"A list must hold dicts or paths; this one holds {listed(kind.__name__ for kind in strangers)}."
             )
         try:
-            return _Pandas(_of_dicts(data) if data else _nothing(), objects=True)
+            # an empty list is a list of no tasks, not a list without the columns of a task
+            nothing = pd.DataFrame(columns=list(KEY), dtype=PANDAS_TYPES[pa.string()])
+            return _Pandas(_of_dicts(data) if data else nothing, objects=True)
         except UnicodeError as error:
             raise ValidationError(f"The list holds text that is not Unicode: {error}") from error
     if isinstance(data, duckdb.DuckDBPyRelation):
@@ -183,11 +185,6 @@ _WHOLE = {
     pa.type_for_alias(name.lower()): pd.api.types.pandas_dtype(name)
     for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
 }
-
-
-def _nothing() -> pd.DataFrame:
-    """Give an empty list of objects the columns of a task; it is a list of no tasks, not a list without the columns."""
-    return pd.DataFrame(columns=list(KEY), dtype=PANDAS_TYPES[pa.string()])
 
 
 def _of_dicts(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

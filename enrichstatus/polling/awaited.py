@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from enrichstatus.files.reading.read import PathLike
 from enrichstatus.files.results import recorded
@@ -141,32 +141,14 @@ async def aresume(token: str, source: Source | AsyncEnrichmentClient, **options:
     return await in_thread(partial(resume, token, blocking, **options))
 
 
-@overload
 async def await_completed(
     source: Source | AsyncEnrichmentClient,
-    tasks: Kind,
+    tasks: Kind | ListOrPath,
     *,
     progress: bool | None = None,
     results: PathLike | None = None,
     **options: Any,
-) -> Kind: ...
-@overload
-async def await_completed(
-    source: Source | AsyncEnrichmentClient,
-    tasks: ListOrPath,
-    *,
-    progress: bool | None = None,
-    results: PathLike | None = None,
-    **options: Any,
-) -> Any: ...
-async def await_completed(
-    source: Source | AsyncEnrichmentClient,
-    tasks: Any,
-    *,
-    progress: bool | None = None,
-    results: PathLike | None = None,
-    **options: Any,
-) -> Any:
+) -> Kind:
     """Poll in an event loop until all tasks have ended; gives them with their status, as `wait` does.
 
     Parameters
@@ -210,4 +192,5 @@ async def await_completed(
         except asyncio.CancelledError as cancelled:
             vars(cancelled).setdefault("update", last)
             raise
-    return ended(last, stacklevel=2)
+    frame: Kind = ended(last, stacklevel=2)
+    return frame

@@ -175,16 +175,8 @@ def wait(
 
     with recorded(results, "wait", tasks) as record:
         parse_flags(progress=progress)
-        run = Run(
-            source,
-            tasks,
-            into=into,
-            missing_after=missing_after,
-            errors=errors,
-            prefix=prefix,
-            columns=columns,
-            clock=clock,
-        )
+        known: dict[str, Any] = {"into": into, "missing_after": missing_after, "errors": errors}
+        run = Run(source, tasks, prefix=prefix, columns=columns, clock=clock, **known)
         last: Update | None = None
         try:
             for update in follow(updates(run, schedule, deadline, sleep), shown=progress):

@@ -17,9 +17,9 @@ from enrichstatus.frames import frames
 from enrichstatus.lookup.arguments import parse_prefix
 from enrichstatus.lookup.calls.clocks import ahead_of_ours
 from enrichstatus.lookup.query import refuse_clash
-from enrichstatus.lookup.tasks import DISTINCT_SQL, check, task_tables, to_pandas
+from enrichstatus.lookup.vectors.distinct_tasks import distinct_tasks
 from enrichstatus.polling.resuming.packed import TaskList
-from enrichstatus.schema import KEY, SCHEMA, STATUSES, listed
+from enrichstatus.schema import SCHEMA, STATUSES, listed
 from enrichstatus.survival import Numbers, Outlook, Prospect, learn
 
 #: The codes of the states that are not a status of an ended record; those have the codes above, in the order of the vocabulary.
@@ -66,14 +66,9 @@ class Tracker:
         #: the columns that the caller's frame gets, by their names there
         self.names = {prefix + name: name for name in columns}
         refuse_clash(self.frame, list(self.names))
-        with task_tables(list(limits)) as con:
-            check(con, self.frame, errors=errors)
-            con.execute(_DISTINCT_SQL)
-            self.tasks = to_pandas(con.sql(_TASKS_SQL))
-            rows = con.sql(_ROWS_SQL).to_arrow_table()
+        self.tasks, places = distinct_tasks(self.frame, list(limits), errors=errors)
         #: for each row of the frame the place of its task; -1 where it is a bad one
-        self.places: Places = np.full(len(self.frame), -1)
-        self.places[rows["position"].to_numpy()] = rows["task"].to_numpy()
+        self.places: Places = places
         self.listed = TaskList(self.tasks)
         codes, names = pd.factorize(self.tasks["field"], sort=True)
         self.fields: list[str] = list(names)
@@ -351,22 +346,3 @@ def _whole(column: pd.Series) -> pa.Array:
     """Give a column in one piece; put together from several, or from none, it is in as many."""
     values = pa.array(column, from_pandas=True)
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
-
-
-_DISTINCT_SQL = f"""
-create temp table distinctTasks as
-select *, row_number() over (order by first) - 1 as task
-from ({DISTINCT_SQL})
-"""  # noqa: S608  of a constant
-
-_TASKS_SQL = f"""
-select {", ".join(f"{name}::varchar as {name}" for name in KEY)}, task
-from distinctTasks
-order by task
-"""  # noqa: S608  of constants
-
-_ROWS_SQL = """
-select tasks.position, distinctTasks.task
-from tasks
-inner join distinctTasks using (entityId, entityType, field)
-"""

@@ -141,9 +141,17 @@ def reconcile(
         con.execute("create temp table states as " + STATES_SQL)
         (day, count, first, last, unmarked), *_ = con.execute(_EXTENT_SQL).fetchall()
         con.execute(_PERIOD_SQL, [begin or first, end or last])
-        entries = con.sql(RECONCILE_SQL).to_arrow_table()
+        entries = con.sql(RECONCILE_SQL, params={"unit": _unit(names)}).to_arrow_table()
     billed = _Bill(count, len(lines) - count, unmarked, None if begin else day)
     return _report(entries, names, billed)
+
+
+def _unit(names: tuple[str, ...]) -> str:
+    """Give the longest time within which nothing is told apart: each record of a transaction has a row for each."""
+    units = [name for name in PERIODS if name in names]
+    if not units:
+        return "millennium"
+    return units[0] if len(units) == 1 else "day"  # a week may lie in two months
 
 
 class _Bill(NamedTuple):

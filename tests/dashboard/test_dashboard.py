@@ -24,7 +24,7 @@ from enrichstatus.presentation import share
 from tests.support.boards import EVIL, Make, press, service, settled, text
 from tests.support.cases import cases
 from tests.support.factory import ORG, record, uid
-from tests.support.polled import NEVER, Clock, Service, numbered
+from tests.support.polled import NEVER, Clock, Service, numbered, polled
 from tests.support.waiting import threads, until
 
 
@@ -435,6 +435,25 @@ class Anyone:
 
     def lookup(self, tasks: pd.DataFrame, **options: Any) -> pd.DataFrame:
         return tasks.assign(status=self.status, dataFound=pd.array([None] * len(tasks), dtype="boolean"))
+
+
+def test_what_has_no_record_yet_is_told_from_what_is_pending():
+    """A task that was never bought counts as pending until missing_after; it is said how many these are. At the end none is pending."""
+    clock = Clock()
+    updates = polled(
+        Service(clock, {1: 0.0, 2: 30.0, 3: 50.0}), pd.concat([numbered(1, 2, 3, 4, 5), numbered(5)]), clock
+    )
+    said = [text(drawing.absent(update)) for update in updates]
+    assert (
+        said[0] == "3 of the pending have no record yet: bought just now, or never. The poll waits 60 s for a record."
+    )
+    assert said[-1] == ""
+    assert [
+        ["pending" in drawing.bar(update), "pending" in drawing.table(update)] for update in (updates[0], updates[-1])
+    ] == [
+        [True, True],
+        [False, False],
+    ]
 
 
 def test_the_bar_and_the_table_say_what_the_counts_say():

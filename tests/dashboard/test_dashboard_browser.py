@@ -367,6 +367,9 @@ def test_a_restart_leaves_no_thread_and_the_cells_run_again(lab: Lab, time: Time
         time.set(20)
         grows(notebook, 0)
         notebook.restart_kernel()
+        notebook.expect(STATUS).to_have_text(
+            "The kernel of this view has ended, and its poll with it: run the cell again."
+        )
         assert (
             notebook.execute("import threading; [t.name for t in threading.enumerate() if 'enrich' in t.name]") == "[]"
         )

@@ -20,6 +20,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.cli import main
+from enrichstatus.files.writing.write import write
 from enrichstatus.server import Background, create_app
 from tests.support.cases import cases, crossed
 from tests.support.factory import NOW, ORG, record, uid
@@ -163,6 +164,36 @@ def held(kind: pa.DataType, ending: str) -> bool:
     return not (
         pa.types.is_duration(kind) or pa.types.is_binary(kind) or (pa.types.is_nested(kind) and ending == "csv")
     )
+
+
+def test_instants_within_nested_values_are_spelled_as_any_other_in_json(tmp_path: Path):
+    """In lists of every kind, objects and maps, in a part of a table too, with nulls where they were."""
+    utc, naive, said = pa.timestamp("us", "UTC"), pa.timestamp("us"), "2026-01-02T03:04:05.123456"
+    instant = dt.datetime(2026, 1, 2, 3, 4, 5, 123456, tzinfo=dt.UTC)
+    lists = [[instant], None, [], [None, instant]]
+    table = pa.table({
+        "plain": pa.array([instant, None, None, instant], utc),
+        **{str(kind): pa.array(lists, kind) for kind in (pa.list_(utc), pa.large_list(utc), pa.list_view(utc))},
+        "fixed": pa.array([[instant], None, [None], [instant]], pa.list_(utc, 1)),
+        "object": pa.array([{"x": instant}, None, {"x": None}, {"x": instant}], pa.struct([("x", utc)])),
+        "map": pa.array([[("a", instant)], None, [], [("b", None)]], pa.map_(pa.string(), utc)),
+        "deep": pa.array([[{"x": [instant], "y": 1}], None, [None], []], pa.list_(pa.struct([("x", pa.list_(utc)), ("y", pa.int8())]))),
+        "bare": pa.array([[instant.replace(tzinfo=None)], None, [], []], pa.list_(naive)),
+    })  # fmt: skip
+
+    def spelled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: spelled(one) for name, one in value.items()}
+        if isinstance(value, list):
+            return [spelled(one) for one in value]
+        return value if not isinstance(value, dt.datetime) else said + ("Z" if value.tzinfo else "")
+
+    rows = [row | {"map": row["map"] and dict(row["map"])} for row in pa.concat_tables([table] * 2).to_pylist()]
+    rows = [row | {"map": {} if row["map"] == [] else row["map"]} for row in rows]
+    for begin, end in ((0, 8), (1, 3), (2, 7)):
+        write(pa.concat_tables([table] * 2).slice(begin, end - begin), tmp_path / "o.ndjson")
+        read = [json.loads(line) for line in (tmp_path / "o.ndjson").read_text().splitlines()]
+        assert read == spelled(rows[begin:end])
 
 
 def test_whole_numbers_beside_nulls_stay_whole_in_python(tmp_path: Path):

@@ -415,3 +415,18 @@ def test_the_command_reconciles(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main([*command, "--since", "2026-11-16", "--until", "2026-11-16T00:00:01Z"]) == 0
     assert main([*command, "--since", "2026-11-16", "--until", "2026-11-15"]) == 2
     assert task(0)["entityId"] not in capsys.readouterr().out
+
+
+def test_a_transaction_that_is_charged_over_many_days_is_told_apart_only_where_it_is_asked(store: es.EnrichmentStore):
+    """By day, by week, by field or in one row, the sums are the same, and each record of the transaction bears its part of each charge."""
+    count, days = 60, 40
+    store.load([record(n, creditTransactionId="t", field=["emails", "phones"][n % 2]) for n in range(count)])
+    dates = [f"2026-{10 + day // 31}-{day % 31 + 1:02}" for day in range(days)]
+    bill = pd.DataFrame({"creditTransactionId": "t", "credits": 3.0, "createdAt": dates})
+    expected = {"day": days, "week": 7, "month": 2, "field": 2, None: 1}
+    for by, groups in expected.items():
+        report = es.reconcile(store, bill, by=by)
+        assert len(report.frame) == groups
+        assert report.frame["credits"].sum() == pytest.approx(3.0 * days)
+        assert report.frame["purchases"].sum() == (count if by in ("field", None) else count * groups)
+        assert set(report.details["purchases"]["credits"].round(9)) == {3.0 * days / count}

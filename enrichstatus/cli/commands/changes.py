@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
         "output of its own, or take it away before the next run. On s3:// and the like a command that is killed between the two writes "
         "the same changes again.",
         examples={
-            "a nightly job": "enrichstatus changes --store leads.duckdb --org org_acme --since cursor.txt -o new-$EPOCHSECONDS.parquet",
+            "a nightly job": "enrichstatus changes --store leads.duckdb --org org_acme --since cursor.txt -o new-$EPOCHSECONDS.parquet"
         },
     )
     command.add_argument("--store", required=True, metavar="FILE", help="the store's file; it is only read")

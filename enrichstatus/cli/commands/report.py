@@ -203,11 +203,7 @@ def reconcile(options: argparse.Namespace, say: Output) -> int:
         text = f"The bill {options.bill} beside the records of {options.org_id}."
         beside = "Each line of the bill beside the record of its transaction."
         try:
-            html = _page(
-                "Bill and records",
-                text,
-                [_Section("What was charged", beside, found)],
-            )
+            html = _page("Bill and records", text, [_Section("What was charged", beside, found)])
         except ImportError as error:
             raise EnrichStatusError(str(error)) from error
         writing.write_text(html, options.output)

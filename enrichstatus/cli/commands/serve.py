@@ -6,16 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from enrichstatus.cli.options import (
-    READING,
-    add_options,
-    limits,
-    names,
-    opened,
-    read_tasks,
-    refuse_stray,
-    store_file,
-)
+from enrichstatus.cli.options import READING, add_options, limits, names, opened, read_tasks, refuse_stray, store_file
 from enrichstatus.cli.parser import add_command
 from enrichstatus.errors import EnrichStatusError, ValidationError
 
@@ -62,9 +53,7 @@ def add(commands: Any) -> None:
     add_options(command, "--max-processing-time", note="; with --store")
     simulated = command.add_argument_group("simulated service")
     simulated.add_argument(
-        "--tasks",
-        metavar="TASKS",
-        help="what was triggered before it starts: tasks, or a lead list (default: nothing)",
+        "--tasks", metavar="TASKS", help="what was triggered before it starts: tasks, or a lead list (default: nothing)"
     )
     simulated.add_argument(
         "--entity-id",
@@ -119,12 +108,8 @@ def serve(options: argparse.Namespace, say: Output) -> None:
 
     if options.simulate:
         with _simulated(options, say) as simulated:
-            serving.serve(
-                _simulated_app(simulated, options),
-                host=options.host,
-                port=options.port,
-                ready=ready(_what(options, simulated)),
-            )
+            app, what = _simulated_app(simulated, options), _what(options, simulated)
+            serving.serve(app, host=options.host, port=options.port, ready=ready(what))
     else:
         maximum, alone = limits(options), not options.writable
         path = store_file(options.store)
@@ -145,21 +130,9 @@ def token(options: argparse.Namespace, say: Output) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse options that would not be heeded."""
+    read, list_of = ["encoding", "skip", "multiline", "sheet"], ["entity_id", "fields"]
     if not options.simulate:
-        simulated = [
-            "tasks",
-            "entity_id",
-            "fields",
-            "encoding",
-            "skip",
-            "multiline",
-            "sheet",
-            "seed",
-            "speed",
-            "fault_rate",
-            "faults",
-        ]
-        refuse_stray(options, simulated, "--simulate")
+        refuse_stray(options, ["tasks", *list_of, *read, "seed", "speed", "fault_rate", "faults"], "--simulate")
         if not options.tokens:
             raise ValidationError("--store needs --tokens: who may look up. Make one with: enrichstatus token new")
         return
@@ -169,8 +142,8 @@ def _check(options: argparse.Namespace) -> None:
         "--store; a simulated service has the time of --speed, and no file",
     )
     if not options.tasks:
-        refuse_stray(options, ["encoding", "skip", "multiline", "sheet"], "--tasks, which is what is read")
-        refuse_stray(options, ["entity_id", "fields"], "--tasks, which names the lead list that was triggered")
+        refuse_stray(options, read, "--tasks, which is what is read")
+        refuse_stray(options, list_of, "--tasks, which names the lead list that was triggered")
     if options.fault_rate is None:
         refuse_stray(options, ["faults"], "--fault-rate, which says how many there are")
 

@@ -57,28 +57,17 @@ class CsvFile:
         sniffed = "\t" if ".tsv" in Path(path.lower()).suffixes else max(",;\t|", key=unquoted.count)
         delimiter = separator[1] if separator else sniffed
         if not delimiter.isascii():
-            raise unreadable(
-                path, skip, f"the delimiter {delimiter!r} is not one of ASCII. Take another, e.g. a semicolon."
-            )
+            why = f"the delimiter {delimiter!r} is not one of ASCII. Take another, e.g. a semicolon."
+            raise unreadable(path, skip, why)
         if "\0" in line:
             utf16 = ("encoding", "utf-16-le", "read it, if it is UTF-16")
             raise unreadable(path, skip + 1, "it holds NUL characters. Save it as UTF-8", instead=utf16)
         if not line:
-            raise unreadable(
-                path,
-                skip + 1,
-                "there is no header" + (", which should stand below the lines that skip leaves out." if skip else "."),
-            )
+            below = ", which should stand below the lines that skip leaves out" if skip else ""
+            raise unreadable(path, skip + 1, f"there is no header{below}.")
         bare = not (more or line.endswith(("\r", "\n")))
-        file = cls(
-            path,
-            encoding,
-            delimiter,
-            skip,
-            multiline,
-            bare,
-            next(csv.reader([line], delimiter=delimiter)) if bare else [],
-        )
+        names = next(csv.reader([line], delimiter=delimiter)) if bare else []
+        file = cls(path, encoding, delimiter, skip, multiline, bare, names)
         if not bare:
             try:
                 with file._open() as reader:
@@ -90,22 +79,14 @@ class CsvFile:
         return file
 
     def _open(self) -> pacsv.CSVStreamingReader:
-        return pacsv.open_csv(
-            self.path,
-            read_options=pacsv.ReadOptions(
-                block_size=_ROW, encoding="utf8" if self.encoding == UTF8 else self.encoding, skip_rows=self.skip
-            ),
-            # an empty line is a blank cell where there is one column only
-            parse_options=pacsv.ParseOptions(
-                delimiter=self.delimiter, newlines_in_values=True, ignore_empty_lines=len(self.names) != 1
-            ),
-            convert_options=pacsv.ConvertOptions(
-                column_types=dict.fromkeys(self.names, pa.string()),
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=True,
-            ),
-        )
+        encoding = "utf8" if self.encoding == UTF8 else self.encoding
+        read = pacsv.ReadOptions(block_size=_ROW, encoding=encoding, skip_rows=self.skip)
+        # an empty line is a blank cell where there is one column only
+        blank = len(self.names) != 1
+        parse = pacsv.ParseOptions(delimiter=self.delimiter, newlines_in_values=True, ignore_empty_lines=blank)
+        types, nulls = dict.fromkeys(self.names, pa.string()), {"null_values": [""], "strings_can_be_null": True}
+        convert = pacsv.ConvertOptions(column_types=types, quoted_strings_can_be_null=True, **nulls)
+        return pacsv.open_csv(self.path, read_options=read, parse_options=parse, convert_options=convert)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Stream the cells; what a quote swallows, and rows that are too short or too long, are refused."""
@@ -140,11 +121,8 @@ class CsvFile:
             line += text.count("\n", 1, end)
             rest = text[end - 1 :]
             if len(rest) > 1 and (not block or len(rest) > _ROW):
-                raise unreadable(
-                    self.path,
-                    line + 1,
-                    f"a quote opens the cell {shown(rest[1:])}, and none closes it at its end. {_QUOTES}",
-                )
+                why = f"a quote opens the cell {shown(rest[1:])}, and none closes it at its end. {_QUOTES}"
+                raise unreadable(self.path, line + 1, why)
         return quoted
 
     def _swallows_some(self, batch: pa.RecordBatch) -> bool:
@@ -204,19 +182,15 @@ class CsvFile:
                         return unreadable(self.path, start, "the row is longer than 8 million letters. Shorten it.")
                     row = shown(self.delimiter.join(cells))
                     if header and len(cells) != len(header):
-                        return unreadable(
-                            self.path,
-                            start,
+                        why = (
                             f"it has {len(cells)} cells, the header (line {started}) has {len(header)}: {row}. Leave out lines above "
-                            "the header with skip= (--skip), remove lines that are not rows, and write cells with a delimiter in quotes.",
+                            "the header with skip= (--skip), remove lines that are not rows, and write cells with a delimiter in quotes."
                         )
+                        return unreadable(self.path, start, why)
                     if self._swallows(cells, header=not header):
-                        return unreadable(
-                            self.path,
-                            f"{start} to {line}",
-                            f"a cell in quotes holds whole rows, {row}. {_QUOTES}",
-                            instead=("multiline", True, "read such a cell as it stands"),
-                        )
+                        why = f"a cell in quotes holds whole rows, {row}. {_QUOTES}"
+                        instead = ("multiline", True, "read such a cell as it stands")
+                        return unreadable(self.path, f"{start} to {line}", why, instead=instead)
                     if not header:
                         header, started = cells, start
             except csv.Error as fault:

@@ -123,9 +123,8 @@ def _unwrapped(path: str, values: list[dict[str, Any]]) -> list[dict[str, Any]]:
             return values
         messages = [value for value in values if value["type"] == "RECORD"]
         inner = [message.get("record") for message in messages]
-        if all(
-            isinstance(one, dict) and isinstance(one.get("data"), dict) and "stream" in one for one in inner
-        ):  # Airbyte
+        if all(isinstance(one, dict) and isinstance(one.get("data"), dict) and "stream" in one for one in inner):
+            # Airbyte
             messages, inner = inner, [one["data"] for one in inner]
         if len(streams := sorted({str(message.get("stream")) for message in messages})) > 1:
             raise ValidationError(f"{path!r} holds records of several streams, {listed(streams)}; keep those of one.")
@@ -221,31 +220,24 @@ def _objects(path: str, encoding: str | None) -> list[dict[str, Any]]:
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) or "Unterminated" in error.msg
         begun = f", in what begins in line {line(start)}" if line(start) < error.lineno else ""
-        remedy = (
-            "The file is cut off: fetch it anew."
-            if cut
-            else "Fix it there, or write the file anew with a program for JSON."
-        )
+        remedy = "Fix it there, or write the file anew with a program for JSON."
+        remedy = "The file is cut off: fetch it anew." if cut else remedy
         raise unreadable(path, error.lineno, f"{error.msg} (column {error.colno}{begun}). {remedy}") from None
     except _Twice as error:
-        raise unreadable(
-            path, line(start), f"the member {str(error)!r} stands twice in one object. Rename or drop one."
-        ) from None
+        why = f"the member {str(error)!r} stands twice in one object. Rename or drop one."
     except _Digits as error:
         beyond = re.fullmatch(r"[^eE]*[eE].*", str(error)) and math.isinf(float(str(error)))
-        why = (
+        what = (
             "is beyond what a double holds: its exponent is too great" if beyond else "has more digits than can be kept"
         )
-        raise unreadable(
-            path, line(start), f"the number {shown(str(error))} {why}. Write it in quotes, as text."
-        ) from None
+        why = f"the number {shown(str(error))} {what}. Write it in quotes, as text."
     except UnicodeEncodeError:
-        raise unreadable(
-            path, line(start), "half of a surrogate pair is not text; write the character in full."
-        ) from None
+        why = "half of a surrogate pair is not text; write the character in full."
     except RecursionError:
-        raise unreadable(path, line(start), "its values are nested too deeply. Leave them out.") from None
-    return _unwrapped(path, values)
+        why = "its values are nested too deeply. Leave them out."
+    else:
+        return _unwrapped(path, values)
+    raise unreadable(path, line(start), why)
 
 
 def _as_table(path: str, values: list[dict[str, Any]]) -> pa.Table:

@@ -125,9 +125,7 @@ def expand(paths: PathLike | Sequence[PathLike], storage_options: Options = None
             raise ValidationError(f"{os.fspath(given)!r} matches no file (looked in {Path.cwd()}).")
         files += matches
     for file in files:
-        if is_remote(file):
-            continue
-        if is_delta(file):
+        if is_remote(file) or is_delta(file):
             continue
         if Path(file).is_dir():
             raise ValidationError(f"{file!r} is a folder; name its files, e.g. {str(Path(file) / '*.parquet')!r}.")
@@ -287,9 +285,8 @@ class Files:
         def batches() -> Iterator[pa.RecordBatch]:
             for file in self._csv:
                 for batch in file.batches():
-                    found = dict(zip(_counted(file.names), batch.columns, strict=True)) | {
-                        (FILE, 0): pa.repeat(file.path, len(batch))
-                    }
+                    found = dict(zip(_counted(file.names), batch.columns, strict=True))
+                    found[FILE, 0] = pa.repeat(file.path, len(batch))
                     absent = pa.nulls(len(batch), pa.string())
                     yield pa.record_batch([found.get(place, absent) for place in places], schema=schema)
 
@@ -306,10 +303,10 @@ class Files:
 
         def batches() -> Iterator[pa.RecordBatch]:
             for batch in self._members(objects, kinds).to_arrow_reader(BATCH):
-                cells = zip(schema.types, batch.columns[:-1], strict=True)
-                made = [
-                    pa.ExtensionArray.from_storage(kind, cell) if kind == pa.json_() else cell for kind, cell in cells
-                ]
+                made = batch.columns[:-1]
+                for place, kind in enumerate(schema.types):
+                    if kind == pa.json_():
+                        made[place] = pa.ExtensionArray.from_storage(kind, made[place])
                 yield pa.record_batch(made, schema=schema)
 
         return pa.RecordBatchReader.from_batches(schema, batches())
@@ -319,12 +316,10 @@ class Files:
         # one scan, unless Python has read some: then file by file, or their order would be lost
         read_here = any(table is not None for table in self._values.values())
         scans = [[path] for path in self.paths] if read_here else [self.paths]
-        parts = [
-            con.sql(_JSON_SQL, params={"files": list(map(glob.escape, paths))})
-            if table is None
-            else con.from_arrow(table)
-            for paths, table in zip(scans, self._values.values(), strict=False)
-        ]
+        parts = []
+        for paths, table in zip(scans, self._values.values(), strict=False):
+            files = {"files": list(map(glob.escape, paths))}
+            parts.append(con.sql(_JSON_SQL, params=files) if table is None else con.from_arrow(table))
         return reduce(duckdb.DuckDBPyRelation.union, parts)
 
     def _members(self, objects: duckdb.DuckDBPyRelation, kinds: Mapping[str, str]) -> duckdb.DuckDBPyRelation:
@@ -335,9 +330,8 @@ class Files:
         picked = []
         for place, kind in enumerate(kinds.values(), 1):
             text, json = (call("list_extract", column(function), value(place)) for function in _EXTRACT)
-            picked.append(
-                duckdb.CaseExpression(text.isnotnull(), json.cast("VARCHAR")) if kind == "JSON" else text.cast(kind)
-            )
+            whole = duckdb.CaseExpression(text.isnotnull(), json.cast("VARCHAR"))
+            picked.append(whole if kind == "JSON" else text.cast(kind))
         columns = distinct([*kinds, FILE], str.casefold)
         named = [cell.alias(name) for cell, name in zip([*picked, column(FILE)], columns, strict=True)]
         return objects.select(*lists, column(FILE)).select(*named)

@@ -246,9 +246,8 @@ def _check_xml(path: str, name: str, where: str) -> dict[int, list[tuple[int, st
                     errors.setdefault(_number(letters) - 1, []).append((int(row), text.decode()))
                 if b"<f" not in block and b":f" not in block:
                     continue
-                if found := next(
-                    (one for one in _FORMULA.finditer(block) if not re.search(rb"\bt=.str", one[1])), None
-                ):
+                formulas = (one for one in _FORMULA.finditer(block) if not re.search(rb"\bt=.str", one[1]))
+                if found := next(formulas, None):
                     place = re.search(rb'\br="(\w+)"', found[1])
                     raise ValidationError(
                         f"{where} cannot be read: the formula in {place[1].decode() if place else 'a cell'} was never calculated. "
@@ -306,11 +305,8 @@ def _one_kind(parts: list[pa.Array]) -> pa.ChunkedArray:
     else:
         kind = next(iter(types), pa.string())
     column = pa.chunked_array([part.cast(kind) for part in parts], kind)
-    return (
-        column.cast(pa.int64(), safe=False)
-        if pa.types.is_floating(kind) and pc.all(_is_whole(column)).as_py()
-        else column
-    )
+    whole = pa.types.is_floating(kind) and pc.all(_is_whole(column)).as_py()
+    return column.cast(pa.int64(), safe=False) if whole else column
 
 
 def below(

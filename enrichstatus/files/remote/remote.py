@@ -216,11 +216,8 @@ def _said(name: str, error: Exception, reason: str, doing: str) -> EnrichStatusE
 
 def _scrubbed(text: str, address: str, options: Options) -> str:
     """Take out what may be a key: values of the options and of the environment, and what follows a question mark."""
-    secrets = {
-        *_values(options),
-        *(value for name, value in os.environ.items() if _SECRET.search(name)),
-        address.partition("?")[2],
-    }
+    ours = (value for name, value in os.environ.items() if _SECRET.search(name))
+    secrets = {*_values(options), *ours, address.partition("?")[2]}
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) > 2:
             text = text.replace(secret, "…")
@@ -282,10 +279,7 @@ def at_hand(given: Any, options: Options = None) -> Iterator[Near]:
     near = Near([])
     try:
         for path in paths:
-            if is_remote(path):
-                near.paths += _fetched(path, options, folder, near)
-            else:
-                near.paths.append(path)
+            near.paths += _fetched(path, options, folder, near) if is_remote(path) else [path]
         with near.naming():
             yield near
     finally:

@@ -62,9 +62,8 @@ class Shelf:
             with reaching(name, options=self._options):
                 data: bytes = file.system.cat_file(file.path, start=start, end=end)
             if len(data) != end - start:
-                what = (
-                    "the server sends files as a whole only; load it" if len(data) > end - start else "it was cut off"
-                )
+                whole = "the server sends files as a whole only; load it"
+                what = whole if len(data) > end - start else "it was cut off"
                 raise EnrichStatusError(f"{name!r} cannot be read: {what}.")
         except EnrichStatusError as error:
             self.failed = error

@@ -62,9 +62,9 @@ class RemoteOutput:
     def _there(self) -> bool:
         """Look whether something is there; a bucket that is missing is an error."""
         with suppress(FileNotFoundError):
-            return (
-                bool(self._system.ls(self._place, detail=False)) if self._folder else self._system.isfile(self._place)
-            )
+            if self._folder:
+                return bool(self._system.ls(self._place, detail=False))
+            return bool(self._system.isfile(self._place))
         check_bucket(self._system, self._place, self.path, "written")
         return False
 

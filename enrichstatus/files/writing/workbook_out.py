@@ -108,9 +108,8 @@ def _cells(column: pa.ChunkedArray, name: str) -> tuple[list[Any], str]:
         ticks = column.cast(pa.time64("us"), safe=False).cast(pa.int64()).cast(pa.float64())
         return pc.divide(ticks, _DAY).to_pylist(), "time"
     if pa.types.is_duration(kind):
-        days = pc.divide(
-            column.cast(kind).cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False), _DAY
-        )
+        ticks = column.cast(kind).cast(pa.duration("us"), safe=False).cast(pa.int64()).cast(pa.float64(), safe=False)
+        days = pc.divide(ticks, _DAY)
         return _either(days, pc.greater_equal(days, 0), texts), "duration"
     if pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale <= 0):
         numbers = column.cast(kind).cast(pa.float64(), safe=False)

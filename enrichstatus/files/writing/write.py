@@ -61,25 +61,19 @@ def replaced(output: PathLike, read: Iterable[PathLike]) -> str | None:
     """Find among files that are read one that an output would replace: it is the same file, by whatever name, or lies in the folder."""
     if is_remote(output):
         whole = shown(str(output)).rstrip("/")
-        return next(
-            (str(path) for path in read if is_remote(path) and f"{shown(str(path))}/".startswith(f"{whole}/")), None
-        )
+        far = (str(path) for path in read if is_remote(path))
+        return next((path for path in far if f"{shown(path)}/".startswith(f"{whole}/")), None)
     target = Path(output).expanduser().resolve()
     for path in read:
         if is_remote(path):
             continue
         place = Path(path).expanduser().resolve()
-        if target in (place, *place.parents) or _same(target, place):
-            return os.fspath(path)
+        with suppress(
+            OSError
+        ):  # a hard link is the same file, too; none is opened, which would end the locks on a store
+            if target in (place, *place.parents) or target.samefile(place):
+                return os.fspath(path)
     return None
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Whether two names are of one file or folder; of a hard link too. No file is opened: that would end the locks on a store."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def write_text(text: str, path: PathLike) -> None:
@@ -141,11 +135,10 @@ def check_writable(schema: pa.Schema, path: PathLike, *, bom: bool = False) -> N
         except (pa.ArrowException, duckdb.Error, TypeError, OSError):
             lost = True
         if twice or lost:
+            why, other = "there twice" if twice else field.type, ", e.g. .parquet" if ending != ".parquet" else ""
             raise ValidationError(
-                f"{str(path)!r} cannot be written: {ending} cannot hold the column {field.name!r}, which "
-                + ("is there twice. " if twice else f"is {field.type}. ")
-                + "Drop, rename or convert the column, or name another format"
-                + (", e.g. .parquet." if ending != ".parquet" else ".")
+                f"{str(path)!r} cannot be written: {ending} cannot hold the column {field.name!r}, which is {why}. "
+                f"Drop, rename or convert the column, or name another format{other}."
             )
 
 
@@ -174,9 +167,8 @@ def pieces(file: Any, ending: str, schema: pa.Schema, *, bom: bool = False) -> I
         options = pacsv.WriteOptions(quoting_style="needed", delimiter="\t" if ending == ".tsv" else ",")
         if bom:
             file.write(codecs.BOM_UTF8)
-        with pacsv.CSVWriter(
-            file, plain(as_text(schema.empty_table()), bom=bom, csv=True).schema, write_options=options
-        ) as csv:
+        texts = plain(as_text(schema.empty_table()), bom=bom, csv=True).schema
+        with pacsv.CSVWriter(file, texts, write_options=options) as csv:
             yield lambda table: csv.write_table(plain(as_text(table), bom=bom, csv=True))
     elif ending == _EXCEL:
         with workbook_out.sheet(file, schema) as put:
@@ -271,11 +263,8 @@ class Output:
             marker = self.path / _MARKER
             lines = marker.read_text(encoding="utf-8").splitlines() if self._folder and marker.is_file() else []
             ours = {name: state for name, _, state in (line.partition(" ") for line in lines)}
-            strange = [
-                file.name
-                for file in there
-                if not (lines and file == marker) and not _as_written(file, ours.get(file.name))
-            ]
+            files = [file for file in there if not (lines and file == marker)]
+            strange = [file.name for file in files if not _as_written(file, ours.get(file.name))]
         except OSError as error:
             raise ValidationError(f"{str(self.path)!r} cannot be written: {error.strerror}.") from error
         if there and not overwrite:
@@ -285,9 +274,7 @@ class Output:
             raise ValidationError(
                 f"{str(self.path)!r} is not replaced: {listed(strange, limit=3)} in it was not written by a lookup, or has changed since."
             )
-        self._overwrite = overwrite
-        self._bom = bom
-        self._made = 0
+        self._overwrite, self._bom, self._made = overwrite, bom, 0
 
     def check(self, schema: pa.Schema) -> None:
         """Refuse columns that the format cannot hold, before the work."""
@@ -302,11 +289,8 @@ class Output:
 
     def files(self) -> list[str]:
         """Name the files that were made, in their order."""
-        return (
-            [str(self.path / _PART.format(number)) for number in range(self._made)]
-            if self._folder
-            else [str(self.path)]
-        )
+        parts = [str(self.path / _PART.format(number)) for number in range(self._made)]
+        return parts if self._folder else [str(self.path)]
 
     @contextmanager
     def open(self) -> Iterator[Write]:
@@ -332,6 +316,5 @@ class Output:
             stack.close()
             if self._folder:
                 made = (part / Path(name).name for name in self.files())
-                (part / _MARKER).write_text(
-                    "\n".join(f"{file.name} {_state(file)} {_digest(file)}" for file in made), encoding="utf-8"
-                )
+                lines = "\n".join(f"{file.name} {_state(file)} {_digest(file)}" for file in made)
+                (part / _MARKER).write_text(lines, encoding="utf-8")

@@ -48,6 +48,8 @@ class Round:
     answers: list[pd.DataFrame] = field(default_factory=list)
     error: Exception | None = None
     over: threading.Event = field(default_factory=threading.Event)
+    #: its number on the board
+    which: int = -1
 
 
 @dataclass
@@ -69,6 +71,8 @@ class Member:
         #: the columns that it needs
         self.names = names
         self._board: _Board | None = None
+        #: the numbers of its rounds on the board
+        self.rounds: list[int] = []
         #: its tasks as the polls number them, once there is another poll
         self.numbered: _Numbered | None = None
 
@@ -236,25 +240,32 @@ class _Board:
 
     def note(self, own: Round) -> None:
         """Let others see a round."""
-        self._count += 1
-        self.rounds[self._count] = own
-        self._unnumbered.append(self._count)
+        own.which = self._count = self._count + 1
+        own.owner.rounds.append(own.which)
+        self.rounds[own.which] = own
+        if len(self._numbers):
+            self._number(own)
+        else:
+            self._unnumbered.append(own.which)
 
     def latest(self, member: Member, places: Places) -> Places:
         """Say in which round tasks of a member were requested last, -1 in none of another's."""
-        waiting = {which: self.rounds[which] for which in self._unnumbered if which in self.rounds}
-        if not len(self._numbers) and all(one.owner is member for one in waiting.values()):
-            self._unnumbered = list(waiting)
+        waiting = [self.rounds[which] for which in self._unnumbered if which in self.rounds]
+        if not len(self._numbers) and all(one.owner is member for one in waiting):
+            self._unnumbered = [one.which for one in waiting]
             return np.full(len(places), -1)
         self._unnumbered = []
         if len(self._numbers) > _MOST + 2 * sum(len(one.tasks) for one in self._members):
             self._numbers = _Numbers()  # most are of polls that are over
-        for which, one in waiting.items():
-            numbers = self._numbers_of(one.owner)  # first: it may make room
-            self._numbers.latest[numbers[one.places]] = which
+        for one in waiting:
+            self._number(one)
         numbers = self._numbers_of(member)
         latest: Places = self._numbers.latest[numbers[places]]
         return latest
+
+    def _number(self, one: Round) -> None:
+        numbers = self._numbers_of(one.owner)  # first: it may make room
+        self._numbers.latest[numbers[one.places]] = one.which
 
     def _numbers_of(self, member: Member) -> Places:
         if member.numbered is None or member.numbered.by is not self._numbers:
@@ -265,9 +276,21 @@ class _Board:
         """Keep a round that is over for the others; one that was given up, or is large and nobody else's, is not."""
         alone = len(self._members) < 2
         if own.came is None or (alone and len(own.places) > _MOST):
-            self.rounds = {which: one for which, one in self.rounds.items() if one is not own}
+            self.rounds.pop(own.which, None)
         elif alone:
             self.rounds = {which: one for which, one in self.rounds.items() if one is own or one.came is None}
+        earlier = [self.rounds[which] for which in own.owner.rounds if which in self.rounds and which != own.which]
+        for one in earlier:  # a few
+            if self._passed(one):
+                del self.rounds[one.which]
+        own.owner.rounds = [which for which in own.owner.rounds if which in self.rounds]
+
+    def _passed(self, one: Round) -> bool:
+        """Say whether each task of a round has been requested again since."""
+        numbered = one.owner.numbered
+        if numbered is None or numbered.by is not self._numbers:
+            return False
+        return not np.any(self._numbers.latest[numbered.numbers[one.places]] == one.which)
 
     def clear(self) -> None:
         self.rounds = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import zlib
 from typing import Any
@@ -16,10 +15,11 @@ import pyarrow.compute as pc
 
 from enrichstatus.lookup.lazy import lazy
 from enrichstatus.lookup.tasks import with_uuids
+from enrichstatus.lookup.vectors.keys import texts, uuids
 from enrichstatus.schema import KEY, PANDAS_TYPES
 
-#: How many characters and bytes a UUID has, and where its dashes stand.
-_TEXT, _BYTES, _DASHES = 36, 16, (8, 13, 18, 23)
+#: How many bytes a UUID has.
+_BYTES = 16
 
 
 class TaskList:
@@ -32,10 +32,14 @@ class TaskList:
     """
 
     def __init__(self, tasks: pd.DataFrame):
-        self._table = pa.table({name: pa.array(tasks[name], pa.string()) for name in KEY})
+        self._tasks = tasks
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return len(self._tasks)
+
+    @property
+    def _table(self) -> pa.Table:
+        return pa.table({name: pa.array(self._tasks[name], pa.string()) for name in KEY})
 
     @lazy
     def order(self) -> npt.NDArray[np.int64]:
@@ -47,7 +51,8 @@ class TaskList:
     @lazy
     def digest(self) -> str:
         """A SHA-256 that two lists have in common only if they are of the same tasks."""
-        columns = [self._table[name].cast(pa.large_string()).take(pa.array(self.order)) for name in KEY]
+        table, order = self._table, pa.array(self.order)
+        columns = [table[name].cast(pa.large_string()).take(order) for name in KEY]
         end, between = (pa.scalar(text, pa.large_string()) for text in ("\n", " "))
         lines = pc.binary_join_element_wise(*columns, end, between).combine_chunks()
         if not len(lines):
@@ -58,11 +63,12 @@ class TaskList:
     def pack(self) -> dict[str, Any]:
         """Write the tasks, in the order of the list."""
         told: dict[str, Any] = {}
+        table = self._table
         for name in ("entityType", "field"):
-            words = self._table[name].combine_chunks().dictionary_encode()
+            words = table[name].combine_chunks().dictionary_encode()
             told[name] = {"words": words.dictionary.to_pylist(), "codes": pack(words.indices.to_numpy(), "<u2")}
-        uuids = with_uuids(self._table)["entityId"].combine_chunks()
-        data = uuids.storage.buffers()[1] if len(self) else b""
+        ids = with_uuids(table)["entityId"].combine_chunks()
+        data = ids.storage.buffers()[1] if len(self) else b""
         # a list of leads and fields has each UUID several times, one after the other
         return told | {"entityId": _squeeze(memoryview(data)[: _BYTES * len(self)])}
 
@@ -73,19 +79,15 @@ class TaskList:
         for name in ("entityType", "field"):
             words = pa.array(told[name]["words"], pa.string())
             columns[name] = words.take(pa.array(unpack(told[name]["codes"], "<u2", count)))
-        columns["entityId"] = _texts(_stretch(told["entityId"], _BYTES * count), count)
+        columns["entityId"] = _texts(_stretch(told["entityId"], _BYTES * count))
         frame: pd.DataFrame = pa.table({name: columns[name] for name in KEY}).to_pandas(types_mapper=PANDAS_TYPES.get)
         return frame
 
 
-def _texts(uuids: bytes, count: int) -> pa.Array:
+def _texts(data: bytes) -> pa.Array:
     """Write UUIDs as text."""
-    letters = np.full((count, _TEXT), ord("-"), np.uint8)
-    digits = np.setdiff1d(np.arange(_TEXT), _DASHES)
-    letters[:, digits] = np.frombuffer(binascii.hexlify(uuids), np.uint8).reshape(count, 2 * _BYTES)
-    ends = np.arange(0, _TEXT * (count + 1), _TEXT, dtype=np.int64)
-    text = pa.Array.from_buffers(pa.large_string(), count, [None, pa.py_buffer(ends), pa.py_buffer(letters)])
-    return text.cast(pa.string())
+    high, low = np.frombuffer(data, ">u8").reshape(-1, 2).T
+    return texts(uuids(high, low)).cast(pa.string())
 
 
 def pack(values: npt.NDArray[Any], kind: str) -> str:

@@ -79,7 +79,7 @@ class Answering:
             return self.transport.post(bodies, read, advance)
 
     def _read(self, content: bytes) -> pa.Table:
-        return replies.table(replies.parse(content), self.statuses)
+        return replies.read(content, self.statuses)
 
     def _receive(self, con: duckdb.DuckDBPyConnection, outcome: Outcome[pa.Table]) -> None:
         """Make the table ``received``; a batch whose answer is to a task that it did not name has failed."""

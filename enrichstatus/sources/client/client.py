@@ -15,15 +15,7 @@ import pyarrow as pa
 from enrichstatus.errors import EnrichStatusError
 from enrichstatus.frames import frames
 from enrichstatus.frames.frames import Kind, ListOrPath
-from enrichstatus.lookup.arguments import (
-    MAX_PROCESSING_TIME,
-    Columns,
-    Errors,
-    How,
-    Instant,
-    parse_fields,
-    parse_limits,
-)
+from enrichstatus.lookup.arguments import MAX_PROCESSING_TIME, Columns, Errors, How, Instant, parse_fields, parse_limits
 from enrichstatus.lookup.contract import BALANCE_PATH, tasks_of
 from enrichstatus.lookup.query import look_up, timing_out
 from enrichstatus.lookup.tasks import check, task_tables

@@ -102,7 +102,7 @@ class Bearer:
 
     def check(self) -> None:
         """Refuse a token that no request can carry; no message shows it."""
-        if self._token is None or (isinstance(self._token, str) and not self._token):
+        if self._token is None or self._token == "":
             raise UnauthorizedError("There is no token, nor ENRICHSTATUS_TOKEN in the environment.")
         if not isinstance(self._token, str):
             raise ValidationError(f"is text, not of the type {type(self._token).__name__}.", argument="token")
@@ -176,12 +176,11 @@ def parse_address(base_url: str | None, *, allow_http: bool) -> tuple[str, bool]
         raise ValidationError(
             "is missing, and so is ENRICHSTATUS_BASE_URL in the environment: where is the service?", argument="base_url"
         )
+    text = text.strip() if isinstance(text, str) else ""
     try:
-        parts = urlsplit(text.strip()) if isinstance(text, str) else urlsplit("")
+        parts = urlsplit("" if re.search(r"[\s\\]", text) else text)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
-        host = ""
-    if re.search(r"[\s\\]", text.strip() if isinstance(text, str) else ""):
         host = ""
     if not host or parts.scheme not in ("http", "https"):
         raise ValidationError(
@@ -198,7 +197,7 @@ def parse_address(base_url: str | None, *, allow_http: bool) -> tuple[str, bool]
             f"Over plain http to {host} everybody on the way could read the token. Use https.",
             instead=("allow_http", True, "send it all the same"),
         )
-    return text.strip().removesuffix("/").removesuffix(wire.PATH), loopback
+    return text.removesuffix("/").removesuffix(wire.PATH), loopback
 
 
 def _is_loopback(host: str) -> bool:

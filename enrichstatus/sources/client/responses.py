@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 #: Without these an object says nothing; of the others the contract allows that they are null.
 _REQUIRED = ("id", "createdAt", "updatedAt", "entityId", "entityType", "field", "status", "dataFound")
 _NEVER_NULL = ("id", "createdAt", "entityId", "entityType", "field", "status")
-_TEXT = pa.schema(
-    [
-        (name, pa.bool_() if kind == pa.bool_() else pa.string())
-        for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)
-    ]
-)
+_TEXT = pa.schema([(one.name, one.type if one.type == pa.bool_() else pa.string()) for one in SCHEMA])
 
 
 class Unreadable(EnrichStatusError):
@@ -42,6 +37,11 @@ def parse(content: bytes) -> Any:
     with suppress(ValueError, RecursionError):  # not chained: these errors hold the whole answer
         return json.loads(content)
     raise Unreadable(f"not JSON, but {_excerpt(content)!r}" if content.strip() else "nothing")
+
+
+def read(content: bytes, statuses: Mapping[str, str]) -> pa.Table:
+    """Read the records of an answer."""
+    return table(parse(content), statuses)
 
 
 def table(found: Any, statuses: Mapping[str, str]) -> pa.Table:

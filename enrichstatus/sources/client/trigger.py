@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -81,15 +82,13 @@ def trigger(
     opened = into.leasing()
     if plan.org_id not in (None, opened.org_id):
         raise ValidationError(
-            "is a store opened for another organization than the one whose records were planned with.",
-            argument="into",
+            "is a store opened for another organization than the one whose records were planned with.", argument="into"
         )
     into.check_organization(new=new_organization or plan.new_organization)
     if dry_run:
         _refuse_changed(opened, purchases)
-        return TriggerReport(
-            tasks_of(purchases[:0]), tasks_of(purchases), tasks_of(purchases[:0]), plan.cost, plan.to_trigger(), True
-        )
+        none = tasks_of(purchases[:0])
+        return TriggerReport(none, tasks_of(purchases), none, plan.cost, plan.to_trigger(), dry_run=True)
     with opened as leases:
         balance, organization = _balance(client)
         if organization not in (None, leases.org_id):
@@ -119,11 +118,9 @@ def _check(plan: Any, most: float, quote: Any) -> None:
     """Refuse what was not signed off, what has no price, what costs too much, and what the service has no trigger for."""
     if quote is not None and not _is_signed(quote, plan.quote):
         offered = plan.quote
-        was = (
-            f"{many(quote['tasks'], 'task')} for {credits_of(quote['credits'])}"
-            if _is_quote(quote)
-            else "something else"
-        )
+        was = "something else"
+        if isinstance(quote, dict) and all(isinstance(quote.get(one), (int, float)) for one in ("tasks", "credits")):
+            was = f"{many(quote['tasks'], 'task')} for {credits_of(quote['credits'])}"
         raise ValidationError(
             f"was {was}; the plan is now {many(offered['tasks'], 'task')} for {credits_of(offered['credits'])}, with other tasks, prices "
             "or records, or for another organization. Nothing was bought. Have plan.quote signed off again.",
@@ -154,10 +151,6 @@ def _is_signed(quote: Any, offered: Mapping[str, Any]) -> bool:
     return {**quote, "organization": offered["organization"] if whose is None else whose} == offered
 
 
-def _is_quote(quote: Any) -> bool:
-    return isinstance(quote, dict) and all(isinstance(quote.get(name), (int, float)) for name in ("tasks", "credits"))
-
-
 def _refuse_changed(leases: Any, purchases: pa.Table) -> None:
     if changed := leases.changed(purchases):
         raise ValidationError(
@@ -182,21 +175,13 @@ class _Run:
     """The requests of one call, and what became of them."""
 
     def __init__(
-        self,
-        client: EnrichmentClient,
-        leases: Any,
-        purchases: pa.Table,
-        most: float,
-        now: Instant,
-        released: pa.Table,
+        self, client: EnrichmentClient, leases: Any, purchases: pa.Table, most: float, now: Instant, released: pa.Table
     ):
         self._client, self._leases, self._purchases, self._most, self._now = client, leases, purchases, most, now
         self._released, self._waiting = released, leases.lost()
-        self._bought: list[pa.Table] = []
-        self._already: list[pa.Table] = []
-        self._flying: list[pa.Table] = []
-        #: requested, and without a record in the answer
-        self._missing: list[pa.Table] = []
+        # the last are those that were requested, and have no record in the answer
+        parts: tuple[list[pa.Table], ...] = ([], [], [], [])
+        self._bought, self._already, self._flying, self._missing = parts
         #: the first balance, and the last one; none where a request has been sent since
         self._first: float | None = None
         self._last: float | None = None
@@ -235,10 +220,8 @@ class _Run:
                 self._stop(f"The balance is {number(balance)}, and the next request costs {number(price)}")
             charged = self.report().charged
             if charged is not None and charged + price > self._most:
-                self._stop(
-                    f"{self._fell()}, and the next request costs {number(price)}: together more than the limit of {number(self._most)}. "
-                    + _WHY
-                )
+                together = f"together more than the limit of {number(self._most)}"
+                self._stop(f"{self._fell()}, and the next request costs {number(price)}: {together}. {_WHY}")
             moment = _moment(self._client, self._now)
             leased = self._leases.take(wanted, moment)
             self._flying.append(_without(wanted, leased))
@@ -262,15 +245,12 @@ class _Run:
     def _request(self, leased: pa.Table, moment: datetime) -> None:
         """Send one request, once; its records replace the leases."""
         body = {"personIds": leased["entityId"].to_pylist(), "field": leased["field"][0].as_py()}
-
-        def read(content: bytes) -> pa.Table:
-            return replies.table(replies.parse(content), self._client._statuses)
-
         self._sent.append(body)
         self._flying.append(leased)
         before, self._last = self._last, None
         began = _moment(self._client, None)
         try:
+            read = partial(replies.read, statuses=self._client._statuses)
             records = self._client._request_one(json.dumps(body), read, _TRIGGER)
         except EnrichStatusError as error:
             if getattr(error, "http_status", None) in _REFUSED:
@@ -290,9 +270,8 @@ class _Run:
         self._bought.append(answer.bought)
         self._already.append(answer.already)
         if answer.strangers:
-            self._stop(
-                f"The service answered a request with {many(answer.strangers, 'record')} of other tasks. {_OPEN}"
-            )
+            strange = many(answer.strangers, "record")
+            self._stop(f"The service answered a request with {strange} of other tasks. {_OPEN}")
         if answer.missing.num_rows == leased.num_rows:
             self._stop(f"The service answered a request of {many(leased.num_rows, 'task')} without any record. {_OPEN}")
 

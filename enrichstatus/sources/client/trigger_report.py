@@ -103,12 +103,8 @@ class TriggerReport:
 
     def _others(self) -> Iterator[str]:
         if there := len(self.already):
-            anew = (
-                f" (of {self._kept:,} to be bought anew the service gives nothing newer than it had)"
-                if self._kept
-                else ""
-            )
-            yield f"{there:,} already there, not bought again{anew}"
+            anew = f" (of {self._kept:,} to be bought anew the service gives nothing newer than it had)"
+            yield f"{there:,} already there, not bought again{anew if self._kept else ''}"
         if free := len(self.released):
             yield f"{free:,} requested earlier without a purchase, as the service has no record of them: plan again to buy them"
 

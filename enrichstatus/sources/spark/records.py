@@ -93,13 +93,10 @@ def records_of(
     column = {ours: _given(names.get(ours, ()), types, ours) for ours in COLUMNS}
     clashes = [_clash(ours, names[ours]) for ours in COLUMNS if len(names.get(ours, ())) > 1]
     if STRAY in names:
-        clashes.append(
-            f"case when {_first(names.get('orgId', ()))} is null and {_first(names[STRAY])} is not null then :stray end"
-        )
+        org, stray_one = _first(names.get("orgId", ())), _first(names[STRAY])
+        clashes.append(f"case when {org} is null and {stray_one} is not null then :stray end")
     column["clash"] = f"coalesce({', '.join([*clashes, 'cast(null as string)'])})"
-    casts = ", ".join(
-        f"{expression} as cast{name[0].upper()}{name[1:]}" for name, expression in _casts(types, names, epoch)
-    )
+    casts = ", ".join(f"{one} as cast{name[0].upper()}{name[1:]}" for name, one in _casts(types, names, epoch))
     # Where keys could be null, Spark would see that they are not by computing them twice: '' is neither a key nor null
     otherwise = "''" if reject else f"raise_error(concat('{BAD_RECORD}', problem, '. {_REMEDY}'))"
     text = f"""
@@ -148,26 +145,20 @@ def records_of(
             nullif(creditTransactionId, '') as creditTransactionId
         from checked
     """  # noqa: S608  of constants
-    known = f"is not one of {listed(fields, limit=100)}"
-    arguments = _arguments(fields) | {
-        "org": org_id,
-        "own": own or "",
-        "noField": known,
-        "words": list(statuses),
-        "meanings": list(statuses.values()),
-        "stray": f"orgId is missing, but {stray} looks like it: columns= says what that is",
-    }
+    arguments = _arguments(fields) | {"org": org_id, "own": own or ""}
+    arguments |= {"words": list(statuses), "meanings": list(statuses.values())}
+    arguments |= {"noField": f"is not one of {listed(fields, limit=100)}"}
+    arguments |= {"stray": f"orgId is missing, but {stray} looks like it: columns= says what that is"}
     return spark.sql(text, args=arguments, given=given)
 
 
 def mixed_instants(records: DataFrame, names: Mapping[str, Sequence[str]]) -> list[str]:
     """Name the columns of one instant of which one is a timestamp: as text beside another it would be of the session's zone."""
     types = dict(records.dtypes)
-    found = (names.get(name, ()) for name in ("createdAt", "updatedAt"))
-    return next(
-        (list(several) for several in found if len(several) > 1 and not _INSTANTS.isdisjoint(map(types.get, several))),
-        [],
-    )
+    for several in (names.get(name, ()) for name in ("createdAt", "updatedAt")):
+        if len(several) > 1 and not _INSTANTS.isdisjoint(map(types.get, several)):
+            return list(several)
+    return []
 
 
 def raw_keys(names: Mapping[str, str]) -> list[str]:
@@ -220,9 +211,8 @@ def _clash(ours: str, names: Sequence[str]) -> str:
     """Say what is wrong where columns of one meaning disagree."""
     different = f"array_distinct(array_compact(array({', '.join(map(_text, names))})))"
     value = "" if ours == "orgId" else f", ' ' || chr(39) || array_join({different}, ', ') || chr(39)"
-    return (
-        f"case when size({different}) > 1 then concat('{ours}'{value}, ' stands there more than once, and differs') end"
-    )
+    said = f"concat('{ours}'{value}, ' stands there more than once, and differs')"
+    return f"case when size({different}) > 1 then {said} end"
 
 
 _INSTANTS = {"timestamp", "timestamp_ntz"}
@@ -231,7 +221,9 @@ _NATIVE = {"createdAt": _INSTANTS, "updatedAt": _INSTANTS, "dataFound": {"boolea
 
 def _casts(types: Mapping[str, str], names: Mapping[str, Sequence[str]], epoch: Epoch | None) -> list[tuple[str, str]]:
     kinds = {ours: types[theirs[0]] if len(theirs) == 1 else "string" for ours, theirs in names.items()}
-    found = "own.dataFound" if kinds.get("dataFound") == "boolean" else _boolean("own.dataFound")
+    found = "own.dataFound"
+    if kinds.get("dataFound") != "boolean":
+        found = "try_cast(btrim(own.dataFound, :spaces) as boolean)"
     return [
         ("id", _uuid("own.id")),
         ("createdAt", _instant("own.createdAt", kinds.get("createdAt"), epoch)),
@@ -254,10 +246,6 @@ def _status(column: str) -> str:
 
 
 _STATUSES = ", ".join(f"'{word}'" for word in STATUSES)
-
-
-def _boolean(column: str) -> str:
-    return f"try_cast(btrim({column}, :spaces) as boolean)"
 
 
 def _instant(column: str, kind: str | None, epoch: Epoch | None) -> str:

@@ -264,14 +264,7 @@ class SparkEnrichmentStore:
         return status, answered
 
     def _lazy(
-        self,
-        tasks: DataFrame,
-        question: pa.Table,
-        *,
-        columns: Columns,
-        how: How,
-        errors: Errors,
-        prefix: str,
+        self, tasks: DataFrame, question: pa.Table, *, columns: Columns, how: How, errors: Errors, prefix: str
     ) -> DataFrame:
         names = parse_options(columns, how, errors, prefix)
         check_session(self._spark, tasks, "tasks")

@@ -20,15 +20,13 @@ from enrichstatus.lookup.arguments import Columns, Instant, parse_columns, parse
 from enrichstatus.lookup.query import asker
 from enrichstatus.schema import COLUMNS, SCHEMA
 from enrichstatus.sources.store.answering.duckdb_source import Register
+from enrichstatus.sources.store.loading.load import committed
 from enrichstatus.sources.store.sql import Queryable
 
-
-def _read(name: str) -> str:
-    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
-    return text.replace("$columns", ", ".join(f"record.{column}" for column in COLUMNS))
-
-
-_CHANGES_SQL, _PAST_SQL = _read("changes.sql"), _read("past.sql")
+_CHANGES_SQL, _PAST_SQL = (
+    Path(__file__).with_name(name).read_text("utf-8").replace("$columns", ", ".join(f"record.{one}" for one in COLUMNS))
+    for name in ("changes.sql", "past.sql")
+)
 _CHANGED = pa.schema([*(SCHEMA.field(name) for name in COLUMNS), pa.field("previousStatus", pa.string())])
 #: A load, the word that tells it from that of another file, and a digest of the organization (earlier cursors do not have it).
 _CURSOR = re.compile(r"\s*([0-9]{1,18})\.([0-9a-f]{12})(?:\.([0-9a-f]{8}))?\s*")
@@ -193,15 +191,9 @@ class Tracked(Queryable):
         if self.read_only:
             raise StoreError(f"{self.path} was opened read-only; open it without read_only=True to prune.")
         moment = _past_instant(before, "before")
-        with self._writing() as con:
-            con.begin()
-            try:
-                forgotten = con.execute(_PRUNE_SQL, {"before": moment}).fetchall()[0][0]
-                con.execute(_PRUNE_LOG_SQL, {"before": moment})
-                con.commit()
-            except BaseException:
-                con.rollback()
-                raise
+        with self._writing() as con, committed(con.begin()):
+            forgotten = con.execute(_PRUNE_SQL, {"before": moment}).fetchall()[0][0]
+            con.execute(_PRUNE_LOG_SQL, {"before": moment})
         return int(forgotten)
 
 

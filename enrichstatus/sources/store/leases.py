@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -20,7 +19,7 @@ import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError
 from enrichstatus.schema import KEY, NO_LEASES, SCHEMA
-from enrichstatus.sources.store.loading.load import load
+from enrichstatus.sources.store.loading.load import committed, load
 
 if TYPE_CHECKING:
     from enrichstatus.sources.store.store import EnrichmentStore
@@ -76,17 +75,10 @@ class Leases:
         """Lease the purchases of which no other call has a lease, and nothing else is recorded than when they were planned; gives these."""
         with self._store._writing() as con:
             con.register("purchases", purchases)
-            con.begin()
-            try:
+            with committed(con.begin()):
                 con.execute(_TAKEN_SQL, {"org": self.org_id})
-                values = {"org": self.org_id, "request": self._request, "at": at.isoformat()}
-                con.execute(_LEASE_SQL, values)
+                con.execute(_LEASE_SQL, {"org": self.org_id, "request": self._request, "at": at.isoformat()})
                 leased = con.sql("select position from leased").to_arrow_table()
-                con.commit()
-            except BaseException:
-                with suppress(duckdb.Error):
-                    con.rollback()
-                raise
         return purchases.filter(pc.is_in(purchases["position"], leased["position"].combine_chunks()))
 
     def lost(self) -> pa.Table:
@@ -101,23 +93,20 @@ class Leases:
 
         A record that was created `before`, or is the one that the plan has seen, was already there.
         """
-        found: list[tuple[int, bool]] = []
-        strangers: list[int] = []
+        found: list[Any] = []
 
         def look(con: duckdb.DuckDBPyConnection) -> None:
             con.register("leased", leased)
-            found.extend(con.execute(_ANSWERED_SQL, {"org": self.org_id, "before": before.isoformat()}).fetchall())
-            strangers.extend(con.execute(_STRANGERS_SQL).fetchall()[0])
+            values = {"org": self.org_id, "before": before.isoformat()}
+            found.append(con.sql(_ANSWERED_SQL, params=values).to_arrow_table())
+            found.extend(con.execute(_STRANGERS_SQL).fetchall()[0])
 
         self._end(leased, records, "answered", look=look)
-        places = pa.table(
-            {"position": [place for place, _ in found], "already": [already for _, already in found]},
-            pa.schema([("position", pa.int64()), ("already", pa.bool_())]),
-        )
+        places, strangers = found
         has = pc.is_in(leased["position"], places["position"].combine_chunks())
         old = pc.is_in(leased["position"], places.filter(places["already"])["position"].combine_chunks())
         new = pc.and_not(has, old)
-        return Answered(leased.filter(new), leased.filter(old), leased.filter(pc.invert(has)), strangers[0])
+        return Answered(leased.filter(new), leased.filter(old), leased.filter(pc.invert(has)), strangers)
 
     def refused(self, leased: pa.Table) -> None:
         """End the leases of a request that has certainly bought nothing."""
@@ -151,17 +140,9 @@ class Leases:
             columns = list(zip(*rows, strict=True)) or [()] * len(KEY)
             ended.append(pa.table(dict(zip(KEY, columns, strict=True)), _KEY))
 
+        how_read: dict[str, Any] = {"errors": "raise", "columns": None, "statuses": self._store._statuses}
         with self._store._writing() as con:
-            load(
-                con,
-                records,
-                org_id=self.org_id,
-                errors="raise",
-                columns=None,
-                statuses=self._store._statuses,
-                then=end,
-                history=self._store._history,
-            )
+            load(con, records, org_id=self.org_id, then=end, history=self._store._history, **how_read)
         return ended[0]
 
 
@@ -271,7 +252,7 @@ returning entityId::varchar, entityType::varchar, field::varchar
 _ANSWERED_SQL = """
 select
     leased.position,
-    coalesce(max(staged.createdAt) < $before::timestamptz or max(staged.createdAt) <= any_value(leased.createdAt), false)
+    coalesce(max(staged.createdAt) < $before::timestamptz or max(staged.createdAt) <= any_value(leased.createdAt), false) as already
 from leased
 inner join staged
     on staged.entityId = leased.entityId::uuid

@@ -27,14 +27,9 @@ from enrichstatus.lookup.tasks import KEYS_SQL, create_vocabularies
 from enrichstatus.schema import COLUMNS
 from enrichstatus.sources.store.answering.duckdb_source import Embedded
 
-_PRIVATE_SQL = (
-    Path(__file__)
-    .with_name("private.sql")
-    .read_text(encoding="utf-8")
-    .replace("$columns from", f"{', '.join(COLUMNS)} from")
-    .replace("($keys)", f"({KEYS_SQL})")
-    .replace("($query)", f"({DECIDED_SQL})")
-)
+_PRIVATE_SQL = Path(__file__).with_name("private.sql").read_text(encoding="utf-8")
+_PRIVATE_SQL = _PRIVATE_SQL.replace("$columns from", f"{', '.join(COLUMNS)} from")
+_PRIVATE_SQL = _PRIVATE_SQL.replace("($keys)", f"({KEYS_SQL})").replace("($query)", f"({DECIDED_SQL})")
 #: What DuckDB says of tasks with a column that `enrichment_status` adds.
 _ADDED_TWICE = re.compile(r"Ambiguous reference to column name \"(\w+)\" \(use: ['\"]numbered\.")
 #: What the view of the records is called.

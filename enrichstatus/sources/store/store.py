@@ -319,9 +319,9 @@ class EnrichmentStore(Tracked):
         con: duckdb.DuckDBPyConnection,
         org_id: str | None = None,
         fields: Sequence[str] = (),
-        entity_type: str | None = None,
+        kind: str | None = None,
     ) -> bool:
-        values = {"org_id": org_id, "fields": list(fields), "type": entity_type}
+        values = {"org_id": org_id, "fields": list(fields), "type": kind}
         return bool(con.execute(_HOLDS_SQL, values).fetchall()[0][0])
 
     def _counts(self) -> pd.DataFrame:

@@ -36,12 +36,9 @@ class Call:
     """The bounds of one call, which all its workers keep."""
 
     def __init__(self, until: float, workers: int, request: Request):
-        self._until = until
-        self.request = request
-        self._patience = patience.get()
-        self._workers = workers
-        self._heard = False
-        self._silent = 0
+        self._until, self._patience = until, patience.get()
+        self.request, self._workers = request, workers
+        self._heard, self._silent = False, 0
         self.stopped = threading.Event()
         #: whether every batch was answered or has failed
         self.complete = False
@@ -91,20 +88,17 @@ class Attempts:
         """Count a failure; gives the seconds until the next attempt, None where there were enough."""
         settings, least = self._settings, self._settings.backoff
         if trouble.status == 429 and (trouble.retry_after is None or settings.retries):
-            self._refusals, least = self._refusals + 1, max(least, _LEAST)
-            times = self._refusals
+            self._refusals = times = self._refusals + 1
+            least = max(least, _LEAST)
         else:
-            self._failures += 1
-            times = self._failures
+            self._failures = times = self._failures + 1
             if times > settings.retries:
                 return None
         # the first repetition waits too: one at once helps no service that is down
         wait = min(least * 2.0 ** min(times - 1, 60), _LONGEST) * random.uniform(0.5, 1)
-        return (
-            wait
-            if trouble.retry_after is None
-            else max(min(trouble.retry_after, settings.max_retry_after), min(wait, 1.0))
-        )
+        if trouble.retry_after is None:
+            return wait
+        return max(min(trouble.retry_after, settings.max_retry_after), min(wait, 1.0))
 
 
 class Quota:

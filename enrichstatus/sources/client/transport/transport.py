@@ -70,7 +70,6 @@ class Transport:
         call = Call(time.monotonic() + time_left, self.settings.workers, request)
         ended: queue.SimpleQueue[int] = queue.SimpleQueue()
         todo = iter(enumerate(bodies))
-        interrupted = False
         with self._lanes(min(self.settings.workers, len(bodies)), call) as lanes:
             try:
                 if (stop := interruption.get()) and stop.listen(lambda: ended.put(_INTERRUPTED)):
@@ -92,9 +91,9 @@ class Transport:
             except OutOfTime:
                 pass
             except KeyboardInterrupt:
-                interrupted = True
+                outcome.interrupted = True
         # a copy: a worker that does not end in time may still write into the other
-        outcome = Outcome(dict(outcome.answered), dict(outcome.failed), interrupted)
+        outcome = Outcome(dict(outcome.answered), dict(outcome.failed), outcome.interrupted)
         if not outcome.interrupted:
             late = ServiceError(f"{self.settings.url} did not answer within the deadline of {time_left:g} s.")
             refused = next((error for error in outcome.failed.values() if isinstance(error, UnauthorizedError)), late)
@@ -179,15 +178,11 @@ class Transport:
                     if isinstance(error, UnauthorizedError):
                         call.stopped.set()  # the others would be refused alike
                     with self._lock:
-                        rest = (
-                            [later for later, _ in todo]
-                            if call.nothing_answers(silent=_is_silence(error, lane))
-                            else []
-                        )
+                        over = call.nothing_answers(silent=_is_silence(error, lane))
+                        rest = [later for later, _ in todo] if over else []
                     if rest:
-                        self._note(
-                            f"{len(rest)} batches more are given up before they began, for nothing answers", error
-                        )
+                        why = f"{len(rest)} batches more are given up before they began, for nothing answers"
+                        self._note(why, error)
                     for lost in (place, *rest):
                         outcome.failed[lost] = error
                         ended.put(lost)
@@ -212,18 +207,13 @@ class Transport:
             finally:
                 self._quota.end()
             pause = attempts.pause(passing)
-            if passing.status == 429 and passing.retry_after:
-                self._quota.hold(
-                    min(passing.retry_after, self.settings.max_retry_after)
-                )  # the others would be refused too
+            if passing.status == 429 and passing.retry_after:  # the others would be refused too
+                self._quota.hold(min(passing.retry_after, self.settings.max_retry_after))
             if pause is None or not call.request.repeated:
                 raise passing.failure from passing.__cause__
             if pause > min(call.remaining(), call.patience()):
-                raise ServiceError(
-                    f"The deadline leaves no time for another attempt after the last: {passing.failure}",
-                    passing.status,
-                    passing.retry_after,
-                ) from passing.__cause__
+                text = f"The deadline leaves no time for another attempt after the last: {passing.failure}"
+                raise ServiceError(text, passing.status, passing.retry_after) from passing.__cause__
             call.sleep(pause)
 
     def _note(self, what: str, error: Exception) -> None:

@@ -87,18 +87,10 @@ class LookupReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the same as JSON has it, for programs."""
-        told: dict[str, Any] = jsonable(
-            {
-                "tasks": self.tasks,
-                "rows": self.rows,
-                "counts": self.counts,
-                "files": self.files,
-                "entityId": self.entity_id,
-                "problems": self.problems,
-                "problemCount": self.problem_count,
-            }
-        )
-        return told
+        told = {"tasks": self.tasks, "rows": self.rows, "counts": self.counts, "files": self.files}
+        told |= {"entityId": self.entity_id, "problems": self.problems, "problemCount": self.problem_count}
+        given: dict[str, Any] = jsonable(told)
+        return given
 
     def __repr__(self) -> str:
         return f"LookupReport({self})"
@@ -223,7 +215,7 @@ def look_up_files(
             con.execute(_EXPLAINED_SQL if explained else _ORDERED_SQL)
         answered()
         until = _until(con.table("answer").to_arrow_reader(PIECE))
-        tally, rows, first = _Tally(), 0, 0
+        tally, rows, first = Tally(), 0, 0
         head: list[pa.Table] = []
         with output.open() as write:
             for frame in tasks.pieces(beside):
@@ -254,9 +246,8 @@ def look_up_files(
             entity_id = tasks.leads.entity_id if tasks.leads else None
             report = LookupReport(count, rows, numbers, shown, output.files(), entity_id, *named)
             if require:
-                left_out = pa.table(
-                    {"status": pa.nulls(1, pa.string()), "dataFound": pa.nulls(1, pa.bool_()), "tasks": [count - rows]}
-                )
+                nothing = {"status": pa.nulls(1, pa.string()), "dataFound": pa.nulls(1, pa.bool_())}
+                left_out = pa.table(nothing | {"tasks": [count - rows]})
                 try:
                     check_shares(pa.concat_tables([counts.select(left_out.column_names), left_out]), **require)
                 except RequirementError as error:
@@ -278,10 +269,7 @@ order by tasks.position
 
 
 def _check(
-    con: duckdb.DuckDBPyConnection,
-    beside: duckdb.DuckDBPyConnection,
-    tasks: TaskFiles,
-    errors: str,
+    con: duckdb.DuckDBPyConnection, beside: duckdb.DuckDBPyConnection, tasks: TaskFiles, errors: str
 ) -> tuple[int, Rows]:
     """Make the temporary table ``tasks``, as `tasks.check` does of a frame; gives the number of rows, and which are bad."""
     count = 0
@@ -346,13 +334,14 @@ def _until(reader: pa.RecordBatchReader) -> Callable[[int], pa.Table]:
     return until
 
 
-class _Tally:
+class Tally:
     """Rows counted by field, status and whether there is data."""
 
     def __init__(self) -> None:
         self._seen: list[pa.Table] = []
 
     def add(self, fields: pa.ChunkedArray, answers: pa.Table, invalid: npt.NDArray[np.bool_]) -> None:
+        """Count some rows: their fields, their answers, and which of them are bad."""
         table = answers.select(["status", "dataFound"]).add_column(0, "field", fields.cast(pa.string()))
         table = table.append_column("invalid", pa.array(invalid))
         self._seen.append(table.group_by(table.column_names).aggregate([([], "count_all")]))

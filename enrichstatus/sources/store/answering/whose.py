@@ -53,6 +53,6 @@ class Owned(Database, ABC):
         con: duckdb.DuckDBPyConnection,
         org_id: str | None = None,
         fields: Sequence[str] = (),
-        entity_type: str | None = None,
+        kind: str | None = None,
     ) -> bool:
         """Whether there is a record, of an organization or of any, of some fields or of any, of a type of entity or of any."""

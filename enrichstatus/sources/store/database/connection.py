@@ -16,7 +16,7 @@ from enrichstatus.files.writing.write import first_line
 from enrichstatus.lookup.tasks import create_vocabularies
 from enrichstatus.schema import COLUMNS, FIELDS, listed
 from enrichstatus.sources.store.database.open_files import MEMORY, OpenFile, identity, open_file, opening
-from enrichstatus.sources.store.loading.load import INDEX_SQL, MERGE_SQL
+from enrichstatus.sources.store.loading.load import INDEX_SQL, MERGE_SQL, committed
 from enrichstatus.sources.store.snapshot.snapshot import Snapshot
 
 
@@ -46,10 +46,8 @@ class Database:
             raise ValidationError("preload=True goes with read_only=True: what is loaded later would not be in it.")
         if not isinstance(path, str | os.PathLike):
             raise ValidationError(f'takes the name of a file, or ":memory:", not {quoted(path)}.', argument="path")
-        self.path = os.path.expanduser(os.fspath(path))
-        self.read_only = read_only
-        self._preload = preload
-        self._name = self.path
+        self.path = self._name = os.path.expanduser(os.fspath(path))
+        self.read_only, self._preload = read_only, preload
         if self.path != MEMORY:
             try:
                 os.fsencode(self.path)
@@ -57,9 +55,8 @@ class Database:
                 raise StoreError(f"{self.path!r} cannot be the name of a file: {error}") from error
             if self.path.strip() in ("", ".") or self.path.startswith(MEMORY) or "\0" in self.path:
                 raise StoreError(f'A store is kept in a file, or in ":memory:"; {self.path!r} names neither.')
-            self._name = str(
-                Path(self.path).absolute()
-            )  # wherever the program goes, and DuckDB has its own idea of md:x
+            # wherever the program goes, and DuckDB has its own idea of md:x
+            self._name = str(Path(self.path).absolute())
         elif read_only:
             raise StoreError("read_only=True needs a file that exists; a store in memory is new.")
         self._open(fields)
@@ -142,7 +139,7 @@ class Database:
                 f"{self.path!r} is in the memory of this process, and cannot be copied or sent to another. Keep it in a file, "
                 "EnrichmentStore(path), and send that: it is opened read-only there."
             )
-        return _opened, (type(self), self._name, self._options() | {"read_only": True, "preload": self._preload})
+        return opened, (type(self), self._name, self._options() | {"read_only": True, "preload": self._preload})
 
     def _options(self) -> dict[str, Any]:
         """Give what it was opened with, besides its path."""
@@ -231,9 +228,9 @@ class Database:
                         con.execute("reset global memory_limit")
 
 
-def _opened(kind: type[Database], path: str, options: dict[str, Any]) -> Database:
+def opened(kind: type[Database], records: Any, options: dict[str, Any]) -> Database:
     """Open in this process what another has pickled."""
-    return kind(path, **options)
+    return kind(records, **options)
 
 
 def _fields(file: OpenFile, path: str, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -301,11 +298,5 @@ def _create(con: duckdb.DuckDBPyConnection, fields: Sequence[str]) -> None:
 
 def _in_one(con: duckdb.DuckDBPyConnection, change: Callable[[], object]) -> None:
     """Change the database in one transaction, wholly or not at all."""
-    con.begin()
-    try:
+    with committed(con.begin()):
         change()
-        con.commit()
-    except BaseException:
-        with suppress(duckdb.Error):  # where DuckDB gave up the transaction itself, that hides why
-            con.rollback()
-        raise

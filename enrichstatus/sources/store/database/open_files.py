@@ -49,6 +49,7 @@ class OpenFile:
         self._beside = beside
         self._con: duckdb.DuckDBPyConnection | None = _connect(path, read_only=read_only, beside=beside)
         self.seen = identity(path)
+        _FILES.add(self)
 
     @property
     def open(self) -> bool:
@@ -149,7 +150,7 @@ def open_file(path: str, *, read_only: bool) -> OpenFile:
     """Open a file (an absolute path) or a database in memory; one that this process has open already is shared."""
     with _opening:
         if path == MEMORY:
-            return _kept(OpenFile(path, read_only=False))
+            return OpenFile(path, read_only=False)
         _check_file(Path(path), read_only=read_only)
         earlier, beside = None, False
         real, found = os.path.realpath(path), identity(path)
@@ -182,12 +183,7 @@ def open_file(path: str, *, read_only: bool) -> OpenFile:
                 f"This process still has a file open that stood at {path!r} before it was removed or replaced. "
                 "Close the connection that holds it (duckdb.connect), or restart the kernel."
             )
-        return _kept(made)
-
-
-def _kept(file: OpenFile) -> OpenFile:
-    _FILES.add(file)
-    return file
+        return made
 
 
 def _open_otherwise(path: str, read_only: bool) -> StoreLockedError:
@@ -264,10 +260,9 @@ def _connect(path: str, *, read_only: bool, beside: bool) -> duckdb.DuckDBPyConn
             advice = (
                 f". {path + '.wal'!r} was left, by a program that was killed, by another file of this name, and holds what that one "
                 "lacks: put that file back, or move the .wal away to open this one."
-                if "WAL" in text
-                else ""
             )
-            raise StoreError(f"{path!r} cannot be opened: {first_line(error)}{advice}") from error
+            said = first_line(error) + (advice if "WAL" in text else "")
+            raise StoreError(f"{path!r} cannot be opened: {said}") from error
         holder = re.search(r"held in (.+?) \(PID (\d+)\)", text)
         who = f"process {holder[2]} ({holder[1]})" if holder else "another process"
         raise StoreLockedError(

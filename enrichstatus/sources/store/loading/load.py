@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
@@ -15,6 +15,7 @@ from typing import Any
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 
 from enrichstatus.errors import StoreError, ValidationError
 from enrichstatus.files.reading import read as files
@@ -25,24 +26,22 @@ from enrichstatus.lookup.arguments import Errors, choice
 from enrichstatus.lookup.query import newest_sql
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL, to_pandas
 from enrichstatus.presentation import of_unknown_status
-from enrichstatus.schema import (
-    STATUSES,
-    Epoch,
-    record_names,
-)
+from enrichstatus.schema import PANDAS_TYPES, STATUSES, Epoch, are_usual, instants, record_names
 from enrichstatus.sources.store.loading.picked import Folder, folders, of_table, pick, with_instants
 
 #: Outer white space.
 SPACE = r"[\s\x0B\x1C-\x1F\x{85}\x{FEFF}\pZ]+"
 CAST_RECORD_SQL = Path(__file__).with_name("cast_record.sql").read_text(encoding="utf-8")
 NEWEST_VERSION_SQL = Path(__file__).with_name("newest_version.sql").read_text(encoding="utf-8")
-MERGE_SQL = (
-    Path(__file__)
-    .with_name("merge.sql")
-    .read_text(encoding="utf-8")
-    .replace("$newest_version)", NEWEST_VERSION_SQL + ")")
-    .replace("$newest)", newest_sql("orgId", "entityId", "entityType", "field") + ")")
+MERGE_SQL = Path(__file__).with_name("merge.sql").read_text(encoding="utf-8")
+MERGE_SQL = MERGE_SQL.replace("$newest_version)", NEWEST_VERSION_SQL + ")")
+MERGE_SQL = MERGE_SQL.replace("$newest)", newest_sql("orgId", "entityId", "entityType", "field") + ")")
+_CONTESTED, _VERSIONS, _RANKED, _KEEP, _DELETE, _ENTERING, _TOUCHED, _DECIDED, _SUPERSEDE, _INSERT = MERGE_SQL.split(
+    ";\n\n"
 )
+# Planning a statement takes DuckDB a millisecond and more: those that have nothing to do are left out. In their place:
+_NONE_RANKED = "create temp table ranked (stagedAt bigint, storedAt bigint, probe uinteger, rank bigint, known boolean)"
+_NONE_DECIDED = "create temp table decided (stagedAt bigint, storedAt bigint, was boolean, superseded boolean)"
 #: After the transaction: DuckDB cannot index what the same one has written.
 INDEX_SQL = "create index if not exists enrichment_probes on enrichments (probe)"
 _STAGED_SQL = f"""
@@ -118,16 +117,18 @@ def load(
     arrived = _arrived(con, records, columns, **reading)
     con.register("given", with_instants(arrived, epoch))
     with files.reading():
-        con.execute(_STAGED_SQL, reading_values(org_id, statuses))
-    rejects = to_pandas(con.sql(_REJECTS_SQL))
+        (read,) = con.execute(_STAGED_SQL, reading_values(org_id, statuses)).fetchall()[0]
+    rejected, strange = con.execute(_CHECKED_SQL, {"known": STATUSES}).fetchall()[0]
+    rejects = to_pandas(con.sql(_REJECTS_SQL)) if rejected else _NO_REJECTS.copy()
     if rejects["file"].isna().all():
         rejects = rejects.drop(columns="file")
     if errors == "raise" and len(rejects):
         others = ("errors", "reject", "load the others and have these reported")
         raise ValidationError.of_rows("records", rejects, "Nothing was loaded. Fix them.", instead=others)
-    counts = _store(con, then, history)
-    unknown = dict(con.execute(_UNKNOWN_SQL, {"known": STATUSES}).fetchall())
-    return LoadReport(*counts, rejects=rejects, unknown=unknown)
+    inserted, updated = _store(con, then, history, read - rejected)
+    unknown = dict(con.execute(_UNKNOWN_SQL, {"known": STATUSES}).fetchall()) if strange else {}
+    unchanged = read - inserted - updated - rejected
+    return LoadReport(read, inserted, updated, unchanged, rejected, rejects=rejects, unknown=unknown)
 
 
 def reading_values(owner: str | None, statuses: Mapping[str, str]) -> dict[str, Any]:
@@ -135,6 +136,11 @@ def reading_values(owner: str | None, statuses: Mapping[str, str]) -> dict[str, 
     meant = {"key": list(statuses), "value": list(statuses.values())}  # so DuckDB is given a map
     return {"owner": owner or None, "statuses": meant, "outer": f"^{SPACE}|{SPACE}$"}
 
+
+_CHECKED_SQL = """
+select count(problems), count(*) filter (where problems is null and status not in (select unnest($known)))
+from staged
+"""
 
 _UNKNOWN_SQL = """
 select status, count(*) as records
@@ -155,12 +161,16 @@ from (select file, "row", unnest(problems) as problem from numbered)
 order by file, "row"
 """
 
+_NO_REJECTS = pd.DataFrame(
+    {"file": pd.Series(dtype=PANDAS_TYPES[pa.string()]), "row": pd.Series(dtype="int64")}
+    | {name: pd.Series(dtype=PANDAS_TYPES[pa.string()]) for name in ("column", "value", "reason")}
+)
+
 # The clock may have been set back: what came later is later all the same.
 _LOG_SQL = """
 insert into enrichment_log
 select enrichment_loads.loads, left(md5(uuid()::varchar), 12), greatest($now, (select max(done) from enrichment_log))
 from enrichment_loads
-where exists (from entering)
 """
 
 _FORGET_SQL = """
@@ -169,16 +179,10 @@ delete from enrichment_log where load < (select max(load) from enrichment_log);
 """
 
 _COUNTS_SQL = """
-with counts as (
-    select
-        (select count(*) from staged) as read,
-        (select count(*) from staged where problems is null and id not in (select id from contested))
-            + (select count(*) from ranked where rank = 1 and not known) as inserted,
-        (select count(*) from ranked where rank = 1 and known and storedAt is null) as updated,
-        (select count(problems) from staged) as rejected
-)
-
-select read, inserted, updated, read - inserted - updated - rejected as unchanged, rejected from counts
+select
+    (select count(*) from staged where problems is null and id not in (select id from contested))
+        + (select count(*) from ranked where rank = 1 and not known) as inserted,
+    (select count(*) from ranked where rank = 1 and known and storedAt is null) as updated
 """
 
 
@@ -196,7 +200,10 @@ def _arrived(
         used = list(dict.fromkeys(chain.from_iterable(names.values())))
         # DuckDB does not distinguish names that differ in case alone
         places = {name: f"column {place}" for place, name in enumerate(used)}
-        con.register("arrived", frame.arrow(used).rename_columns(list(places.values())))
+        table = _with_instants(
+            frame.arrow(used), [used.index(*names[name]) for name in _INSTANTS if len(names.get(name, ())) == 1]
+        )
+        con.register("arrived", table.rename_columns(list(places.values())))
         return pick(con.table("arrived"), names, places, objects=frame.objects)
     by_format: dict[tuple[str, tuple[Folder, ...]], list[str]] = {}
     for path in map(os.path.abspath, files.expand(records)):  # the folders above say something too
@@ -215,10 +222,25 @@ def _arrived(
     return reduce(duckdb.DuckDBPyRelation.union, parts)
 
 
+_INSTANTS = ("createdAt", "updatedAt")
+#: For fewer records than this, DuckDB takes longer to plan how instants are read than to read them.
+_FEW = 10_000
+
+
+def _with_instants(table: pa.Table, columns: Sequence[int]) -> pa.Table:
+    """Cast instants in some columns of few records, where all are written as usual."""
+    for place in columns if len(table) < _FEW else ():
+        texts = table.column(place)
+        if (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)) and are_usual(texts):
+            with suppress(pa.ArrowInvalid):  # a day that there is not
+                table = table.set_column(place, table.field(place).name, instants(texts))
+    return table
+
+
 def _store(
-    con: duckdb.DuckDBPyConnection, then: Callable[[duckdb.DuckDBPyConnection], None], history: bool
-) -> tuple[int, int, int, int, int]:
-    """Bring ``staged`` into the store in one transaction; gives read, inserted, updated, unchanged, rejected."""
+    con: duckdb.DuckDBPyConnection, then: Callable[[duckdb.DuckDBPyConnection], None], history: bool, good: int
+) -> tuple[int, int]:
+    """Bring the good rows of ``staged``, which are so many, into the store in one transaction; gives how many were inserted and updated."""
     for pause in (*[0.05] * 200, None):
         try:
             con.begin()
@@ -231,17 +253,44 @@ def _store(
                     "Another load has been writing to this store for 10 s; load again when it is done."
                 ) from error
             time.sleep(pause)
-    try:
-        con.execute(MERGE_SQL)
-        counts = con.execute(_COUNTS_SQL).fetchall()[0]
+    with committed(con):
+        inserted, updated = _merge(con, good)
         then(con)
-        con.execute(_LOG_SQL, {"now": datetime.now(UTC)})
+        if inserted or updated:
+            con.execute(_LOG_SQL, {"now": datetime.now(UTC)})
         if not history:
             con.execute(_FORGET_SQL)
+    con.execute(INDEX_SQL)
+    return inserted, updated
+
+
+def _merge(con: duckdb.DuckDBPyConnection, good: int) -> tuple[int, int]:
+    """Run ``merge.sql``, but for what has nothing to do."""
+    contested = _rows(con, _CONTESTED)
+    for sql in (_VERSIONS, _RANKED, _KEEP, _DELETE) if contested else (_NONE_RANKED,):
+        con.execute(sql)
+    inserted, updated = con.execute(_COUNTS_SQL).fetchall()[0] if contested else (good, 0)
+    if inserted or updated:
+        con.execute(_ENTERING)
+        for sql in (_DECIDED, _SUPERSEDE) if _rows(con, _TOUCHED) else (_NONE_DECIDED,):
+            con.execute(sql)
+        con.execute(_INSERT)
+    return inserted, updated
+
+
+def _rows(con: duckdb.DuckDBPyConnection, sql: str) -> int:
+    """Make a table, and give how many rows it has."""
+    (count,) = con.execute(sql).fetchall()[0]
+    return int(count)
+
+
+@contextmanager
+def committed(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Commit at the end a transaction that has begun, or undo all of it."""
+    try:
+        yield
         con.commit()
     except BaseException:
         with suppress(duckdb.Error):  # where DuckDB gave up the transaction itself, that hides why
             con.rollback()
         raise
-    con.execute(INDEX_SQL)
-    return counts

@@ -33,20 +33,17 @@ def with_instants(relation: duckdb.DuckDBPyRelation, epoch: Epoch | None) -> duc
     """Put the instants of records that `pick` gave beside them, null where they are not: ``castCreatedAt`` and ``castUpdatedAt``."""
     parse_epoch(epoch)
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
-    casts = (
-        f"{_instant(name, types[name], epoch)} as cast{name[0].upper()}{name[1:]}"
-        for name in ("createdAt", "updatedAt")
-    )
-    return relation.project(f"*, {', '.join(casts)}")
+    created, updated = (_instant(name, types[name], epoch) for name in ("createdAt", "updatedAt"))
+    return relation.project(f"*, {created} as castCreatedAt, {updated} as castUpdatedAt")
 
 
 def _instant(name: str, kind: str, epoch: Epoch | None) -> str:
     """Read an instant: of text what `schema.INSTANT` matches, of which it takes the time to look only where it is not as on the wire."""
     if kind != "VARCHAR":
         return f"try_cast({name} as timestamptz)"
-    number = (
-        f"when regexp_full_match({name}, '{EPOCH}') then make_timestamptz({epoch_micros(name, epoch)})" if epoch else ""
-    )
+    number = ""
+    if epoch:
+        number = f"when regexp_full_match({name}, '{EPOCH}') then make_timestamptz({epoch_micros(name, epoch)})"
     hours = " or ".join(f"{name} like '____-__-__T{tens}_:__:__.___Z'" for tens in "012")
     spelled = instant_text(name, f"'{INSTANT}'")
     return f"""case
@@ -150,12 +147,8 @@ def _clash(ours: str, columns: Sequence[duckdb.Expression]) -> duckdb.Expression
     """Say what is wrong where columns of one meaning disagree; no message names another organization."""
     values = _call("list_value", *columns)
     value = _constant(None) if ours == "orgId" else _call("array_to_string", values, _constant(", "))
-    return _wrong(
-        _call("len", _call("list_distinct", values)) > _constant(1),
-        ours,
-        value,
-        "stands there more than once, and differs",
-    )
+    several = _call("len", _call("list_distinct", values)) > _constant(1)
+    return _wrong(several, ours, value, "stands there more than once, and differs")
 
 
 def _nobodys(own: duckdb.Expression, stray: Sequence[duckdb.Expression], names: Sequence[Any]) -> duckdb.Expression:

@@ -26,6 +26,7 @@ from enrichstatus.lookup.arguments import Instant, choice, parse_instant
 from enrichstatus.lookup.tasks import KEYS_SQL, PROBLEMS_SQL
 from enrichstatus.schema import COLUMNS, Epoch, check_renames, listed, record_names
 from enrichstatus.sources.store.answering.duckdb_source import Embedded
+from enrichstatus.sources.store.database.connection import opened
 from enrichstatus.sources.store.database.open_files import identity
 from enrichstatus.sources.store.loading.load import CAST_RECORD_SQL, NEWEST_VERSION_SQL, SPACE, reading_values
 from enrichstatus.sources.store.loading.picked import pick, with_instants
@@ -61,9 +62,7 @@ class Scan(Embedded):
         choice("errors", errors, ("raise", "reject"))
         check_renames(columns)
         self._since: datetime | None = None if since is None else parse_instant(since, "since")
-        self._strict = errors == "raise"
-        self._renames = columns
-        self._epoch = epoch
+        self._strict, self._renames, self._epoch = errors == "raise", columns, epoch
         self._storage_options = storage_options
         name = self._take(records)
         #: the files elsewhere, and the database that can read them
@@ -99,14 +98,9 @@ class Scan(Embedded):
         return listed([shown(str(path)) if is_remote(path) else os.fspath(path) for path in given], limit=2)
 
     def __reduce__(self) -> Any:
-        options = {
-            "since": self._since,
-            "columns": self._renames,
-            "errors": "raise" if self._strict else "reject",
-            "epoch": self._epoch,
-            "storage_options": self._storage_options,
-        }
-        return _scanned, (type(self), self._given, self._options() | options)
+        options = {"since": self._since, "columns": self._renames, "errors": "raise" if self._strict else "reject"}
+        options |= {"epoch": self._epoch, "storage_options": self._storage_options}
+        return opened, (type(self), self._given, self._options() | options)
 
     @property
     def _first(self) -> int | None:
@@ -215,11 +209,8 @@ class Scan(Embedded):
             if not self._checked:
                 raise
             raise StoreError(str(error)) from error  # not the caller's mistake, as it was when the source was opened
-        chosen = [
-            file
-            for file in found
-            if file.org in (None, org_id) and not (first and file.day and file.day.toordinal() < first)
-        ]
+        late = [file for file in found if not (first and file.day and file.day.toordinal() < first)]
+        chosen = [file for file in late if file.org in (None, org_id)]
         relation = _relation(con, chosen or found[:1])
         found_names = [name for name in relation.columns if name != files.FILE]
         picked = pick(relation, record_names([*found[0].folders, *found_names], self._renames), objects=False)
@@ -248,12 +239,12 @@ class Scan(Embedded):
         con: duckdb.DuckDBPyConnection,
         org_id: str | None = None,
         fields: Sequence[str] = (),
-        entity_type: str | None = None,
+        kind: str | None = None,
     ) -> bool:
         if org_id is None:
             return self._any()
         self._versions(con, org_id)
-        return bool(con.execute(_HOLDS_SQL, {"fields": list(fields), "type": entity_type}).fetchall()[0][0])
+        return bool(con.execute(_HOLDS_SQL, {"fields": list(fields), "type": kind}).fetchall()[0][0])
 
     def _any(self) -> bool:
         return any(this.rows for this in self._checked.values())
@@ -287,23 +278,13 @@ class Scan(Embedded):
             ) from error
 
 
-def _scanned(kind: type[Scan], records: Any, options: dict[str, Any]) -> Scan:
-    """Open in this process what another has pickled."""
-    return kind(records, **options)
-
-
 def _relation(con: duckdb.DuckDBPyConnection, chosen: Sequence[File]) -> duckdb.DuckDBPyRelation:
-    names = [glob.escape(file.path) for file in chosen]
-    return con.sql(_FILES_SQL, params={"files": names})
+    return con.sql(_FILES_SQL, params={"files": [glob.escape(file.path) for file in chosen]})
 
 
 _FILES_SQL = """
-select * from read_parquet(
-    $files,
-    union_by_name = true,
-    filename = '__enrichstatus_file__',
-    hive_partitioning = false
-)
+select *
+from read_parquet($files, union_by_name = true, filename = '__enrichstatus_file__', hive_partitioning = false)
 """
 _RECORDS_SQL = f"""
 with keyed as ({KEYS_SQL}),

@@ -35,9 +35,8 @@ class File(NamedTuple):
     def at(cls, path: str, renames: Mapping[str, str | None] | None) -> File:
         """Read the names of the folders that a file lies in."""
         names = folders(path)
-        renames = dict.fromkeys((name.name for name in names if fold(name) == fold("orgId")), "orgId") | dict(
-            renames or {}
-        )
+        orgs = dict.fromkeys((name.name for name in names if fold(name) == fold("orgId")), "orgId")
+        renames = orgs | dict(renames or {})
         pairs = [part.split("=", 1) for part in Path(path).parts[:-1] if "=" in part]
         values = {name: unquote(value) for name, value in pairs if value != NULL}
         # where folders disagree each record is refused, for every organization
@@ -72,10 +71,9 @@ def check(
     Gives the number of records and of bytes of each.
     """
     if len(kinds := {file.folders: file.path for file in found}) > 1:
-        some, other, *_ = kinds.items()
+        some, other, *_ = [(path, listed(by) if by else "nothing") for by, path in kinds.items()]
         raise ValidationError(
-            f"{some[1]!r} lies in folders by {listed(some[0]) if some[0] else 'nothing'}, {other[1]!r} by "
-            f"{listed(other[0]) if other[0] else 'nothing'}; scan those of one kind."
+            f"{some[0]!r} lies in folders by {some[1]}, {other[0]!r} by {other[1]}; scan those of one kind."
         )
     names = {"files": [glob.escape(file.path) for file in found]}
     for members, path in con.execute(_SCHEMAS_SQL, names).fetchall():

@@ -44,11 +44,8 @@ class TableScan(Scan):
             values = table.values(name)
             days = [day_of((name, str(value))) for value in values]
             if any(days):
-                return [
-                    value
-                    for value, day in zip(values, days, strict=True)
-                    if day is None or day.toordinal() >= self._first
-                ]
+                dated = zip(values, days, strict=True)
+                return [value for value, day in dated if day is None or day.toordinal() >= self._first]
         return None
 
     def _moved(self) -> bool:

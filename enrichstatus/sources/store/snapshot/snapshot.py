@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from enrichstatus.lookup.arguments import Instant
 from enrichstatus.lookup.vectors.keys import Codes, Keys, Vocabulary, texts, uuids
-from enrichstatus.lookup.vectors.rules import Flags, Question, Statuses, answers, words
+from enrichstatus.lookup.vectors.rules import Question, Statuses, answers, words
 from enrichstatus.schema import COLUMNS, ENTITY_TYPES, EXPLANATION, SCHEMA
 from enrichstatus.sources.store.snapshot.layout import NEVER, bucket_bits, digests, place_bits, write
 from enrichstatus.sources.store.snapshot.wire import Instants, Wire
@@ -46,9 +46,6 @@ class Snapshot:
         self._after_bucket = np.uint64(64) - bucket_bits(len(self._files.directory))
         self._mask = (np.uint64(1) << self._bits) - np.uint64(1)
 
-    def __len__(self) -> int:
-        return len(self._files.directory)
-
     def answers(
         self, tasks: pa.Table, names: Sequence[str], org_id: str | None, limits: Limits, now: Instant
     ) -> pa.Table | None:
@@ -73,7 +70,8 @@ class Snapshot:
         first = np.sort(np.unique(found.place, return_index=True)[1])
         place, rows = found.place[first], found.rows.take(first)
         kinds = rows["whose"].astype(np.int64) % self._kinds
-        statuses = self._statuses.codes(rows["said"], self._timed_out(rows, kinds, question))
+        said, field = rows["said"], kinds % len(self._vocabulary.fields)
+        statuses = self._statuses.codes(said, self._statuses.timed_out(said, rows["created"], field, question))
         begins, ends = rows["tail"], self._files.rows["tail"][place + 1]
         tails = map(self._files.tails.__getitem__, map(slice, begins.tolist(), ends.tolist()))
         return self._wire.write(rows, kinds, statuses, tails)
@@ -104,16 +102,13 @@ class Snapshot:
             return _Found(task, place, rows)
         return _Found(task[match], place[match], rows[match])
 
-    def _timed_out(self, rows: npt.NDArray[np.void], kind: Codes, question: Question) -> Flags:
-        return self._statuses.timed_out(rows["said"], rows["created"], kind % len(self._vocabulary.fields), question)
-
     def _columns(self, rows: npt.NDArray[np.void], question: Question, names: Sequence[str]) -> dict[str, pa.Array]:
         kind = rows["whose"].astype(np.int64) % self._kinds
         field = kind % len(self._vocabulary.fields)
         columns: dict[str, Callable[[], pa.Array]] = {
             "id": lambda: texts(uuids(rows["idHigh"], rows["idLow"])),
-            "createdAt": lambda: _instants(rows)[0],
-            "updatedAt": lambda: _instants(rows)[1],
+            "createdAt": lambda: pa.array(rows["created"]).cast(_INSTANT),
+            "updatedAt": lambda: pa.array(rows["updated"], mask=rows["updated"] == NEVER).cast(_INSTANT),
             "entityId": lambda: texts(uuids(rows["high"], rows["low"])),
             "entityType": lambda: words(kind // len(self._vocabulary.fields), ENTITY_TYPES),
             "field": lambda: words(field, self._vocabulary.fields),
@@ -124,17 +119,5 @@ class Snapshot:
 
 
 #: The columns that a snapshot answers with; the others are text, which it keeps only as the wire has it.
-_COLUMNS = frozenset((*COLUMNS, *EXPLANATION.names)) - {
-    "error",
-    "createdBy",
-    "globalEnrichmentId",
-    "creditTransactionId",
-}
-
-
-def _instants(rows: npt.NDArray[np.void]) -> tuple[pa.Array, pa.Array]:
-    updated = rows["updated"]
-    return (
-        pa.array(rows["created"]).cast(_INSTANT),
-        pa.array(updated, mask=updated == NEVER).cast(_INSTANT),
-    )
+_TEXTS = {"error", "createdBy", "globalEnrichmentId", "creditTransactionId"}
+_COLUMNS = frozenset((*COLUMNS, *EXPLANATION.names)) - _TEXTS
