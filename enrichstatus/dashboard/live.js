@@ -142,6 +142,11 @@ function render({ model, el }) {
     changes.push(["change:search", fill]);
     for (const [name, then] of changes) model.on(name, then);
     PARTS.forEach(draw);
+    try {
+        model.send({ do: "show" }); // what changed while this page was loading may have been sent to nobody
+    } catch {
+        // a page without a kernel shows what was saved
+    }
     return () => {
         for (const [name, then] of changes) model.off(name, then);
         model.off("msg:custom", receive);
