@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from enrichstatus.frames import frames
+from enrichstatus.leads.plan import Plan
 from enrichstatus.leads.planning import plan
 from enrichstatus.leads.spread import spread
 from enrichstatus.lookup.arguments import Errors, Instant, check_source, parse_fields
@@ -16,11 +17,8 @@ from enrichstatus.lookup.leads import entity_column, naming_leads, tasks_from_le
 from enrichstatus.lookup.query import Source
 from enrichstatus.presentation import many
 from enrichstatus.reports.coverage import coverage
+from enrichstatus.reports.report import Report
 from enrichstatus.schema import FIELDS, KEY
-
-if TYPE_CHECKING:
-    from enrichstatus.leads.plan import Plan
-    from enrichstatus.reports.report import Report
 
 
 class Enrichment:

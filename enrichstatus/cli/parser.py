@@ -6,14 +6,10 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from enrichstatus.cli.output import put
+from enrichstatus.cli.output import Output, put
 from enrichstatus.errors import suggested
-
-if TYPE_CHECKING:
-    from enrichstatus.cli.output import Output
-
 
 #: Options that others have for a token.
 _SECRET = re.compile(

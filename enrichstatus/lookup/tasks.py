@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 from enrichstatus.errors import ValidationError, suggested
 from enrichstatus.files.scratch import scratch
 from enrichstatus.frames.frames import Frame, Named
+from enrichstatus.lookup.vectors.keys import letters_of, read_uuids
 from enrichstatus.schema import ENTITY_TYPES, FIELDS, KEY, PANDAS_TYPES, columns_listed, find, listed
 
 KEYS_SQL = Path(__file__).with_name("keys.sql").read_text(encoding="utf-8")
@@ -243,49 +243,22 @@ def all_uuids(con: duckdb.DuckDBPyConnection, given: pa.Table) -> pa.Table:
     con.register("given", given)
     texts = con.sql(_IDS_SQL).to_arrow_table()["entityId"].combine_chunks()
     ids = _uuids(texts.fill_null("00000000-0000-0000-0000-000000000000"))
-    if ids is None:
-        raise AssertionError("DuckDB has written a UUID in another way than usual")
+    assert ids is not None  # DuckDB writes them as usual
     ids = pa.ExtensionArray.from_storage(pa.uuid(), pc.if_else(texts.is_valid(), ids.storage, None))
     return given.set_column(given.column_names.index("entityId"), "entityId", ids)
 
 
 _IDS_SQL = f"select castEntityId::varchar as entityId from ({KEYS_SQL}) order by position"  # noqa: S608  of a constant
 
-#: Where a UUID of 36 characters has its dashes, and the runs of digits around them.
-_DASHES = [8, 13, 18, 23]
-_RUNS = [slice(0, 8), slice(9, 13), slice(14, 18), slice(19, 23), slice(24, 36)]
-
 
 def _uuids(texts: pa.Array) -> pa.Array | None:
-    """Cast text such as ``f81d4fae-7dec-11d0-a765-00a0c91e6bf6``, in either case; nothing where a value is anything else.
-
-    It takes a fifth of the time that DuckDB's cast does.
-    """
-    count = len(texts)
-    if texts.null_count or not count:
-        return None if count else pa.array([], pa.uuid())
-    _, offsets, data = texts.buffers()
-    kind = np.int64 if pa.types.is_large_string(texts.type) else np.int32
-    ends = np.frombuffer(offsets, kind)[texts.offset : texts.offset + count + 1]
-    if ends[-1] - ends[0] != 36 * count or (np.diff(ends) != 36).any():
+    """Cast text that `letters_of` and `read_uuids` read; nothing of any other. It takes a fifth of the time that DuckDB's cast does."""
+    letters = letters_of(texts)
+    if letters is None or (values := read_uuids(letters)) is None:
         return None
-    letters = np.frombuffer(data, np.uint8)[ends[0] : ends[-1]].reshape(count, 36)
-    if (letters[:, _DASHES] != ord("-")).any():
-        return None
-    try:
-        values = b"".join(_values(letters[first : first + _BLOCK]) for first in range(0, count, _BLOCK))
-    except binascii.Error:
-        return None
-    storage = pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(values)])
+    storage = pa.Array.from_buffers(pa.binary(16), len(texts), [None, pa.py_buffer(values)])
     return pa.ExtensionArray.from_storage(pa.uuid(), storage)
 
-
-def _values(letters: npt.NDArray[np.uint8]) -> bytes:
-    return binascii.unhexlify(np.concatenate([letters[:, run] for run in _RUNS], axis=1).data)
-
-
-#: So many UUIDs at a time stay in the processor's cache.
-_BLOCK = 65_536
 
 _COMPARABLE = {"string", "string_view", "extension<arrow.uuid>"}
 

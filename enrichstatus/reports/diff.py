@@ -56,7 +56,7 @@ def diff(a: Any, b: Any, *, names: tuple[str, str] = ("a", "b")) -> Report:
     >>> es.diff(before, after).frame["change"].tolist()
     ['pending → finished']
     """
-    pair = tuple(names) if not isinstance(names, str) else ()
+    pair = tuple(names) if isinstance(names, (tuple, list)) else ()
     if len(pair) != 2 or not all(isinstance(name, str) and name for name in pair) or pair[0] == pair[1]:
         raise ValidationError(
             f'takes two distinct names, such as ("before", "after"), not {quoted(names)}.', argument="names"

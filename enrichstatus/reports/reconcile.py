@@ -178,6 +178,11 @@ def _lines(bill: Any, columns: Mapping[str, str] | None, **how: Any) -> pa.Table
         raise ValidationError(
             f"renames to {listed(strange)}, but the names to give are {listed(_BILL)}.", argument="columns"
         )
+    if twice := [name for name in renames if list(frame.columns).count(name) > 1]:
+        raise ValidationError(
+            f"renames {listed(twice)}, which the bill has more than once: give each column a name of its own.",
+            argument="columns",
+        )
     free = [name for name in frame.columns if name not in renames]
     names = find(free, [name for name in _BILL if name not in renames.values()])
     names |= {ours: theirs for theirs, ours in renames.items()}

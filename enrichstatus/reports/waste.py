@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -20,9 +20,7 @@ from enrichstatus.reports.groups import By, parse_by
 from enrichstatus.reports.report import Report
 from enrichstatus.reports.timing import STATES_SQL, limits_of, read_history
 from enrichstatus.schema import ENTITY_TYPES, KEY
-
-if TYPE_CHECKING:
-    from enrichstatus.sources.store.store import EnrichmentStore
+from enrichstatus.sources.store.store import EnrichmentStore
 
 WASTE_SQL = Path(__file__).with_name("waste.sql").read_text(encoding="utf-8")
 

@@ -1849,6 +1849,7 @@ def shown(error: BaseException) -> Iterator[str]:
         {"base_url": "ftp://example.com"},
         {"token": TOKEN + " x"},
         {"token": [TOKEN]},
+        {"token": pd.Series([TOKEN, TOKEN])},
         {"workers": 0},
         {"verify": False},
         {"fields": ["a", "a"]},

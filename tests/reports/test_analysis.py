@@ -579,6 +579,7 @@ def test_lookups_at_two_moments_are_compared(store: es.EnrichmentStore):
         (([], []), {"names": ("a", "a")}, "names= takes two distinct names"),
         (([], []), {"names": "ab"}, "names= takes two distinct names"),
         (([], []), {"names": ("a", 1)}, "names= takes two distinct names"),
+        (([], []), {"names": None}, "names= takes two distinct names"),
     ],
 )
 def test_what_cannot_be_compared_is_said(arguments: Any, options: dict[str, Any], said: str):

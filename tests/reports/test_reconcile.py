@@ -188,6 +188,7 @@ def test_amounts_are_read_as_they_are_written(store: es.EnrichmentStore, expecte
     ("bill", "options", "message"),
     [
         ([{"creditTransactionId": "t", "credits": "10,5"}], {}, r"1 bad line:\n  row 0: credits '10,5' is not an amount\nRows are counted from 0, a header not counted. Fix them, or pass decimal=\",\" to read"),
+        (pd.DataFrame([["t", 1, 2]], columns=["creditTransactionId", "sum", "sum"]), {"columns": {"sum": "credits"}}, r"columns= renames sum, which the bill has more than once"),
         ([{"creditTransactionId": "t", "credits": None}], {}, r"row 0: credits is missing\nRows are counted from 0, a header not counted\. Fix them\.$"),
         ([{"creditTransactionId": "t", "credits": "10 CR"}], {}, "'10 CR' is not an amount"),
         ([{"creditTransactionId": "t", "credits": True}], {}, "credits holds bool, which is neither a number nor text"),

@@ -157,6 +157,7 @@ def test_a_query_that_cannot_be_run_says_why(loaded: es.EnrichmentStore):
     queries: list[tuple[Any, str]] = [
         (7, "takes a query as text, not 7"),
         ("", "takes a query as text"),
+        ("select '\ud800'", "takes a query as text"),
         ("from nowhere", "Table with name nowhere does not exist"),
         ("selec 1", "syntax error"),
         ("from enrichment_status(lacking)", 'The table of the tasks does not have a column named "field"'),

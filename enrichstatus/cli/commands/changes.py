@@ -6,14 +6,12 @@ import argparse
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from enrichstatus.cli.options import add_options, check_outputs, opened, store_file
+from enrichstatus.cli.output import Output
 from enrichstatus.cli.parser import add_command
 from enrichstatus.errors import OrganizationWarning, ValidationError
-
-if TYPE_CHECKING:
-    from enrichstatus.cli.output import Output
 
 
 def add(commands: Any) -> None:

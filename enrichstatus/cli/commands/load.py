@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from enrichstatus.cli.options import (
     READING,
@@ -16,10 +16,8 @@ from enrichstatus.cli.options import (
     statuses,
     store_file,
 )
+from enrichstatus.cli.output import Output
 from enrichstatus.cli.parser import add_command
-
-if TYPE_CHECKING:
-    from enrichstatus.cli.output import Output
 
 
 def add(commands: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from enrichstatus.cli.options import (
     NOW,
@@ -27,11 +27,9 @@ from enrichstatus.cli.options import (
     times,
     write,
 )
+from enrichstatus.cli.output import Output
 from enrichstatus.cli.parser import add_command
 from enrichstatus.errors import ValidationError
-
-if TYPE_CHECKING:
-    from enrichstatus.cli.output import Output
 
 #: The exit code where something that was to be bought is neither bought nor there already, or cost more than planned.
 _SHORT = 1

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from enrichstatus.cli.options import NOW, add_options, instant, limits, opened, store_file
+from enrichstatus.cli.output import Output
 from enrichstatus.cli.parser import add_command
-
-if TYPE_CHECKING:
-    from enrichstatus.cli.output import Output
 
 
 def add(commands: Any) -> None:

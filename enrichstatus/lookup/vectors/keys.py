@@ -72,29 +72,45 @@ class Vocabulary:
         types, names = _codes(tasks["entityType"], ENTITY_TYPES), _codes(tasks["field"], self.fields)
         if types is None or names is None:
             return None
-        kind = types * len(self.fields) + names
-        if tasks["entityId"].type == pa.uuid():
-            return _keys_of_uuids(tasks["entityId"], kind)
-        letters = _letters(tasks["entityId"])
+        kind, ids = types * len(self.fields) + names, _decoded(tasks["entityId"])
+        if ids.type == pa.uuid():
+            return None if ids.null_count else _split(b"".join(_bytes(chunk.storage) for chunk in ids.chunks), kind)
+        if not _is_text(ids.type) or not len(ids):
+            return None
+        whole = ids.combine_chunks()
+        letters = letters_of(whole if isinstance(whole, pa.Array) else whole.chunk(0))
         return None if letters is None else _keys(letters, kind)
 
 
-def _keys(letters: npt.NDArray[np.uint8], kind: Codes) -> Keys | None:
-    """Read UUIDs, of 36 letters each."""
+def _keys(letters: Letters, kind: Codes) -> Keys | None:
+    numbers = read_uuids(letters)
+    return None if numbers is None else _split(numbers, kind)
+
+
+def read_uuids(letters: Letters) -> bytes | None:
+    """Read UUIDs such as ``f81d4fae-7dec-11d0-a765-00a0c91e6bf6``, in either case; nothing where one is written in another way."""
     rows = letters.reshape(-1, 36)
     if (rows[:, DASHES] != ord("-")).any():
         return None
     try:
-        numbers = binascii.unhexlify(rows.take(DIGITS, axis=1).data)
+        blocks = (rows[first : first + _BLOCK].take(DIGITS, axis=1).data for first in range(0, len(rows), _BLOCK))
+        return b"".join(map(binascii.unhexlify, blocks))
     except binascii.Error:
         return None
-    return _split(numbers, kind)
 
 
-def _keys_of_uuids(ids: pa.ChunkedArray, kind: Codes) -> Keys | None:
-    if ids.null_count:
-        return None
-    return _split(b"".join(_bytes(chunk.storage) for chunk in ids.chunks), kind)
+#: So many UUIDs at a time stay in the processor's cache.
+_BLOCK = 65_536
+
+
+def letters_of(texts: pa.Array) -> Letters | None:
+    """Give the letters of texts that have 36 each; nothing where one is null, or longer or shorter."""
+    if texts.null_count or not len(texts):
+        return None if len(texts) else np.empty(0, np.uint8)
+    _, offsets, data = texts.buffers()
+    kind = np.dtype(np.int32 if pa.types.is_string(texts.type) else np.int64)
+    ends = np.frombuffer(offsets, kind, len(texts) + 1, texts.offset * kind.itemsize)
+    return None if (np.diff(ends) != 36).any() else np.frombuffer(data, np.uint8, 36 * len(texts), ends[0])
 
 
 def _bytes(values: pa.FixedSizeBinaryArray) -> memoryview:
@@ -104,21 +120,6 @@ def _bytes(values: pa.FixedSizeBinaryArray) -> memoryview:
 def _split(numbers: bytes, kind: Codes) -> Keys:
     high, low = np.frombuffer(numbers, ">u8").reshape(-1, 2).T.astype(np.uint64)
     return Keys(high, low, kind)
-
-
-def _letters(texts: pa.ChunkedArray) -> npt.NDArray[np.uint8] | None:
-    """Give the letters of texts that have 36 each."""
-    texts = _decoded(texts)
-    if not _is_text(texts.type) or texts.null_count or not len(texts):
-        return None
-    whole = texts.combine_chunks()
-    whole = whole if isinstance(whole, pa.Array) else whole.chunk(0)
-    _, offsets, data = whole.buffers()
-    kind = np.dtype(np.int32 if pa.types.is_string(whole.type) else np.int64)
-    ends = np.frombuffer(offsets, kind, len(whole) + 1, whole.offset * kind.itemsize)
-    if (np.diff(ends) != 36).any():
-        return None
-    return np.frombuffer(data, np.uint8, 36 * len(whole), ends[0])
 
 
 def _codes(words: pa.ChunkedArray, vocabulary: Sequence[str]) -> Codes | None:

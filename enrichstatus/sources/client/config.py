@@ -102,7 +102,7 @@ class Bearer:
 
     def check(self) -> None:
         """Refuse a token that no request can carry; no message shows it."""
-        if self._token is None or self._token == "":
+        if self._token is None or (isinstance(self._token, str) and not self._token):
             raise UnauthorizedError("There is no token, nor ENRICHSTATUS_TOKEN in the environment.")
         if not isinstance(self._token, str):
             raise ValidationError(f"is text, not of the type {type(self._token).__name__}.", argument="token")

@@ -21,7 +21,7 @@ from enrichstatus.files.reading.read import is_path
 from enrichstatus.files.scratch import never_freed
 from enrichstatus.files.writing.write import first_line
 from enrichstatus.frames import frames
-from enrichstatus.lookup.arguments import Instant
+from enrichstatus.lookup.arguments import Instant, is_text
 from enrichstatus.lookup.query import DECIDED_SQL, asker
 from enrichstatus.lookup.tasks import KEYS_SQL, create_vocabularies
 from enrichstatus.schema import COLUMNS
@@ -131,7 +131,7 @@ class Queryable(Embedded):
         [('emails', 43), ('phones', 20)]
         """
         question = asker(self.org_id if org_id is None else org_id, self._limits, now)
-        if not isinstance(query, str) or not query.strip():
+        if not is_text(query) or not query.strip():
             raise ValidationError(f"takes a query as text, not {quoted(query)}.", argument="query")
         file = self._ready()
         made_of = os.getpid(), file, file.writes, question["orgId"][0].as_py()

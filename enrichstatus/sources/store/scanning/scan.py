@@ -150,10 +150,6 @@ class Scan(Embedded):
             return True
         return any(now.get(path) != version for path, version in seen.items())
 
-    def replaced(self) -> bool:
-        """Give False: each lookup reads the files that lie there."""
-        return False
-
     def _read_files(self) -> Sequence[str]:
         return files.expand(self._given, self._storage_options)
 
