@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -109,6 +110,8 @@ class SimulatedStore(EnrichmentStore):
         self._credits = parse_number("balance", balance, least=0)
         self.forgetful = forgetful
         self._ledger: list[pd.DataFrame] = []
+        #: by organization, the credits charged
+        self._spent: dict[str | None, float] = defaultdict(float)
         self._advancing = threading.Lock()
         #: what has not ended yet: the records as they will be, in the order of their ends, and when these are
         self._ends, self._seconds = pd.DataFrame(), np.empty(0)
@@ -192,7 +195,7 @@ class SimulatedStore(EnrichmentStore):
 
     def balance(self, *, org_id: str | None = None) -> float:
         """Give the credits that an organization has left."""
-        return self._credits - float(self.ledger(org_id=org_id)["credits"].sum())
+        return self._credits - self._spent.get(self.org_id if org_id is None else org_id, 0.0)
 
     def _prices(self, keys: pd.DataFrame) -> pd.Series[float]:
         return keys["field"].map(self._costs).fillna(1.0).astype(float)
@@ -265,7 +268,9 @@ class SimulatedStore(EnrichmentStore):
         pending["creditTransactionId"] = pending["id"]
         ends, lasting = _course(pending, self._seed, self._speed)
         self.load(pending)
-        self._ledger.append(pending.assign(credits=self._prices(pending))[list(_NO_CHARGES.columns)])
+        charged = pending.assign(credits=self._prices(pending))[list(_NO_CHARGES.columns)]
+        self._ledger.append(charged)
+        self._spent[org_id] += float(charged["credits"].sum())
         parts = [part for part in (self._ends, ends) if len(part)]
         times = np.concatenate([self._seconds, seconds + lasting])
         order = np.argsort(times, kind="stable")

@@ -44,6 +44,11 @@ class Question(NamedTuple):
             return None
         return cls(org_id, moment, since, np.array([limit.total_seconds() for limit in limits.values()]))
 
+    @classmethod
+    def of_asker(cls, asker: pa.Table, limits: Mapping[str, timedelta]) -> Question | None:
+        """Read the same from the relation ``asker`` of the query (`lookup.query.asker`)."""
+        return cls.of(asker["orgId"][0].as_py(), limits, asker["now"][0].as_py())
+
 
 class Statuses:
     """What the numbers say that stand for a status and whether data was found (`layout.ROW`)."""

@@ -295,15 +295,14 @@ class EnrichmentStore(Tracked):
         )
 
     def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
-        whose, now = question["orgId"][0].as_py(), question["now"][0].as_py()
-        return answer(con, question, count, names, Question.of(whose, self._limits, now))
+        return answer(con, question, count, names, Question.of_asker(question, self._limits))
 
     def _answer_at_once(
-        self, con: duckdb.DuckDBPyConnection, tasks: pa.Table, names: Sequence[str], org_id: str, now: Instant
+        self, con: duckdb.DuckDBPyConnection, question: pa.Table, tasks: pa.Table, names: Sequence[str]
     ) -> pa.Table | None:
         if self._snapshot is not None:
-            return super()._answer_at_once(con, tasks, names, org_id, now)
-        return answer_at_once(con, self.fields, tasks, names, Question.of(org_id, self._limits, now))
+            return super()._answer_at_once(con, question, tasks, names)
+        return answer_at_once(con, self.fields, tasks, names, Question.of_asker(question, self._limits))
 
     def _read_files(self) -> Sequence[str]:
         return [self._name, *self._loaded]

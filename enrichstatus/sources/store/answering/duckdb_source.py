@@ -11,8 +11,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, ClassVar, TypeAlias, cast
 
-import duckdb
 import pyarrow as pa
+from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 from enrichstatus.errors import InternalError, OrganizationWarning, StoreError, ValidationError
 from enrichstatus.files.reading.read import PathLike
@@ -42,7 +42,7 @@ from enrichstatus.sources.store.answering.lookup_files import LookupReport, Task
 from enrichstatus.sources.store.answering.whose import Owned
 
 #: Makes the relation ``records`` of the query: of an organization at the least, with some columns at the least.
-Register: TypeAlias = Callable[[duckdb.DuckDBPyConnection, str, Sequence[str]], None]
+Register: TypeAlias = Callable[[DuckDBPyConnection, str, Sequence[str]], None]
 
 
 class Embedded(Owned):
@@ -135,22 +135,21 @@ class Embedded(Owned):
         past = self._past(as_of)
         question = asker(self.org_id if org_id is None else org_id, self._limits, as_of if now is None else now)
         options: dict[str, Any] = {"columns": columns, "how": how, "errors": errors, "prefix": prefix}
-        whose, moment = question["orgId"][0].as_py(), question["now"][0].as_py()
         found: pa.Table | None = None
 
         def answer(names: tuple[str, ...], count: int) -> pa.Table:
             nonlocal found
-            found = _run(LOOKUP_SQL, past, con, question, names) if past else self._answer(con, question, count, names)
+            found = _run(con, LOOKUP_SQL, past, question, names) if past else self._answer(con, question, count, names)
             return found
 
         def answer_at_once(given: pa.Table, names: tuple[str, ...]) -> pa.Table | None:
             nonlocal found
-            found = self._answer_at_once(con, given, names, whose, moment)
+            found = self._answer_at_once(con, question, given, names)
             return found
 
         with self._cursor() as con:
             status = look_up(lambda: con, tasks, answer, at_once=None if past else answer_at_once, **options)
-        if not found and (message := self.lacks(whose)):
+        if not found and (message := self.lacks(question["orgId"][0].as_py())):
             warnings.warn(message, OrganizationWarning, stacklevel=2)
         return status
 
@@ -352,12 +351,17 @@ class Embedded(Owned):
     def _look_up(self, tasks: Kind | ListOrPath, question: pa.Table, **options: Any) -> Kind:
         with self._cursor() as con:
             return look_up(
-                lambda: con, tasks, lambda names, count: self._answer(con, question, count, names), **options
+                lambda: con,
+                tasks,
+                lambda names, count: self._answer(con, question, count, names),
+                # null: nothing times out
+                at_once=None if question["pendingSince"].null_count else partial(self._answer_at_once, con, question),
+                **options,
             )
 
-    def _answer(self, con: duckdb.DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
+    def _answer(self, con: DuckDBPyConnection, question: pa.Table, count: int, names: Sequence[str]) -> pa.Table:
         """Give some columns of the answers to so many tasks, which stand in the temporary table ``tasks``."""
-        return _run(self._QUERY, self._register, con, question, names)
+        return _run(con, self._QUERY, self._register, question, names)
 
     def _past(self, as_of: Instant) -> Register | None:
         """Give what makes the relation ``records`` as they were known at an instant; nothing for the present."""
@@ -368,10 +372,11 @@ class Embedded(Owned):
         return None
 
     def _answer_at_once(
-        self, con: duckdb.DuckDBPyConnection, tasks: pa.Table, names: Sequence[str], org_id: str, now: Instant
+        self, con: DuckDBPyConnection, question: pa.Table, tasks: pa.Table, names: Sequence[str]
     ) -> pa.Table | None:
         """Give some columns of the answers to tasks as they came, without the query; None where that is for `_answer`."""
-        return None if self._snapshot is None else self._snapshot.answers(tasks, names, org_id, self._limits, now)
+        who = question["orgId"][0].as_py(), self._limits, question["now"][0].as_py()
+        return None if self._snapshot is None else self._snapshot.answers(tasks, names, *who)
 
     def _read_files(self) -> Sequence[str]:
         """Name the files that the records lie in, beside a store's own."""
@@ -381,17 +386,15 @@ class Embedded(Owned):
         """Refuse an answer whose records were changed by another program while they were read."""
 
     @abstractmethod
-    def _register(self, con: duckdb.DuckDBPyConnection, org_id: str, names: Sequence[str]) -> None:
+    def _register(self, con: DuckDBPyConnection, org_id: str, names: Sequence[str]) -> None:
         """Make the relation ``records`` of the query: of an organization at the least, what can answer the table ``tasks``."""
 
     @abstractmethod
-    def _distinct(self, con: duckdb.DuckDBPyConnection, org_id: str) -> duckdb.DuckDBPyRelation:
+    def _distinct(self, con: DuckDBPyConnection, org_id: str) -> DuckDBPyRelation:
         """Give an organization's records, each once."""
 
 
-def _run(
-    query: str, register: Register, con: duckdb.DuckDBPyConnection, question: pa.Table, names: Sequence[str]
-) -> pa.Table:
-    con.register("asker", question)
-    register(con, question["orgId"][0].as_py(), names)
-    return con.sql(query).select("position", *names).to_arrow_table()
+def _run(con: DuckDBPyConnection, sql: str, register: Register, asked: pa.Table, names: Sequence[str]) -> pa.Table:
+    con.register("asker", asked)
+    register(con, asked["orgId"][0].as_py(), names)
+    return con.sql(sql).select("position", *names).to_arrow_table()

@@ -237,8 +237,9 @@ def _fields(file: OpenFile, path: str, wanted: tuple[str, ...] | None) -> tuple[
     """Make the tables where there are none, or of an earlier version, and give the fields of the store."""
     try:
         with file.cursor() as con:
-            version = _version(con)
-            if version is None and not file.read_only and _empty(con):
+            new = file.path == MEMORY
+            version = None if new else _version(con)
+            if version is None and not file.read_only and (new or _empty(con)):
                 file.writes += 1
                 _create(con, wanted or FIELDS)
                 file.wrote()
