@@ -26,7 +26,8 @@ except (ImportError, ValueError, OSError):
 import python_calamine
 os.write(1, {_BEGUN!r})
 try:
-    with python_calamine.load_workbook(path) as book:
+    # by its content, whatever its ending
+    with open(path, "rb") as file, python_calamine.load_workbook(file) as book:
         for name in book.sheet_names:
             for row in book.get_sheet_by_name(name).iter_rows():
                 pass
