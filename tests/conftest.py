@@ -52,6 +52,7 @@ MACHINE = {
 KINDS = ("kind", "make_source", "ending")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say of each test what it needs; what is slow comes first, so that no worker is left alone with it in the end."""
     if config.getoption("--one-case"):
@@ -67,6 +68,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.machine)
             item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fail where pytest-xdist does not read the groups, as 3.8 does not with pytest 9.2.0: each worker would start a cluster."""
+    for item in session.items if hasattr(session.config, "workerinput") else []:
+        group = item.get_closest_marker("xdist_group")
+        if group and not item.nodeid.endswith(f"@{group.args[0]}"):
+            raise pytest.UsageError(f"pytest-xdist does not keep {item.nodeid} on the worker of {group.args[0]!r}.")
 
 
 def _case(item: pytest.Item) -> tuple[str, ...]:

@@ -8,6 +8,14 @@ const ENDED = "The kernel of this view has ended, and its poll with it: run the 
 const SCROLLS = ".fields, .wide"; // what may be scrolled sideways, and stays so when it is drawn anew
 const PAUSE = 300; // milliseconds between two pieces of a file: a Jupyter server drops more than a megabyte a second
 
+// Buttons stay the same elements as long as they do the same, so that one can be pressed while another changes with each request.
+function renewed(part, html) {
+    const [olds, news] = [part, new DOMParser().parseFromString(html, "text/html").body].map(one => [...one.children]);
+    const same = olds.length === news.length && olds.every((old, place) => old.dataset.do === news[place].dataset.do);
+    if (same) olds.forEach((old, place) => { old.disabled = news[place].disabled; });
+    return same;
+}
+
 function render({ model, el }) {
     el.classList.add("enrichstatus", model.get("name"));
     const parts = Object.fromEntries(PARTS.map(name => [name, el.appendChild(document.createElement("div"))]));
@@ -21,6 +29,7 @@ function render({ model, el }) {
         const part = parts[name];
         const focused = part.contains(document.activeElement) ? key(document.activeElement) : null;
         const scrolled = [...part.querySelectorAll(SCROLLS)].map(one => one.scrollLeft);
+        if (name === "buttons" && renewed(part, model.get(name))) return;
         part.innerHTML = model.get(name);
         part.querySelectorAll(SCROLLS).forEach((one, place) => { one.scrollLeft = scrolled[place] ?? 0; });
         if (focused) [...part.querySelectorAll("[data-do]")].find(one => key(one) === focused)?.focus();
@@ -133,6 +142,11 @@ function render({ model, el }) {
     changes.push(["change:search", fill]);
     for (const [name, then] of changes) model.on(name, then);
     PARTS.forEach(draw);
+    try {
+        model.send({ do: "show" }); // what changed while this page was loading may have been sent to nobody
+    } catch {
+        // a page without a kernel shows what was saved
+    }
     return () => {
         for (const [name, then] of changes) model.off(name, then);
         model.off("msg:custom", receive);

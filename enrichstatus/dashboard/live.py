@@ -87,6 +87,9 @@ class Live(anywidget.AnyWidget):
         """Do what was pressed; whatever a page sends that is no such thing is left alone."""
         board, said = self._dashboard, str(content.get("id", ""))
         what = content.get("do")
+        if what == "show":
+            self.send_state()
+            return
         if what == "piece":
             self._send_piece(str(content.get("of", "")), content.get("at"))
             return

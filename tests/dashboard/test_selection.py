@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from enrichstatus.polling import background as watching
 from tests.support.boards import EVIL, Make, press, service, settled, text
 from tests.support.factory import uid
 from tests.support.polled import NEVER, Clock, Service, numbered
-from tests.support.waiting import until
+from tests.support.waiting import best, until
 
 
 class Telling(Service):
@@ -158,6 +157,14 @@ def test_a_selection_is_of_the_callers_kind(kind: Any, make: Make):
     board.select("pending")
     assert isinstance(board.selection, pd.DataFrame if isinstance(tasks, list) else type(tasks))
     assert len(board.selection) == 1
+
+
+def test_a_page_that_has_just_loaded_is_sent_what_is_so(board: es.Dashboard, monkeypatch: pytest.MonkeyPatch):
+    """What changed while it was loading was sent to nobody."""
+    view, sent = board.widget, []
+    monkeypatch.setattr(view, "send_state", lambda: sent.append(view.head))
+    view._hear(view, {"do": "show"}, [])
+    assert sent == [view.head] != [""]
 
 
 def downloaded(
@@ -338,13 +345,18 @@ def test_a_hundred_thousand_rows_are_drawn_and_filtered_in_a_moment(make: Make):
     view = board.widget
     progress = board._watch.progress
     progress.points = [(seconds, seconds * 100) for seconds in range(watching._POINTS)]
+    took, most = {}, 0
     for live_ in (True, False):
-        begun = time.thread_time()
-        html = drawing.frame(drawing.body(progress, live=live_))
-        assert (time.thread_time() - begun < 0.2, len(html) < 25_000) == (True, True)
+        html = ""
+
+        def whole(live_: bool = live_) -> None:
+            nonlocal html
+            html = drawing.frame(drawing.body(progress, live=live_))
+
+        took[f"whole, live {live_}"] = best(whole)
+        assert len(html) < 25_000
     board.select()  # reads the texts
     board.choose(Choice(search="x"))
-    took, most = {}, 0
     for what, chosen in {
         "filter": Choice("with data"),
         "cell": Choice("pending", "phones"),
@@ -353,9 +365,7 @@ def test_a_hundred_thousand_rows_are_drawn_and_filtered_in_a_moment(make: Make):
         "page": Choice("pending", page=300),
         "by outcome": Choice(sort=6),
     }.items():
-        begun = time.thread_time()
-        board.choose(chosen)
-        took[what] = time.thread_time() - begun
+        took[what] = best(lambda chosen=chosen: (board.choose(Choice()), board.choose(chosen)))
         most = max(most, len(view.main) + len(view.rows) + len(view.head))
-    assert max(took.values()) < 0.2, took  # of this thread: the machine may be busy
+    assert max(took.values()) < 0.2, took
     assert most < 50_000

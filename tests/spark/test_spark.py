@@ -25,7 +25,7 @@ from enrichstatus.lookup.tasks import KEYS_SQL, create_vocabularies
 from enrichstatus.schema import COLUMNS, FIELDS
 from enrichstatus.sources.spark import store as spark_store
 from enrichstatus.sources.spark.records import with_keys
-from tests.support.cluster import OPTIONS
+from tests.support.cluster import OPTIONS, SHORT_LIVED
 from tests.support.factory import NOW, ORG, record, task, uid
 
 if TYPE_CHECKING:
@@ -484,7 +484,7 @@ STOPPED = f"""
 import pyarrow as pa, enrichstatus as es
 from pyspark.sql import SparkSession
 builder = SparkSession.builder.master("local[1]")
-for name, value in {OPTIONS!r}.items():
+for name, value in {OPTIONS | SHORT_LIVED!r}.items():
     builder = builder.config(name, value)
 spark = builder.getOrCreate()
 records = spark.sql("select '' as entityId, 'emails' as field, now() as createdAt, 'finished' as status")

@@ -35,12 +35,18 @@ OPTIONS = {
     "spark.sql.execution.arrow.pyspark.fallback.enabled": "false",
 }
 
+#: A JVM that lives for a minute does not earn back what its second compiler costs.
+SHORT_LIVED = {
+    "spark.driver.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.executor.defaultJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+}
+
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """A session on a cluster of two executors, which leaves nothing behind but in its own folder."""
     require()
-    with started(tmp_path_factory.mktemp("spark"), "local-cluster[2,1,1024]") as session:
+    with started(tmp_path_factory.mktemp("spark"), "local-cluster[2,1,1024]", SHORT_LIVED) as session:
         yield session
 
 

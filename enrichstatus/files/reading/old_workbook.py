@@ -26,7 +26,8 @@ except (ImportError, ValueError, OSError):
 import python_calamine
 os.write(1, {_BEGUN!r})
 try:
-    with python_calamine.load_workbook(path) as book:
+    # by its content, whatever its ending
+    with open(path, "rb") as file, python_calamine.load_workbook(file) as book:
         for name in book.sheet_names:
             for row in book.get_sheet_by_name(name).iter_rows():
                 pass
@@ -38,6 +39,8 @@ os._exit(0)
 
 def ends_the_process(path: str) -> bool:
     """Whether a process that reads the workbook is ended by it; where no other process can be had, it is taken for readable."""
+    if not sys.executable or getattr(sys, "frozen", False):  # a program of its own, which is no Python to run
+        return False
     with suppress(OSError):
         try:
             # without site, for speed: it gets our places for modules
