@@ -207,6 +207,15 @@ def test_the_readme_is_short():
     assert [line for line in lines if len(line) > 140 and not line.startswith(("python3 -m venv", "|", "!["))] == []
 
 
+def test_a_folder_has_few_modules_and_a_module_few_lines():
+    """The tree is the architecture, as long as a newcomer can take in a folder at a glance, and read a module at one sitting."""
+    modules = [path for path in (ROOT / "enrichstatus").rglob("*.py") if not path.name.startswith("__")]
+    of_folder = pd.Series([str(path.parent.relative_to(ROOT)) for path in modules]).value_counts()
+    assert of_folder[of_folder > 9].empty, of_folder[of_folder > 9]
+    lines = pd.Series({str(path.relative_to(ROOT)): len(path.read_bytes().splitlines()) for path in modules})
+    assert lines[lines > 400].empty, lines[lines > 400]
+
+
 def test_the_sample_data_are_what_their_script_makes(tmp_path: Path):
     """Run again, the seeded script writes the same bytes."""
     (tmp_path / "make_sample.py").write_text(
