@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import ctypes
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import duckdb
 
 _database: duckdb.DuckDBPyConnection | None = None
 
 
-def scratch() -> duckdb.DuckDBPyConnection:
-    """Give a cursor, to be used in a ``with``: what is registered, and temporary tables, are its own and end with it."""
+@contextmanager
+def scratch() -> Iterator[duckdb.DuckDBPyConnection]:
+    """Give a cursor: what is registered, and temporary tables, are its own and end with it."""
+    with interruptible(), _cursor() as con:
+        yield con
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt for what DuckDB makes of Ctrl-C."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _cursor() -> duckdb.DuckDBPyConnection:
     global _database
     with suppress(duckdb.Error):  # DuckDB gives a database up after an error of its own
         if _database is not None:

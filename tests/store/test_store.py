@@ -20,6 +20,7 @@ import pytest
 
 import enrichstatus as es
 from enrichstatus.cli import main
+from enrichstatus.files.scratch import scratch
 from enrichstatus.schema import COLUMNS, SCHEMA
 from tests.support.cases import cases
 from tests.support.factory import NOW, ORG, record, task, uid
@@ -210,6 +211,13 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_the_store_goes_on(store: es.Enrichme
             looking.set()
             store.lookup(tasks, now=NOW)
     assert store.lookup([task(0)], now=NOW)["status"].tolist() == ["finished"]
+
+
+@pytest.mark.parametrize(("text", "raised"), [("Query interrupted", KeyboardInterrupt), ("another", RuntimeError)])
+def test_ctrl_c_is_a_keyboard_interrupt_where_no_store_is(text: str, raised: type[BaseException]):
+    """So is what DuckDB makes of Ctrl-C in all else that passes through it: plans, and files that are read or written."""
+    with pytest.raises(raised), scratch():
+        raise RuntimeError(text)
 
 
 def test_a_killed_load_leaves_the_file_as_it_was(tmp_path: Path):

@@ -12,6 +12,7 @@ from typing import Any, Self
 import duckdb
 
 from enrichstatus.errors import StoreError, ValidationError, quoted
+from enrichstatus.files.scratch import interruptible
 from enrichstatus.files.writing.write import first_line
 from enrichstatus.lookup.tasks import create_vocabularies
 from enrichstatus.schema import COLUMNS, FIELDS, listed
@@ -175,17 +176,13 @@ class Database:
         """Give a cursor of its own to each call, so that threads never meet; what it makes on the way is temporary."""
         file = self._ready()
         try:
-            with file.cursor() as con:
+            with interruptible(), file.cursor() as con:
                 yield con
         except duckdb.Error as error:
             advice = ""
             if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in str(error):
                 advice = " Give it more memory (memory_limit=), or its temporary files more room (TMPDIR)."
             raise StoreError(f"{self.path}: {first_line(error).rstrip('.')}.{advice}") from error
-        except RuntimeError as error:
-            if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
-                raise KeyboardInterrupt from error
-            raise
         finally:
             if file.behind and not file.changed(self._name):
                 with suppress(duckdb.Error, StoreError):
