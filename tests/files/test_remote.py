@@ -26,6 +26,8 @@ from enrichstatus.files.writing import write as writing
 from tests.support.factory import NOW, ORG, record, task, uid
 from tests.support.lake import KEY, SECRET, Lake, Request, running
 
+pytestmark = [pytest.mark.lakes, pytest.mark.xdist_group("lakes")]
+
 LEADS = f"lead_id,name\n{uid(0)},Zoë\n{uid(1)},Ada\n".encode()
 
 

@@ -16,7 +16,9 @@ import pytest
 import enrichstatus as es
 from enrichstatus.cli import main
 from tests.support.factory import NOW, ORG, record, task, uid
-from tests.support.lake import KEY, SECRET, running
+from tests.support.lake import KEY, SECRET, require, running
+
+pytestmark = [pytest.mark.lakes, pytest.mark.xdist_group("lakes")]
 
 ORGS = (ORG, "org_2", "o'3")
 SCHEMA = pa.schema(
@@ -38,7 +40,9 @@ RECORDS = [made(day, org) for day in (11, 15, 16) for org in ORGS]
 
 def delta(folder: Path, table: pa.Table, **more: Any) -> Any:
     """Write a Delta table; gives it."""
-    deltalake = pytest.importorskip("deltalake", reason='pip install -e ".[test]"')
+    require("deltalake")
+    import deltalake
+
     deltalake.write_deltalake(
         folder, table, partition_by=["orgId", "day"] if "orgId" in table.column_names else None, **more
     )
@@ -47,7 +51,7 @@ def delta(folder: Path, table: pa.Table, **more: Any) -> Any:
 
 def iceberg(folder: Path, table: pa.Table) -> Any:
     """Write an Iceberg table; gives it."""
-    pytest.importorskip("pyiceberg", reason='pip install -e ".[test]"')
+    require("pyiceberg")
     from pyiceberg.catalog.sql import SqlCatalog
 
     folder.mkdir(exist_ok=True)
@@ -150,7 +154,9 @@ def test_a_folder_that_holds_a_delta_table_is_one(tmp_path: Path, monkeypatch: p
 
 def test_a_delta_table_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A table on S3 is given as an object of deltalake; its address alone says so, and a refusal shows no key."""
-    deltalake = pytest.importorskip("deltalake", reason='pip install -e ".[test]"')
+    require("deltalake")
+    import deltalake
+
     delta(tmp_path / "records", rows(*RECORDS))
     with running() as lake:
         for path in (tmp_path / "records").rglob("*.*"):

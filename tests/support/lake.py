@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, NamedTuple
 
-import pytest
+from tests.support.browser import missing
 
 #: The credentials; whatever reaches a message of these is a leak.
 KEY, SECRET = "AKIAENRICHSTATUS", "do-not-tell-anyone"
@@ -61,11 +62,17 @@ class Lake:
         return data
 
 
+def require(*modules: str) -> None:
+    """Skip the test where a package is missing, saying how to install it; in CI it fails."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            missing(f'needs {module}: pip install -e ".[lakes]"')
+
+
 @contextmanager
 def running() -> Iterator[Lake]:
     """Run one on a free port."""
-    pytest.importorskip("s3fs", reason='pip install -e ".[test]"')
-    pytest.importorskip("moto", reason='pip install -e ".[test]"')
+    require("s3fs", "moto", "flask_cors")
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
