@@ -9,11 +9,13 @@ import subprocess
 import sys
 from contextlib import suppress
 
+BOUNDLESS = "it is corrupt, and what it says of its own size is beyond all memory"
 #: Bytes that the trial may take: some ten times those of the largest sheet that there can be.
 _MOST = 1 << 32
 #: Seconds for the trial: the largest sheet takes some ten.
 _SECONDS = 300
 _BEGUN = b"begun"
+_PANIC = 3
 _TRIAL = f"""
 import os, sys
 most, path, *sys.path[:] = sys.argv[1:]
@@ -31,16 +33,16 @@ try:
         for name in book.sheet_names:
             for row in book.get_sheet_by_name(name).iter_rows():
                 pass
-except BaseException:  # that it is said of the caller's own attempt
-    pass
+except BaseException as error:  # all but a panic, which writes to stderr, is said of the caller's own attempt
+    os._exit({_PANIC} if type(error).__name__ == "PanicException" else 0)
 os._exit(0)
 """
 
 
-def ends_the_process(path: str) -> bool:
-    """Whether a process that reads the workbook is ended by it; where no other process can be had, it is taken for readable."""
+def fault_of(path: str) -> str | None:
+    """Say why a workbook is not to be read, if it is not; where no other process can be had, it is taken for readable."""
     if not sys.executable or getattr(sys, "frozen", False):  # a program of its own, which is no Python to run
-        return False
+        return None
     with suppress(OSError):
         try:
             # without site, for speed: it gets our places for modules
@@ -53,6 +55,7 @@ def ends_the_process(path: str) -> bool:
                 timeout=_SECONDS,
             )
         except subprocess.TimeoutExpired:
-            return True
-        return trial.returncode != 0 and _BEGUN in trial.stdout
-    return False
+            return BOUNDLESS
+        if trial.returncode != 0 and _BEGUN in trial.stdout:
+            return "it is corrupt" if trial.returncode == _PANIC else BOUNDLESS
+    return None

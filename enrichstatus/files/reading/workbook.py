@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from enrichstatus.errors import ValidationError, quoted, suggested
 from enrichstatus.files.plain import hours
-from enrichstatus.files.reading.old_workbook import ends_the_process
+from enrichstatus.files.reading.old_workbook import BOUNDLESS, fault_of
 from enrichstatus.files.text import FILE
 from enrichstatus.schema import listed
 
@@ -128,8 +128,8 @@ def _opened(path: str) -> Iterator[Any]:
                 f"{path!r} is not a workbook, whatever its ending says. {text}: open it in Excel, and save it as .xlsx."
             )
         old = start.startswith(_OLD) and not _is_protected(path)
-        if ends_the_process(path) if old else _is_boundless(path):
-            raise zipfile.BadZipFile("it is corrupt, and what it says of its own size is beyond all memory")
+        if fault := fault_of(path) if old else BOUNDLESS if _is_boundless(path) else None:
+            raise zipfile.BadZipFile(fault)
         # by its content: workbooks with the other's ending are common
         with Path(path).open("rb") as file, calamine.load_workbook(path if _is_protected(path) else file) as book:
             yield book
