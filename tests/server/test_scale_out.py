@@ -126,8 +126,13 @@ def test_two_workers_of_one_file_take_up_the_next_without_a_failed_request(tmp_p
                 until(lambda: all(answers) or any(one.done() for one in asking))
                 for version in ("v1", "v2"):
                     put(tmp_path, version)
-                    for one in workers:
+                    for one, seen in zip(workers, answers, strict=True):
                         until(lambda one=one, version=version: one.ask(mine) == version)
+                        until(
+                            lambda seen=seen, version=version: (
+                                seen[-1].version == version or any(one.done() for one in asking)
+                            )
+                        )
             finally:
                 stop.set()
         for one in asking:
